@@ -1,0 +1,41 @@
+"""From a dialogue to the chat messages of one role: fixed part first, what changes last."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from cso_lab.dialogue import SEEKER, Turn
+from cso_lab.errors import unknown
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+PLACEHOLDERS = {
+    "seeker": ("dialogue", "scene", "description"),
+    "supporter": ("dialogue", "scene", "description", "strategy", "strategy_description"),
+    "strategist": ("dialogue", "scene", "description", "strategies"),
+    "judge": ("dialogue", "scene", "description"),
+}
+
+
+def transcript(history: Sequence[Turn], show_strategies: bool) -> str:
+    """One line a turn: "Seeker: ..." and "Supporter: ..." or, where asked, "Supporter (Strategy): ..."."""
+    lines = []
+    for turn in history:
+        name = "Seeker" if turn.speaker == SEEKER else "Supporter"
+        label = f" ({turn.strategy})" if show_strategies and turn.strategy else ""
+        lines.append(f"{name}{label}: {turn.text}")
+    return "\n".join(lines)
+
+
+def check_template(role: str, part: str, template: str) -> None:
+    """A UserError names a placeholder that `role` does not have."""
+    for name in _PLACEHOLDER.findall(template):
+        if name not in PLACEHOLDERS[role]:
+            raise unknown(f"placeholder in roles.{role}.{part}", f"{{{name}}}", (f"{{{p}}}" for p in PLACEHOLDERS[role]))
+
+
+def messages(system: str, query: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+    """Fill both templates. Values are inserted as they are: braces in what somebody said mean nothing."""
+
+    def fill(template: str) -> str:
+        return _PLACEHOLDER.sub(lambda match: values[match.group(1)], template).strip()
+
+    return [{"role": "system", "content": fill(system)}, {"role": "user", "content": fill(query)}]

@@ -1,0 +1,127 @@
+"""The conversation tree: nodes of section 3.1.1, eq. 1, eq. 4, and the tree's JSON form."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
+
+Scores = Mapping[str, int]
+"""What the judge gives one supporter turn: {"E": ..., "I": ..., "H": ..., "S": ...}, integers 0 to 4 (Table 13)."""
+
+
+@dataclass(eq=False)
+class Node:
+    """One state of the conversation: a supporter turn in one strategy and the seeker's answer to it.
+
+    Root: no parent, no strategy, the dialogue's opening. Unexpanded: `supporter` is None. End: `end` is True; `seeker` then
+    holds the seeker's last words, if there were any. `scores` are the judge's for this node's own supporter turn, or None.
+    """
+
+    id: int
+    parent: "Node | None"
+    strategy: str | None
+    prior: float
+    q: float = 0.0
+    n: int = 0
+    supporter: str | None = None
+    seeker: str | None = None
+    end: bool = False
+    gold: bool = False
+    scores: Scores | None = None
+    children: list["Node"] = field(default_factory=list, repr=False)
+
+    @property
+    def expanded(self) -> bool:
+        return self.parent is None or self.supporter is not None
+
+    def path(self) -> list["Node"]:
+        """The nodes from the root to this one."""
+        nodes, node = [], self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def history(self) -> tuple[Turn, ...]:
+        """Everything said up to and including this node."""
+        turns = []
+        for node in self.path():
+            if node.supporter is not None:
+                turns.append(Turn(SUPPORTER, node.supporter, node.strategy))
+            if node.seeker is not None:
+                turns.append(Turn(SEEKER, node.seeker))
+        return tuple(turns)
+
+    def pucb(self, c: float) -> float:
+        """Eq. 1: Q(S) + c P(S) sqrt(N(parent)) / (N(S) + 1)."""
+        return self.q + c * self.prior * math.sqrt(self.parent.n) / (self.n + 1)
+
+    def backpropagate(self, reward: float) -> None:
+        """Eq. 4, from this node up to the root."""
+        for node in self.path():
+            node.q = (node.n * node.q + reward) / (node.n + 1)
+            node.n += 1
+
+
+class Tree:
+    """A dialogue's tree. Nodes are numbered in the order in which they came to be; the root is 0."""
+
+    def __init__(self, id: str, scene: str, description: str):
+        self.id, self.scene, self.description = id, scene, description
+        self.nodes: list[Node] = []
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[0]
+
+    def add(self, parent: Node | None, strategy: str | None, prior: float, **fields) -> Node:
+        """Append a node below `parent` (None for the root)."""
+        node = Node(id=len(self.nodes), parent=parent, strategy=strategy, prior=prior, **fields)
+        self.nodes.append(node)
+        if parent is not None:
+            parent.children.append(node)
+        return node
+
+    def select(self, c: float) -> Node:
+        """Section 3.1.2: descend by the highest PUCB (the first of equals) to a node without children. Changes nothing."""
+        node = self.root
+        while node.children:
+            node = max(node.children, key=lambda child: child.pucb(c))
+        return node
+
+    def ends(self) -> Iterator[Node]:
+        return (node for node in self.nodes if node.end)
+
+    def to_json(self) -> dict:
+        """The file format of `trees/*.json`."""
+        return {
+            "id": self.id,
+            "scene": self.scene,
+            "description": self.description,
+            "nodes": [
+                {
+                    "id": node.id,
+                    "parent": node.parent.id if node.parent else None,
+                    "strategy": node.strategy,
+                    "prior": node.prior,
+                    "q": node.q,
+                    "n": node.n,
+                    "supporter": node.supporter,
+                    "seeker": node.seeker,
+                    "end": node.end,
+                    "gold": node.gold,
+                    "scores": dict(node.scores) if node.scores else None,
+                }
+                for node in self.nodes
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping) -> "Tree":
+        """Inverse of `to_json`."""
+        tree = cls(data["id"], data["scene"], data["description"])
+        for row in data["nodes"]:
+            fields = {key: value for key, value in row.items() if key not in ("id", "parent")}
+            tree.add(tree.nodes[row["parent"]] if row["parent"] is not None else None, **fields)
+        return tree
