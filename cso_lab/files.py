@@ -23,19 +23,19 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
 
 def read_jsonl(path: Path) -> list[dict]:
     """The objects of a JSON Lines file; a UserError names the file and line that is not one."""
-    path, rows = Path(path), []
+    path, rows, number = Path(path), [], 0
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(file, start=1):  # noqa: B007, the error names the line
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
                     rows.append(row)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}:{len(rows) + 1}: not valid JSON Lines ({error})") from None
+        raise UserError(f"{path}:{number}: not valid JSON Lines ({error})") from None
     return rows
 
 
@@ -50,7 +50,7 @@ def read_json(path: Path) -> object:
     """The value in a JSON file; a UserError names the file when it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None

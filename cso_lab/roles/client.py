@@ -1,6 +1,7 @@
 """The one way to any model: litellm, with a limit on calls under way, timeouts, bounded retries, and counts of what was used."""
 
 import asyncio
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -46,6 +47,10 @@ def load_litellm():
     litellm.telemetry = False
     litellm.custom_provider_map = [{"provider": "simulated", "custom_handler": SimulatedPlayers()}]
     litellm.utils.custom_llm_setup()
+    # Simulated players cost nothing, and that is known; other models without a price are counted as unpriced.
+    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": "simulated", "mode": "chat"}
+    logging.getLogger("LiteLLM").setLevel(logging.ERROR)
+    litellm.register_model({f"simulated/{player}": free for player in SimulatedPlayers.names})
     return litellm
 
 
@@ -60,13 +65,15 @@ class Client:
         attempts: int,
         api_base: str | None = None,
         api_key_env: str | None = None,
+        longest_pause: float = 20,
     ):
-        """`timeout` in seconds; `attempts` counts transport faults and garbled replies together."""
+        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
+        together."""
         if api_key_env and not os.environ.get(api_key_env):
             raise UserError(f"roles.api_key_env names {api_key_env}, which is not set in the environment")
         self._litellm = load_litellm()
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._timeout, self._attempts = timeout, attempts
+        self._timeout, self._attempts, self._longest_pause = timeout, attempts, longest_pause
         self._target = {"api_base": api_base} if api_base else {}
         if api_key_env:
             self._target["api_key"] = os.environ[api_key_env]
@@ -83,9 +90,9 @@ class Client:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.5, max=20),
+            wait=wait_random_exponential(multiplier=0.5, max=self._longest_pause),
             retry=retry_if_exception(self._is_passing),
-            before_sleep=lambda _: self._count_failure(),
+            after=lambda _: self._count_failure(),
         )
         try:
             async for attempt in retrying:

@@ -2,11 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.tree import Node, Scores, Tree
 from cso_lab.strategies import StrategySet
 
@@ -122,7 +124,7 @@ class MCTS:
 
     async def work(self, dialogue: Dialogue, leaf: Node) -> Outcome:
         """Expansion and simulation (3.1.3, 3.1.4) from `leaf`: everything that is asked in one iteration."""
-        place = ".".join(node.strategy for node in leaf.path()[1:])
+        place = _place(leaf)
         if leaf.end:
             scores = leaf.scores or await self.roles.judge(dialogue, _until_supporter(leaf.history()), self._draw(place))
             return Outcome(reward=self.reward(scores), scores=scores)
@@ -137,15 +139,38 @@ class MCTS:
         priors = self._priors(await self.roles.strategist(dialogue, history, self._draw(place)))
         best = max(priors, key=priors.get)
         place = f"{place}.{best}"
-        history, child = await self._expand(dialogue, history, best, place)
-        async with asyncio.TaskGroup() as judging:
-            judgements = [self._judge(judging, dialogue, _until_supporter(history), place)]
-            if not child.seeker.end:
-                await self._roll_out(dialogue, history, place, judging, judgements)
-        scores = [judgement.result() for judgement in judgements]
-        # Eq. 3: the mean over the child's own turn and every simulated turn after it.
-        reward = sum(map(self.reward, scores)) / len(scores)
+        child, scores = await self._simulate(dialogue, history, best, place)
+        reward = self._mean_reward(scores)
         return Outcome(reward=reward, expansion=expansion, priors=priors, child=child, child_scores=scores[0])
+
+    async def extend(self, dialogue: Dialogue, tree: Tree, theta: float, min_end_visits: int) -> None:
+        """Expand and score the unexpanded siblings of every preferred turn that has no dispreferred one (not in the paper's text).
+
+        A sibling's Q becomes the reward of one simulation that starts from it; its N stays 0, so the search's own counts do not change.
+        """
+        paths = valid_paths(tree, theta, min_end_visits)
+        preferred = {node.id for path in paths for node in path}
+        lacking = [
+            node for node in tree.nodes if node.parent and node.id in preferred and not dispreferred(node, theta, preferred)
+        ]
+        siblings = {s.id: s for node in lacking for s in node.parent.children if not s.expanded}.values()
+        found = await _gather(self._simulate(dialogue, s.parent.history(), s.strategy, _place(s)) for s in siblings)
+        for sibling, (expansion, scores) in zip(siblings, found, strict=True):
+            _set_expansion(sibling, expansion)
+            sibling.scores, sibling.q = scores[0], self._mean_reward(scores)
+
+    async def _simulate(self, dialogue, history: History, strategy: str, place: str) -> tuple[Expansion, list[Scores]]:
+        """One simulation from a turn in `strategy`: that turn, and the judge's scores of it and of every simulated turn after it."""
+        history, expansion = await self._expand(dialogue, history, strategy, place)
+        async with _together() as judging:
+            judgements = [self._judge(judging, dialogue, _until_supporter(history), place)]
+            if not expansion.seeker.end:
+                await self._roll_out(dialogue, history, place, judging, judgements)
+        return expansion, [judgement.result() for judgement in judgements]
+
+    def _mean_reward(self, scores: Sequence[Scores]) -> float:
+        """Eq. 3: the mean over a simulation's first turn and every simulated turn after it."""
+        return sum(map(self.reward, scores)) / len(scores)
 
     def apply(self, tree: Tree, leaf: Node, outcome: Outcome) -> None:
         """Write an outcome into the tree and backpropagate it (3.1.5)."""
@@ -214,13 +239,28 @@ def _set_expansion(node: Node, expansion: Expansion) -> None:
     node.supporter, node.seeker, node.end = expansion.supporter, expansion.seeker.text, expansion.seeker.end
 
 
+def _place(node: Node) -> str:
+    """A node's strategies from the root down: what it is called before it has a number, whatever the order of the search."""
+    return ".".join(step.strategy for step in node.path()[1:])
+
+
 def _until_supporter(history: Sequence[Turn]) -> History:
     """The history up to the last supporter turn: what the judge is shown."""
     return tuple(history[:-1] if history[-1].speaker == SEEKER else history)
 
 
-async def _gather(questions: Sequence[Awaitable]) -> list:
-    """All answers in order; when one fails, the others are cancelled rather than paid for."""
-    async with asyncio.TaskGroup() as group:
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A group of questions. When one fails, the others are cancelled rather than paid for, and its error comes out as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
+
+
+async def _gather(questions: Iterable[Awaitable]) -> list:
+    """All answers in order."""
+    async with _together() as group:
         tasks = [group.create_task(question) for question in questions]
     return [task.result() for task in tasks]

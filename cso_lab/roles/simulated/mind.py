@@ -53,6 +53,8 @@ USUAL_LENGTH = 7  # supporter turns
 CUE_WEIGHT = 0.9
 REPEATED = 0.75  # the same strategy twice in a row is worth this share
 MISSED, POOR = 0.35, 0.6  # below these shares of the best strategy's fit a reply misses the seeker, or only half helps
+HURT_BY_MISSED, HURT_BY_POOR = 1.6, 1.0  # what such a reply adds to the seeker's strain
+FADING = 0.6  # share of the strain that is left one turn later
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _cues() -> dict[str, list[tuple[re.Pattern, float]]]:
     table = yaml.safe_load(files(__package__).joinpath("cues.yaml").read_text(encoding="utf-8"))
     weights = {"strong": 2.0, "weak": 1.0}
     return {
-        need: [(re.compile(cue, re.IGNORECASE), weights[kind]) for kind in weights for cue in table[need][kind]] for need in NEEDS
+        need: [(re.compile(cue, re.IGNORECASE), weights[kind]) for kind in weights for cue in table[need][kind]]
+        for need in NEEDS
     }
 
 
@@ -133,7 +136,7 @@ def read(history: Sequence[Turn], strategies: Sequence[str]) -> State:
             continue
         fit = relative(fits(history[:i]), strategies)
         last_fit = fit.get(turn.strategy, 1.0)
-        strain = 0.6 * strain + (1.2 if last_fit < MISSED else 0.4 if last_fit < POOR else 0.0)
+        strain = FADING * strain + (HURT_BY_MISSED if last_fit < MISSED else HURT_BY_POOR if last_fit < POOR else 0.0)
         mood += last_fit
     return State(relative(fits(history), strategies), strain, mood, turns, last_fit)
 

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from litellm import CustomLLM, ModelResponse
+from litellm import CustomLLM, ModelResponse, Usage
 from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
@@ -22,6 +22,8 @@ _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 class SimulatedPlayers(CustomLLM):
     """litellm calls this for every model name that begins with simulated/."""
 
+    names = ("seeker", "supporter", "strategist", "judge")
+
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         if model not in _PLAYERS:
             raise CustomLLMError(404, f"no simulated player {model!r}; valid: {', '.join(_PLAYERS)}")
@@ -31,6 +33,11 @@ class SimulatedPlayers(CustomLLM):
         model_response.choices[0].message.content = reply
         model_response.choices[0].finish_reason = "stop"
         model_response.model = f"simulated/{model}"
+        said = sum(len(message["content"].split()) for message in messages)
+        answered = len(reply.split())
+        model_response.usage = Usage(
+            prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered
+        )  # words, here
         return model_response
 
 
@@ -104,14 +111,14 @@ def _judge(system: str, prompt: str, chance: random.Random) -> str:
     state = mind.read(before, _names_in(turns))
     # 1 where the strategy is as good as the best; what misses the need falls off steeply.
     fit = state.fit.get(strategy, mind.POOR) + chance.gauss(0, NOISE)
-    met = min(fit / 0.85, 1.0) - 0.15 * min(state.strain, 2.0)
+    met = min(fit / 0.85, 1.0) - 0.25 * min(state.strain, 2.0)
     warm = strategy in ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism")
     useful = strategy in ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
     said_before = any(turn.text == turns[last].text for turn in before)
     scores = {
-        "empathy": 4 * met + 0.5 * warm,
-        "information": 2 + 2 * met * useful + chance.gauss(0, 0.3),
-        "humanoid": 3.6 - 2.0 * said_before + chance.gauss(0, 0.3),
+        "empathy": 3.6 * met + 0.4 * warm,
+        "information": 1.4 + 1.0 * met * useful + chance.gauss(0, 0.4),
+        "humanoid": 3.2 - 2.0 * said_before + chance.gauss(0, 0.4),
         "strategy": 4 * met,
     }
     return json.dumps({name: _scaled(score / 4, 4) for name, score in scores.items()})

@@ -1,0 +1,49 @@
+"""Raw ExTES files (Zheng et al., 2024), with the filtering and the 15 -> 8 strategy map of appendix D."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cso_lab.corpora.corpus import Corpus, Reason
+from cso_lab.corpora.raw import Rejected, collect, dialogue, fold_key, label, read_records, supporter_turn, text, values
+from cso_lab.dialogue import SEEKER, Dialogue, Turn
+from cso_lab.strategies import StrategySet
+
+
+def read_extes(path: Path, strategies: StrategySet, prefix: str = "extes") -> Corpus:
+    """Read {scene, description, content: [{"User": ...} or {"AI": ..., "AI Strategy": ...}, ...]} records.
+
+    Keys and labels count whatever their case, blanks and underscores. A turn that holds nothing is skipped; one that holds
+    something, but under neither speaker, makes the record unusable. A UserError when the file is missing or no JSON.
+    """
+
+    def parse(record: dict) -> Dialogue:
+        contents = [content for content in values(record, {"content"}) if isinstance(content, list) and content]
+        if not contents:
+            raise Rejected(Reason.NO_CONTENT)
+        return dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), _turns(contents[0], strategies))
+
+    return collect(read_records(path), prefix, parse)
+
+
+def _turns(content: list, strategies: StrategySet) -> Iterator[Turn]:
+    """The turns in the order they were said. Where one entry holds both speakers, the one who did not speak last goes first."""
+    previous = None
+    for entry in content:
+        for turn in _said(entry, strategies, supporter_first=previous == SEEKER):
+            previous = turn.speaker
+            yield turn
+
+
+def _said(entry: object, strategies: StrategySet, supporter_first: bool) -> list[Turn]:
+    """The zero, one or two turns of one entry of `content`."""
+    fields = entry if isinstance(entry, dict) else {}
+    users, supporters = values(fields, {"user"}), values(fields, {"ai"})
+    if not users and not supporters:
+        if text(list(entry.values()) if fields else entry) or label(entry):
+            raise Rejected(Reason.NO_SPEAKER)
+        return []
+    turns = [Turn(SEEKER, text(users))] if text(users) else []
+    strategy = label({key: value for key, value in fields.items() if fold_key(key) != "user"})
+    if text(supporters) or strategy:
+        turns.append(supporter_turn(text(supporters), strategy, strategies))
+    return turns[::-1] if supporter_first else turns

@@ -1,0 +1,50 @@
+"""`python -m cso_lab.evaluation FILE.jsonl --strategies extes|esconv`: score a predictions file, JSON on standard output."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from cso_lab.errors import UserError
+from cso_lab.evaluation.score import evaluate_predictions, load_predictions
+from cso_lab.strategies import EXTES, SETS, strategy_set
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are user errors like any other: one line, no usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m cso_lab.evaluation", description="Q, B, Q_W and R-L of a predictions file, as JSON.")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="one turn a line: gold_strategy, gold_response, strategy (null when unparsed), response; or raw for the last two",
+    )
+    parser.add_argument("--strategies", default=EXTES.name, metavar="|".join(SETS), help="strategy set (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals (default: %(default)s)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        strategies = strategy_set(options.strategies)
+        scores = evaluate_predictions(load_predictions(options.file, strategies), strategies, seed=options.seed)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UserError.exit_code
+    except OSError as error:
+        print(f"error: cannot read {options.file}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
+    print(json.dumps(scores, indent=1, allow_nan=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

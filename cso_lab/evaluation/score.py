@@ -1,0 +1,117 @@
+"""A file of predictions, and the dict of numbers it earns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cso_lab.dialogue import Prediction
+from cso_lab.errors import UserError, unknown
+from cso_lab.evaluation.metrics import batched_f1, confusion, preference, preference_bias, rouge_l_scores, strategy_scores
+from cso_lab.files import read_jsonl
+from cso_lab.strategies import StrategySet, parse_reply
+
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+
+
+def evaluate_predictions(predictions: Sequence[Prediction], strategies: StrategySet, seed: int = 0) -> dict:
+    """{Q, B, Q_W, R-L, n, unparsed, intervals: {metric: [low, high]}, strategies: {name: {precision, recall, f1, support,
+    predicted, preference}}}: percent but for B, `preference` and the counts. See `metrics` for the equations.
+
+    A label counts whatever its case; a predicted one outside the set is unparsed. `intervals` are 95% bootstrap intervals over
+    turns: B saturates on small test sets, so a difference in it means little without them.
+    Raises UserError when there is nothing to score or a gold strategy is not of the set.
+    """
+    if not predictions:
+        raise UserError("no predictions to score: expected at least one")
+    names = strategies.names
+    gold = [gold_strategy(p.gold_strategy, strategies, f"line {n}") for n, p in enumerate(predictions, start=1)]
+    predicted = [None if p.strategy is None else strategies.find(p.strategy) for p in predictions]
+    rouge = rouge_l_scores(
+        [parse_reply(p.gold_response, strategies)[1] for p in predictions],
+        [parse_reply(p.response, strategies)[1] for p in predictions],
+    )
+    scores = strategy_scores(gold, predicted, names)
+    counts = confusion(gold, predicted, names)
+    preferences = preference(counts[:, :-1])
+    return {
+        "Q": scores["Q"],
+        "B": float(preference_bias(preferences)),
+        "Q_W": scores["Q_W"],
+        "R-L": float(np.mean(rouge)),
+        "n": len(predictions),
+        "unparsed": int(counts[:, -1].sum()),
+        "intervals": bootstrap_intervals(counts, rouge, seed),
+        "strategies": {
+            name: {**scores["strategies"][name], "predicted": int(counts[:, k].sum()), "preference": float(preferences[k])}
+            for k, name in enumerate(names)
+        },
+    }
+
+
+def bootstrap_intervals(counts: np.ndarray, rouge: np.ndarray, seed: int) -> dict[str, list[float]]:
+    """{metric: [low, high]}: percentile intervals at 95% over turns drawn with replacement.
+
+    `counts` is a `confusion` table of n turns, shape (K, K + 1), `rouge` their R-L, shape (n,). Drawing turns is drawing cells
+    of the table, so tables come from a multinomial.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(rouge)
+    tables = rng.multinomial(n, counts.ravel() / n, size=RESAMPLES).reshape(RESAMPLES, *counts.shape)
+    q, q_w = batched_f1(tables)
+    resampled = {
+        "Q": q,
+        "B": preference_bias(preference(tables[..., :-1])),
+        "Q_W": q_w,
+        "R-L": [rng.choice(rouge, size=n).mean() for _ in range(RESAMPLES)],
+    }
+    return {metric: np.percentile(values, INTERVAL).tolist() for metric, values in resampled.items()}
+
+
+def gold_strategy(label: str, strategies: StrategySet, where: str) -> str:
+    """The strategy a gold label means; a UserError says `where` it is and names the valid ones."""
+    found = strategies.find(label)
+    if found is None:
+        raise UserError(f"{where}: {unknown(f'gold_strategy (strategy set {strategies.name})', label, strategies.names)}")
+    return found
+
+
+def load_predictions(path: Path, strategies: StrategySet) -> list[Prediction]:
+    """The predictions of a JSON Lines file with `gold_strategy`, `gold_response`, `strategy` (null when unparsed) and
+    `response` on each line; `raw`, `dialogue` and `turn` may be missing. Without `strategy`, it and the
+    response are read off `raw`.
+
+    A UserError names file and line of what is missing, of the wrong type, or a gold strategy outside the set.
+    """
+    rows = read_jsonl(path)
+    with Path(path).open(encoding="utf-8") as file:
+        numbers = [number for number, line in enumerate(file, start=1) if line.strip()]
+    return [_prediction(row, strategies, f"{path}:{number}") for number, row in zip(numbers, rows, strict=True)]
+
+
+def _prediction(row: dict, strategies: StrategySet, where: str) -> Prediction:
+    raw = _text(row, "raw", where) if row.get("raw") is not None else None
+    if "strategy" not in row and raw is not None:
+        strategy, text = parse_reply(raw, strategies)
+        row = {"response": text, **row, "strategy": strategy}
+    expected = "a string, or null for an unparsed reply"
+    strategy = None if row.get("strategy", "") is None else _text(row, "strategy", where, expected)
+    response = _text(row, "response", where)
+    return Prediction(
+        dialogue=str(row.get("dialogue", "")),
+        turn=row.get("turn", 0),
+        gold_strategy=gold_strategy(_text(row, "gold_strategy", where), strategies, where),
+        gold_response=_text(row, "gold_response", where),
+        strategy=strategy,
+        response=response,
+        raw=response if raw is None else raw,
+    )
+
+
+def _text(row: dict, name: str, where: str, expected: str = "a string") -> str:
+    if name not in row:
+        raise UserError(f"{where}: missing field {name!r}: expected {expected}")
+    if not isinstance(row[name], str):
+        raise UserError(f"{where}: field {name!r} is {type(row[name]).__name__}: expected {expected}")
+    return row[name]

@@ -1,0 +1,86 @@
+"""What makes two runs the same: identities of stages, and the names of cells. Imports nothing heavy; the command line needs it."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+_PACKAGE = Path(__file__).parent
+
+# What changes how a result is reached, or what it costs, but not the result.
+_WITHOUT_EFFECT = {
+    "roles": ("max_concurrency", "timeout", "attempts", "api_base", "api_key_env", "notice"),
+    "data": ("path",),  # what counts is what the file holds
+    "training": ("save_steps", "logging_steps"),
+    "generation": ("batch_size",),
+}
+
+
+def digest(value: object) -> str:
+    """A short hash of any JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def plain(cfg: DictConfig, node: str) -> object:
+    """One resolved node of the configuration as plain JSON, without the keys that have no effect on results."""
+    value = OmegaConf.to_container(cfg[node], resolve=True) if OmegaConf.is_config(cfg[node]) else cfg[node]
+    if isinstance(value, dict):
+        value = {key: child for key, child in value.items() if key not in _WITHOUT_EFFECT.get(node, ())}
+    return value
+
+
+def file_digest(path: Path) -> str:
+    """A short hash of a file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+@cache
+def code_version(rooms: tuple[str, ...]) -> str:
+    """A hash of the source of some rooms of the package ("training") or single modules ("strategies.py")."""
+    sources = hashlib.sha256()
+    for room in rooms:
+        path = _PACKAGE / room
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            sources.update(file.read_bytes())
+    return sources.hexdigest()[:12]
+
+
+def trains(cfg: DictConfig) -> bool:
+    """Whether the cell has a training at all; the base model has none."""
+    return cfg.algorithm.trainer is not None
+
+
+def _effective_nodes(cfg: DictConfig) -> Iterable[str]:
+    """The nodes a cell's numbers depend on."""
+    yield from ("backbone", "data", "generation")
+    if trains(cfg):
+        yield from ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences", "hardware")
+
+
+def uses_seed(cfg: DictConfig) -> bool:
+    """The untrained model decoded greedily is the same under every seed, so it is one cell."""
+    return trains(cfg) or cfg.generation.temperature > 0
+
+
+def variant(cfg: DictConfig) -> str:
+    """A hash of every value a cell's numbers depend on, but for the seed."""
+    values = {node: plain(cfg, node) for node in _effective_nodes(cfg)}
+    for node in ("training", "generation"):  # these seeds follow the run's; mcts.seed and data.split_seed are their own
+        if values.get(node, {}).get("seed") == cfg.seed:
+            del values[node]["seed"]
+    return digest(values)[:6]
+
+
+def cell_name(cfg: DictConfig) -> str:
+    """What a cell is called: its choices, and a hash of every value that counts, so that a swept scalar never collides."""
+    mode = [cfg.finetune_mode.name] if trains(cfg) else []
+    seed = [f"seed{cfg.seed}"] if uses_seed(cfg) else []
+    return "-".join([cfg.backbone.name, cfg.algorithm.name, *mode, *seed, variant(cfg)])
+
+
+def register_resolvers() -> None:
+    """Make `${cell:}` known to configurations."""
+    OmegaConf.register_new_resolver("cell", lambda _root_: cell_name(_root_), replace=True)

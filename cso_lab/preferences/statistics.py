@@ -1,0 +1,69 @@
+"""Table 5: how many dialogues and utterances the seed and ESC-Pro hold, and how long they are."""
+
+from collections.abc import Sequence
+
+from cso_lab.dialogue import SEEKER, Dialogue
+from cso_lab.preferences.escpro import Path
+
+
+def table5(seed: Sequence[Dialogue], paths: Sequence[Path]) -> dict:
+    """{"per_path": Table 5 as the paper counts it, "distinct": the same with every utterance of a tree counted once}.
+
+    Lengths of utterances are in words, lengths of dialogues in utterances. A path's seeker utterances are those that precede a
+    preferred turn. Per path, a turn that several paths share counts for each, and so do its negatives.
+    """
+    per_path = {"seeker": [], "preferred": [], "dispreferred": []}
+    distinct = {"seeker": {}, "preferred": {}, "dispreferred": {}}
+    for path in paths:
+        for choice in path.choices:
+            before = choice.history[-1].text
+            nodes = [
+                ("seeker", choice.preferred.parent, before),
+                ("preferred", choice.preferred, choice.preferred.supporter),
+                *(("dispreferred", negative, negative.supporter) for negative in choice.negatives),
+            ]
+            for part, node, text in nodes:
+                per_path[part].append(text)
+                distinct[part][path.dialogue, node.id] = text
+    return {
+        "seed": _columns(
+            len(seed), [turn.text for dialogue in seed for turn in dialogue.turns], sum(len(d.turns) for d in seed)
+        ),
+        "per_path": _escpro(len(paths), per_path),
+        "distinct": _escpro(
+            len({path.dialogue for path in paths}), {part: list(texts.values()) for part, texts in distinct.items()}
+        ),
+    }
+
+
+def strategy_counts(seed: Sequence[Dialogue], pairs: Sequence[dict]) -> dict:
+    """How often each strategy occurs in the seed, among distinct pairs' preferred turns, and among their dispreferred ones."""
+
+    def count(labels) -> dict[str, int]:
+        labels = list(labels)
+        return {label: labels.count(label) for label in sorted(set(labels))}
+
+    return {
+        "seed": count(
+            turn.strategy for dialogue in seed for turn in dialogue.turns if turn.speaker != SEEKER and turn.strategy
+        ),
+        "chosen": count(pair["chosen_strategy"] for pair in pairs),
+        "rejected": count(pair["rejected_strategy"] for pair in pairs),
+    }
+
+
+def _escpro(dialogues: int, parts: dict[str, list[str]]) -> dict:
+    spoken = len(parts["seeker"]) + len(parts["preferred"])
+    columns = {part: _columns(None, texts, None) for part, texts in parts.items()}
+    return columns | {"all": _columns(dialogues, [text for texts in parts.values() for text in texts], spoken)}
+
+
+def _columns(dialogues: int | None, texts: list[str], spoken: int | None) -> dict:
+    """The four rows of Table 5; None where the paper prints a dash. `spoken`: utterances on the dialogues themselves."""
+    words = sum(len(text.split()) for text in texts)
+    return {
+        "dialogues": dialogues,
+        "utterances": len(texts),
+        "mean_dialogue_utterances": spoken / dialogues if dialogues else None,
+        "mean_utterance_words": words / len(texts) if texts else None,
+    }

@@ -1,0 +1,1 @@
+"""From metrics.json files to tables, ours beside the paper's."""

@@ -1,0 +1,162 @@
+"""What a sweep left behind: the cells that have numbers, and those that have none with the reason."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cso_lab.errors import UserError
+from cso_lab.files import read_json
+
+METRICS_FILE = "metrics.json"
+FAILED_FILE = "failed.json"
+METRICS = ("Q", "B", "Q_W", "R-L")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured cell of a table.
+
+    `scores` holds Q, B, Q_W and R-L (percent but for B); `intervals` {metric: [low, high]} at 95%; `strategies` {name: {f1,
+    predicted, ...}}; `context` what surrounded the cell: data, roles, mcts, constrain, ... `mode` is None for the untrained
+    model, `seed` where none plays a part; `variant` tells cells apart that differ in some other value.
+    """
+
+    folder: Path
+    backbone: str
+    label: str
+    algo: str
+    algo_label: str
+    scores: Mapping[str, float]
+    n: int
+    unparsed: int | None = None
+    mode: str | None = None
+    mode_label: str | None = None
+    decoding: str = "plain"
+    decoding_label: str | None = None
+    start_from: str = "base"
+    preferences: str | None = None
+    variant: str | None = None
+    seed: int | None = None
+    intervals: Mapping[str, list[float]] = field(default_factory=dict)
+    strategies: Mapping[str, Mapping] = field(default_factory=dict)
+    context: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A cell that should have numbers and has none."""
+
+    folder: Path
+    reason: str
+
+
+def read_cells(folders: Iterable[Path]) -> list[Cell]:
+    """The cells of run folders, from their metrics.json alone; a folder given twice counts once.
+
+    Raises UserError with the path of a metrics.json that is missing, damaged, or lacks a score.
+    """
+    return [_read_cell(folder) for folder in _distinct(folders)]
+
+
+def gather(items: Iterable[Cell | Absent | Path]) -> tuple[list[Cell], list[Absent]]:
+    """Cells as they are, and run folders read: those that failed, are unfinished or damaged are absent with their reason."""
+    items = list(items)
+    cells = [item for item in items if isinstance(item, Cell)]
+    absent = [item for item in items if isinstance(item, Absent)]
+    for folder in _distinct(item for item in items if not isinstance(item, Cell | Absent)):
+        reason = _failure(folder)
+        if reason is None:
+            try:
+                cells.append(_read_cell(folder))
+            except UserError as error:
+                reason = str(error)
+        if reason is not None:
+            absent.append(Absent(folder, reason))
+    return cells, absent
+
+
+def _distinct(folders: Iterable[Path]) -> list[Path]:
+    return list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
+
+
+def _failure(folder: Path) -> str | None:
+    """Why the folder has no numbers of its last run. What a failed run has not replaced is of an earlier one, so failure counts."""
+    if (folder / FAILED_FILE).exists():
+        try:
+            note = read_json(folder / FAILED_FILE)
+        except UserError as error:
+            return f"failed, and {error}"
+        return str(note.get("reason") or "failed") if isinstance(note, dict) else "failed"
+    if not (folder / METRICS_FILE).exists():
+        return f"missing: the cell left no {METRICS_FILE}"
+    return None
+
+
+def _read_cell(folder: Path) -> Cell:
+    path = folder / METRICS_FILE
+    metrics = read_json(path)
+    if not isinstance(metrics, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(metrics).__name__}")
+    cell, context = (_mapping(metrics, key, path) for key in ("cell", "context"))
+    backbone, algo = str(cell.get("backbone") or folder.name), str(cell.get("algo") or "base")
+    return Cell(
+        folder=folder,
+        backbone=backbone,
+        label=str(cell.get("label") or backbone),
+        algo=algo,
+        algo_label=str(cell.get("algo_label") or algo),
+        scores={metric: _number(metrics, metric, path) for metric in METRICS},
+        n=_count(metrics, "n", path),
+        unparsed=None if metrics.get("unparsed") is None else _count(metrics, "unparsed", path),
+        mode=cell.get("mode") or None,
+        mode_label=cell.get("mode_label") or cell.get("mode") or None,
+        decoding=cell.get("decoding") or "plain",
+        decoding_label=cell.get("decoding_label") or cell.get("decoding") or None,
+        start_from=cell.get("start_from") or context.get("start_from") or "base",
+        preferences=cell.get("preferences") or context.get("preferences") or None,
+        variant=None if cell.get("variant") is None else str(cell["variant"]),
+        seed=cell.get("seed"),
+        intervals=_intervals(metrics, path),
+        strategies=_strategies(metrics, path),
+        context=context,
+    )
+
+
+def _mapping(node: Mapping, key: str, path: Path) -> dict:
+    """The object under `key`, empty when there is none."""
+    value = node.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {key!r} is {value!r}: expected an object")
+    return value
+
+
+def _number(node: Mapping, key: str, path: Path) -> float:
+    value = node.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{path}: {key!r} is {value!r}: expected a finite number")
+    return float(value)
+
+
+def _count(node: Mapping, key: str, path: Path) -> int:
+    value = node.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"{path}: {key!r} is {value!r}: expected a count")
+    return value
+
+
+def _intervals(metrics: Mapping, path: Path) -> dict[str, list[float]]:
+    intervals = _mapping(metrics, "intervals", path)
+    for metric, bounds in intervals.items():
+        if not isinstance(bounds, list) or len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
+            raise UserError(f"{path}: interval of {metric!r} is {bounds!r}: expected [low, high]")
+    return intervals
+
+
+def _strategies(metrics: Mapping, path: Path) -> dict[str, dict]:
+    strategies = _mapping(metrics, "strategies", path)
+    for name in strategies:
+        _number(_mapping(strategies, name, path), "f1", path)
+    return strategies

@@ -1,0 +1,232 @@
+"""The report of a sweep: report.md, report.csv, and the main table on the terminal."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cso_lab.files import write_text
+from cso_lab.reporting.cells import METRICS, Absent, Cell, gather
+from cso_lab.reporting.table import HEADERS, NONE, Row, main_table, mean_and_deviation, paper_values, table_rows
+
+REPORT_FILE = "report.md"
+CSV_FILE = "report.csv"
+_NEVER = "*"
+# How the choices around a cell are called in the report; any other goes by its own name.
+_CHOICES = {
+    "data": "data",
+    "test_turns": "test turns",
+    "roles": "players of the search",
+    "mcts": "search",
+    "preferences": "preference data",
+    "max_new_tokens": "tokens a reply may have",
+}
+# Said in other places of the report.
+_ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed")
+_DECODED = {
+    "none": "a reply is whatever the model writes (generation.constrain=none, as in the paper)",
+    "format": "a reply must open with one of the strategies (generation.constrain=format; the paper's cells use none)",
+}
+
+
+def write_report(
+    cells_or_folders: Iterable[Cell | Absent | Path],
+    out: Path,
+    title: str,
+    notes: Sequence[str] = (),
+    table: str | None = None,
+) -> Path:
+    """Write report.md and report.csv into `out`; returns the path of report.md.
+
+    Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") says which of the paper's
+    tables is looked up first for the values beside ours.
+    """
+    cells, absent = gather(cells_or_folders)
+    rows = table_rows(cells, table)
+    sections = [f"# {title}", *_warnings(cells), "## What was run\n\n" + _bullets(_what_was_run(cells))]
+    if rows:
+        sections += ["## Results\n\n" + markdown_table(*main_table(rows)), _legend(rows)]
+        sections += ["## Intervals\n\n" + markdown_table(*_interval_table(rows)), _interval_legend(cells)]
+        sections += _strategy_sections(rows)
+    if absent:
+        lines = [[cell.folder.name, cell.reason] for cell in absent]
+        sections.append("## Missing or failed cells\n\n" + markdown_table(["Cell", "Reason"], lines))
+    if notes:
+        sections.append("## Notes\n\n" + _bullets(notes))
+    path = Path(out) / REPORT_FILE
+    write_text(path, "\n\n".join(sections) + "\n")
+    write_text(path.with_name(CSV_FILE), _csv(rows, table))
+    return path
+
+
+def print_report(
+    cells_or_folders: Iterable[Cell | Absent | Path], path: Path, title: str, table: str | None = None, console=None
+) -> None:
+    """The main table on the terminal, what failed or is missing, and the path of the report.
+
+    `console`: a rich Console to print on instead of standard output.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # of a log file or pipe nobody knows the width; do not fold for it
+    cells, absent = gather(cells_or_folders)
+    rows = table_rows(cells, table)
+    if rows:
+        header, lines = main_table(rows)
+        models = {row.model for row in rows}
+        if len(models) == 1:  # narrower
+            title, header, lines = f"{title}: {models.pop()}", header[1:], [line[1:] for line in lines]
+        grid = Table(title=escape(title), title_justify="left")
+        words = header.index("Method") + 1
+        for number, name in enumerate(header):
+            grid.add_column(name, justify="left" if number < words else "right", overflow="fold")
+        for line in lines:
+            grid.add_row(*map(escape, line))
+        console.print(grid)
+        console.print(escape(_legend(rows)), highlight=False, soft_wrap=True)
+    for notice in _notices(cells):
+        console.print(f"[bold]{escape(notice)}[/bold]", highlight=False, soft_wrap=True)
+    for cell in absent:
+        console.print(f"[bold red]no numbers[/bold red] {escape(f'{cell.folder.name}: {cell.reason}')}", soft_wrap=True)
+    console.print(f"report: {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A pipe table; bars and line breaks within a field are escaped."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(" ".join(str(field).split()).replace("|", "\\|") for field in row) + " |" for row in rows)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _notices(cells: Sequence[Cell]) -> list[str]:
+    """What the players say must stand beside their results."""
+    return list(dict.fromkeys(str(cell.context["roles_notice"]) for cell in cells if cell.context.get("roles_notice")))
+
+
+def _warnings(cells: Sequence[Cell]) -> list[str]:
+    return [f"> **{notice[:1].upper()}{notice[1:].rstrip('.')}.**" for notice in _notices(cells)]
+
+
+def _what_was_run(cells: Sequence[Cell]) -> list[str]:
+    """One line a choice, with every value it took."""
+    if not cells:
+        return ["nothing that left numbers"]
+    choices: dict[str, list] = {"model": [cell.label for cell in cells]}
+    for key in dict.fromkeys([*_CHOICES, *(key for cell in cells for key in cell.context)]):
+        if key not in _ELSEWHERE:
+            choices[_CHOICES.get(key, key)] = [_said(cell, key) for cell in cells]
+    choices["decoding"] = [cell.decoding_label or cell.decoding for cell in cells]
+    choices["form of replies"] = [
+        _DECODED.get(cell.context["constrain"], f"generation.constrain={cell.context['constrain']}")
+        for cell in cells
+        if cell.context.get("constrain") is not None
+    ]
+    choices["seeds"] = sorted({cell.seed for cell in cells if cell.seed is not None})
+    distinct = {name: list(dict.fromkeys(str(value) for value in values if value is not None)) for name, values in choices.items()}
+    return [f"{name}: {', '.join(values)}" for name, values in distinct.items() if values]
+
+
+def _said(cell: Cell, key: str) -> object:
+    """The value of a choice around the cell, in words; None when it plays no part."""
+    value = cell.context.get(key)
+    if key == "test_turns" and value is None:
+        return cell.n
+    if key == "preferences" and value is None:
+        return cell.preferences
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={child}" for name, child in value.items())
+    return value
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    """What the numbers of the main table are."""
+    said = ["Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that open with no known strategy, misses in Q."]
+    if any(len(row.cells) > 1 for row in rows):
+        said.append("Over several seeds: mean ± sample standard deviation.")
+    if any(row.paper for row in rows):
+        said.append("Beside each value the paper's, measured on its own test turns of ExTES with its own searched data.")
+    return " ".join(said)
+
+
+def _interval_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    shown = ("Q", "B")
+    lines = [
+        [row.name, NONE if cell.seed is None else str(cell.seed), *(_interval(cell, metric) for metric in shown)]
+        for row in rows
+        for cell in row.cells
+    ]
+    return ["Cell", "seed", *(HEADERS[metric] for metric in shown)], lines
+
+
+def _interval(cell: Cell, metric: str) -> str:
+    bounds = cell.intervals.get(metric)
+    return f"{cell.scores[metric]:.2f}" + (f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else "")
+
+
+def _interval_legend(cells: Sequence[Cell]) -> str:
+    strategies = max((len(cell.strategies) for cell in cells), default=0)
+    saturation = f"at {math.sqrt(strategies - 1):.2f}" if strategies > 1 else "at its largest value"
+    return (
+        f"95% bootstrap intervals over test turns. B saturates {saturation}: there when every reply has one strategy, and also when "
+        "one strategy is never missed while others are, so on few test turns a difference in it means little."
+    )
+
+
+def _strategy_sections(rows: Sequence[Row]) -> list[str]:
+    """F1 per strategy, one table a set of strategies, and which strategies a row never predicts."""
+    by_set: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        by_set.setdefault(tuple(row.cells[0].strategies), []).append(row)
+    sections = []
+    for names, members in by_set.items():
+        if not names:
+            continue
+        lines = [[row.name, *(_f1(row, name) for name in names)] for row in members]
+        said = f"F1 in percent, the mean over seeds. {_NEVER}: never predicted, under any seed.\n\n"
+        sections.append("## F1 per strategy\n\n" + said + markdown_table(["Cell", *names], lines))
+        never = {row.name: [name for name in names if _never_predicted(row, name)] for row in members}
+        listed = [f"{name} never predicts {', '.join(missing)}" for name, missing in never.items() if missing]
+        sections.append(_bullets(listed) if listed else "Every row predicts every strategy.")
+    return sections
+
+
+def _f1(row: Row, strategy: str) -> str:
+    mean, _ = mean_and_deviation([cell.strategies[strategy]["f1"] for cell in row.cells if strategy in cell.strategies])
+    return f"{mean:.2f}{_NEVER if _never_predicted(row, strategy) else ''}"
+
+
+def _never_predicted(row: Row, strategy: str) -> bool:
+    return all(cell.strategies.get(strategy, {}).get("predicted") == 0 for cell in row.cells)
+
+
+def _csv(rows: Sequence[Row], table: str | None) -> str:
+    """One line a cell and seed, plain numbers; the paper's columns only where any cell has such a value."""
+    with_paper = any(row.paper for row in rows)
+    records = [_record(row, cell, table, with_paper) for row in rows for cell in row.cells]
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
+    own = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
+    record = {"row": row.name, **{key: getattr(cell, key) for key in own}, **cell.scores, "n": cell.n, "unparsed": cell.unparsed}
+    for metric in METRICS:
+        low, high = cell.intervals.get(metric, (None, None))
+        record |= {f"{metric}_low": low, f"{metric}_high": high}
+    if with_paper:
+        paper = paper_values(cell, table) or {}
+        record |= {f"{metric}_paper": paper.get(metric) for metric in METRICS}
+    context = {key: _said(cell, key) for key in cell.context if key not in record}
+    return record | {f"F1 {name}": values["f1"] for name, values in cell.strategies.items()} | context | {"folder": cell.folder.name}

@@ -1,0 +1,170 @@
+"""The rows of a table: cells that differ in nothing but the seed, in the paper's order, beside the paper's values."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cso_lab.reporting.cells import METRICS, Cell
+from cso_lab.reporting.published import backbones, published
+
+NONE = "–"
+HEADERS = {"Q": "Q ↑", "B": "B ↓", "Q_W": "Q_W ↑", "R-L": "R-L ↑"}
+# As in Tables 2, 4 and 9 to 12.
+_MODES = (None, "full", "lora")
+_DECODINGS = ("plain", "direct_refine", "self_refine", "with_example")
+_ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
+_PREFERENCES = (None, "escpro", "random")
+# Follow from the other values, or from the data, and make no cell another one.
+_CONSEQUENCES = ("test_turns", "roles_notice", "seed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the cells of all its seeds, and the paper's {Q, B, Q_W, R-L} or None. `mark` tells rows of one name apart."""
+
+    model: str
+    tuning: str
+    method: str
+    cells: tuple[Cell, ...]
+    paper: Mapping[str, float] | None
+    mark: str = ""
+
+    @property
+    def name(self) -> str:
+        """The row in words: "SmolLM2-135M-Instruct, LoRA, CSO-DPO"."""
+        return ", ".join(part for part in (self.model, self.tuning, self.full_method) if part)
+
+    @property
+    def full_method(self) -> str:
+        """The method, with what tells it from rows of the same name."""
+        return f"{self.method} [{self.mark}]" if self.mark else self.method
+
+
+def method_name(cell: Cell) -> str:
+    """What the cell does to its backbone, as the paper's tables print it."""
+    plain = cell.decoding == "plain"
+    if cell.algo == "base":
+        return cell.algo_label if plain else str(cell.decoding_label or cell.decoding)
+    name = cell.algo_label
+    if cell.preferences not in (None, "escpro"):
+        name = f"{name}, {cell.preferences} pairs"
+    if cell.start_from != "base":
+        name = f"{name} after {cell.start_from.upper()}"
+    return name if plain else f"{name}, {cell.decoding_label or cell.decoding}"
+
+
+def paper_values(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
+    """The paper's value of this very cell, from `table` if it is there; None where the paper has none for the backbone."""
+    if cell.algo == "base":
+        return published(cell.backbone, "base" if cell.decoding == "plain" else cell.decoding, table)
+    if cell.start_from != "base" or cell.decoding != "plain":
+        return None
+    if cell.preferences == "random":
+        return published(cell.backbone, "random", table) if (cell.mode, cell.algo) == ("lora", "dpo") else None
+    return published(cell.backbone, f"{cell.mode}.{cell.algo}", table)
+
+
+def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
+    """The cells as rows in the paper's order. `table` names the paper's table whose values stand beside them.
+
+    Cells of one row differ in nothing but the seed. A seed that comes twice means that something else differs which the cells do
+    not tell, so the second is a row of its own: no mean is taken over what may not be alike.
+    """
+    groups: dict[tuple, list[Cell]] = defaultdict(list)
+    seen: dict[tuple, int] = defaultdict(int)
+    for cell in cells:
+        identity = _identity(cell)
+        run = seen[identity, cell.seed] = seen[identity, cell.seed] + 1
+        groups[*identity, run].append(cell)
+    rows = []
+    for members in groups.values():
+        members.sort(key=lambda cell: (cell.seed is not None, cell.seed or 0))
+        first = members[0]
+        rows.append(Row(first.label, first.mode_label or "", method_name(first), tuple(members), paper_values(first, table)))
+    return sorted(_told_apart(rows), key=lambda row: (*_rank(row.cells[0]), row.mark))
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1); a single value has no deviation."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """(header, lines): Q, B, Q_W and R-L, as mean ± sample standard deviation where there are several seeds, each beside the
+    paper's value if any row has one; n, unparsed, and the number of seeds."""
+    with_paper = any(row.paper for row in rows)
+    header = ["Model", "Tuning", "Method"]
+    for metric in METRICS:
+        header += [HEADERS[metric], "paper"] if with_paper else [HEADERS[metric]]
+    lines = []
+    for row in rows:
+        line = [row.model, row.tuning or NONE, row.full_method]
+        for metric in METRICS:
+            line.append(_measured([cell.scores[metric] for cell in row.cells]))
+            if with_paper:
+                line.append(f"{row.paper[metric]:.2f}" if row.paper else NONE)
+        seeds = [cell.seed for cell in row.cells if cell.seed is not None]
+        line += [_range(cell.n for cell in row.cells), _range(cell.unparsed for cell in row.cells), str(len(seeds) or NONE)]
+        lines.append(line)
+    return [*header, "n", "unparsed", "seeds"], lines
+
+
+def _identity(cell: Cell) -> tuple:
+    """Everything a cell is, but for its seed and its numbers."""
+    return (
+        *(cell.backbone, cell.label, cell.algo, cell.mode, cell.decoding, cell.start_from, cell.preferences, cell.variant),
+        json.dumps(_choices(cell), sort_keys=True, default=str),
+    )
+
+
+def _choices(cell: Cell) -> dict:
+    return {key: value for key, value in cell.context.items() if key not in _CONSEQUENCES}
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The same rows; those of one name are marked with the choices in which they differ."""
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_name[row.name].append(row)
+    marked = []
+    for same in by_name.values():
+        choices = [{**_choices(row.cells[0]), "variant": row.cells[0].variant} for row in same]
+        keys = dict.fromkeys(key for chosen in choices for key in chosen)
+        differing = [key for key in keys if len({str(chosen.get(key)) for chosen in choices}) > 1]
+        marks = [", ".join(_mark(key, chosen.get(key)) for key in differing) for chosen in choices]
+        if len(set(marks)) < len(marks):
+            marks = [", ".join(filter(None, [mark, f"run {number}"])) for number, mark in enumerate(marks, start=1)]
+        marked += [replace(row, mark=mark) if len(same) > 1 else row for row, mark in zip(same, marks, strict=True)]
+    return marked
+
+
+def _mark(key: str, value: object) -> str:
+    return str(value or "as configured") if key == "variant" else f"{key}={value}"
+
+
+def _rank(cell: Cell) -> tuple:
+    return (
+        _place(cell.backbone, backbones()),
+        _place(cell.mode, _MODES),
+        _place(cell.algo, _ALGORITHMS),
+        _place(cell.preferences, _PREFERENCES),
+        cell.start_from != "base",
+        _place(cell.decoding, _DECODINGS),
+    )
+
+
+def _place(name: str | None, order: Sequence[str | None]) -> tuple[int, str]:
+    """The paper's order first, anything else by name after it."""
+    return (order.index(name), "") if name in order else (len(order), str(name))
+
+
+def _measured(values: Sequence[float]) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _range(counts: Iterable[int | None]) -> str:
+    known = sorted({count for count in counts if count is not None})
+    return NONE if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"

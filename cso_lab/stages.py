@@ -1,0 +1,362 @@
+"""Stage name -> function. The only place that knows them all; stages meet at files on disk and nowhere else."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from cso_lab import naming
+from cso_lab.checks import STAGES, check
+from cso_lab.errors import UserError
+from cso_lab.files import read_json, write_json, write_jsonl
+
+FAILED = "failed.json"
+_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "litellm", "hydra-core")
+
+
+def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
+    """Run the stages of one cell into `folder`. In a sweep a failure is left in failed.json, so that it stops no other cell."""
+    try:
+        check(cfg)
+        folder.joinpath(FAILED).unlink(missing_ok=True)
+        Run(cfg, folder, sweeping).stages()
+    except Exception as error:
+        from cso_lab.explain import explain
+
+        known = explain(error)
+        if not sweeping:
+            raise
+        write_json(folder / FAILED, {"reason": str(known or f"{type(error).__name__}: {error}")})
+        if known is None:
+            import traceback
+
+            traceback.print_exc()
+        print(f"error: {folder.name}: {known or error}", file=sys.stderr)
+
+
+class Run:
+    """One cell: its configuration, its folder, and which folder each of its stages has its files in."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, sweeping: bool = False):
+        self.cfg, self.folder, self.sweeping = cfg, folder, sweeping
+        self._record_file = folder / "run.json"
+        self.record = read_json(self._record_file) if self._record_file.exists() else {"identities": {}, "seconds": {}}
+
+    def stages(self) -> None:
+        """What `cfg.stages` names, in the order in which stages feed one another."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.cfg, self.folder / "config.yaml", resolve=True)
+        if self.cfg.rerun:
+            self.record["identities"].clear()
+        functions = {
+            "search": self.search,
+            "dataset": self.dataset,
+            "train": self.train,
+            "generate": self.generate,
+            "evaluate": self.evaluate,
+            "report": self.report,
+        }
+        for stage in STAGES:
+            if stage in self.cfg.stages and (naming.trains(self.cfg) or stage not in ("search", "dataset", "train")):
+                functions[stage]()
+
+    # Shared stages: found by a hash of configuration and inputs.
+
+    def search(self) -> Path:
+        from cso_lab.corpora import seeds
+        from cso_lab.expansion import expand
+
+        out = self._search_folder()
+
+        def work() -> bool:
+            corpus, train, _ = self._dialogues()
+            summary = expand(
+                seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard),
+                mcts=OmegaConf.to_container(self.cfg.mcts, resolve=True),
+                roles=OmegaConf.to_container(self.cfg.roles, resolve=True),
+                strategies=self._strategies(),
+                folder=out,
+                account=corpus.rejects(),
+                theta=self.cfg.preferences.theta,
+                min_end_visits=self.cfg.preferences.min_end_visits,
+            )
+            for name, reason in summary["set_aside"].items():
+                print(f"set aside {name}: {reason}; the same command takes it up again", file=sys.stderr)
+            return not summary["set_aside"]
+
+        return self._shared("search", out, work)
+
+    def dataset(self) -> Path:
+        from hydra.utils import instantiate
+
+        from cso_lab.corpora import seeds
+        from cso_lab.expansion import load_trees, tree_files
+        from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
+        from cso_lab.preferences.statistics import strategy_counts, table5
+
+        searched = self._search_folder()
+        files = tree_files(searched)
+        if not files:
+            raise self._missing("search", "no trees for this configuration")
+        out = self._dataset_folder()
+
+        def work() -> bool:
+            paths = instantiate(self.cfg.preferences.builder)(load_trees(searched))
+            pairs = pair_rows(paths, self._strategies())
+            if not pairs:
+                raise UserError(f"the {len(files)} trees in {searched} give no preference pair: raise mcts.max_iterations")
+            _, train, _ = self._dialogues()
+            seed = seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard)
+            rows = {"pairs": pairs, "sft": sft_rows(paths, self._strategies()), "kto": kto_rows(pairs)}
+            counts = {name: write_jsonl(out / "preferences" / f"{name}.jsonl", rows[name]) for name in rows}
+            statistics = {"rows": counts, "strategies": strategy_counts(seed, pairs), "table5": table5(seed, paths)}
+            write_json(out / "statistics.json", statistics)
+            return True
+
+        return self._shared("dataset", out, work)
+
+    # The cell's own stages: their files lie in the run folder.
+
+    def train(self) -> None:
+        from cso_lab.training.train import train
+
+        data = self._preferences()
+        identity = self._train_identity(self.cfg, data)
+        if self._finished("train", identity, self.folder / "checkpoint"):
+            return
+        start = self._start_checkpoint(data) if self.cfg.algorithm.start_from == "sft" else None
+        with self._timed("train", identity):
+            write_json(self.folder / "training.json", train(self.cfg, data, self.folder, start))
+
+    def generate(self) -> None:
+        from cso_lab.generation.generate import generate
+
+        checkpoint = None
+        if naming.trains(self.cfg):
+            checkpoint = self.folder / "checkpoint"
+            if not self.record["identities"].get("train") or not checkpoint.exists():
+                raise self._missing("train", f"no checkpoint in {self.folder}")
+        identity = self._generate_identity()
+        if self._finished("generate", identity, self.folder / "predictions.jsonl"):
+            return
+        _, _, test = self._dialogues()
+        if not test:
+            raise UserError(f"data.test_share={self.cfg.data.test_share} leaves no test dialogue to generate for")
+        with self._timed("generate", identity, discard=("predictions.jsonl",)):
+            generate(self.cfg, test, self._strategies(), checkpoint, self.folder)
+
+    def evaluate(self) -> None:
+        from cso_lab.evaluation.score import evaluate_predictions, load_predictions
+
+        predictions = self.folder / "predictions.jsonl"
+        if not predictions.exists():
+            raise self._missing("generate", f"no predictions in {self.folder}")
+        identity = naming.digest(
+            [predictions.read_text(encoding="utf-8"), naming.code_version(("evaluation", "strategies.py"))]
+        )
+        if self._finished("evaluate", identity, self.folder / "metrics.json"):
+            return
+        with self._timed("evaluate", identity):
+            scores = evaluate_predictions(load_predictions(predictions, self._strategies()), self._strategies())
+            write_json(self.folder / "metrics.json", {"cell": self._cell(), **scores, "context": self._context()})
+
+    def report(self) -> None:
+        if self.sweeping:
+            return  # the sweep's own report comes once, at its end
+        from cso_lab.reporting.report import print_report, write_report
+
+        if not (self.folder / "metrics.json").exists():
+            raise self._missing("evaluate", f"no metrics.json in {self.folder}")
+        print_report([self.folder], write_report([self.folder], self.folder, title=self.folder.name))
+
+    # What stages are found by.
+
+    def _search_folder(self) -> Path:
+        from cso_lab.corpora import data_file
+
+        data = naming.plain(self.cfg, "data")
+        search = [
+            data,
+            naming.file_digest(data_file(self.cfg.data)),
+            naming.plain(self.cfg, "roles"),
+            naming.plain(self.cfg, "mcts"),
+        ]
+        if self.cfg.mcts.extend_negatives:
+            search.append([self.cfg.preferences.theta, self.cfg.preferences.min_end_visits])
+        return self._shared_folder("search", naming.digest(search))
+
+    def _dataset_folder(self) -> Path:
+        from cso_lab.expansion import tree_files
+
+        trees = [naming.file_digest(path) for path in tree_files(self._search_folder())]
+        code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py"))
+        return self._shared_folder("dataset", naming.digest([trees, naming.plain(self.cfg, "preferences"), code]))
+
+    def _shared_folder(self, stage: str, identity: str) -> Path:
+        return Path(self.cfg.shared_dir).resolve() / stage / identity
+
+    def _train_identity(self, cfg: DictConfig, data: Path) -> str:
+        nodes = ("backbone", "algorithm", "finetune_mode", "training", "hardware", "seed")
+        rows = naming.file_digest(data / f"{cfg.algorithm.rows}.jsonl")
+        return naming.digest([*(naming.plain(cfg, node) for node in nodes), rows, naming.code_version(("training",))])
+
+    def _generate_identity(self) -> str:
+        rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
+        nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data", "generation")]
+        return naming.digest([nodes, self.record["identities"].get("train"), naming.code_version(rooms)])
+
+    def _preferences(self) -> Path:
+        """The folder with the rows to train on; a UserError says how to make it."""
+        from cso_lab.expansion import tree_files
+
+        if not tree_files(self._search_folder()):
+            raise self._missing("search,dataset", "no trees for this configuration")
+        folder = self._dataset_folder()
+        if not _done(folder):
+            raise self._missing("dataset", "no preference data for this configuration")
+        self._leave("dataset", folder)
+        return folder / "preferences"
+
+    def _start_checkpoint(self, data: Path) -> Path:
+        """The SFT checkpoint a preference algorithm starts from: that of the sweep's own SFT cell, or one trained for it and shared."""
+        from cso_lab.training.train import train
+
+        cfg = self.cfg.copy()
+        # Only the algorithm changes; what interpolates from it (Table 14) follows.
+        cfg.algorithm = OmegaConf.load(Path(__file__).parents[1] / "conf" / "algo" / "sft.yaml")
+        identity = self._train_identity(cfg, data)
+        sibling = Run(cfg, self.folder.parent / naming.cell_name(cfg))
+        if sibling._finished("train", identity, sibling.folder / "checkpoint"):
+            return sibling.folder / "checkpoint"
+        folder = self._shared_folder("train", identity)
+        self._shared("start", folder, lambda: bool(train(cfg, data, folder)))
+        return folder / "checkpoint"
+
+    # Keeping account.
+
+    def _shared(self, stage: str, folder: Path, work: Callable[[], bool]) -> Path:
+        """Do `work` in a shared folder unless it is done, one process at a time; it returns whether nothing is left to do."""
+        from filelock import FileLock
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not _done(folder):
+                began = time.perf_counter()
+                if work():
+                    write_json(folder / "done.json", {"seconds": round(time.perf_counter() - began, 1), **_versions()})
+        self._leave(stage, folder)
+        return folder
+
+    def _finished(self, stage: str, identity: str, result: Path) -> bool:
+        """Whether the run folder holds this stage's result for this very configuration, data and code."""
+        if finished := self.record["identities"].get(stage) == identity and result.exists():
+            self._leave(stage, self.folder)
+        return finished
+
+    @contextmanager
+    def _timed(self, stage: str, identity: str, discard: tuple[str, ...] = ()):
+        """Around the work of a cell's own stage. What another configuration left half done in the folder is not continued."""
+        import shutil
+
+        under_way = self.folder / f".{stage}"
+        if not under_way.exists() or under_way.read_text() != identity:
+            for name in (*discard, *_LEFTOVERS.get(stage, ())):
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            under_way.write_text(identity)
+        self.record["identities"].pop(stage, None)
+        began = time.perf_counter()
+        yield
+        under_way.unlink()
+        self.record["identities"][stage] = identity
+        self.record["seconds"][stage] = round(time.perf_counter() - began, 1)
+        self.record |= {"seed": self.cfg.seed, "overrides": _overrides(), **_versions()}
+        self._leave(stage, self.folder)
+
+    def _leave(self, stage: str, folder: Path) -> None:
+        """Note in the run folder where a stage has its files."""
+        file = self.folder / "stages.json"
+        write_json(file, (read_json(file) if file.exists() else {}) | {stage: str(folder.resolve())})
+        write_json(self._record_file, self.record)
+
+    def _missing(self, stages: str, what: str) -> UserError:
+        overrides = [o for o in _overrides() if not o.startswith("stages=")]
+        command = " ".join(
+            ["python run.py", f"'stages=[{stages}]'", *(f"'{o}'" if "[" in o or " " in o else o for o in overrides)]
+        )
+        return UserError(f"{what}; make them with: {command}")
+
+    def _dialogues(self):
+        """(corpus, training dialogues, test dialogues)."""
+        from cso_lab.corpora import load, split
+
+        corpus = load(self.cfg.data)
+        return corpus, *split(corpus.dialogues, self.cfg.data.test_share, self.cfg.data.split_seed)
+
+    def _strategies(self):
+        from cso_lab.strategies import strategy_set
+
+        return strategy_set(self.cfg.data.strategies)
+
+    def _cell(self) -> dict:
+        cfg = self.cfg
+        trained = naming.trains(cfg)
+        return {
+            "backbone": cfg.backbone.name,
+            "label": cfg.backbone.label,
+            "family": cfg.backbone.family,
+            "algo": cfg.algorithm.name,
+            "algo_label": cfg.algorithm.label,
+            "mode": cfg.finetune_mode.name if trained else None,
+            "start_from": cfg.algorithm.start_from,
+            "decoding": "plain",
+            "seed": cfg.seed if naming.uses_seed(cfg) else None,
+            "variant": naming.variant(cfg),
+        }
+
+    def _context(self) -> dict:
+        cfg = self.cfg
+        trained = naming.trains(cfg)
+        data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
+        if not trained:
+            return data
+        rows = read_json(self.folder / "training.json")["rows"] if (self.folder / "training.json").exists() else None
+        return data | {
+            "roles": cfg.roles.name,
+            "roles_notice": cfg.roles.notice,
+            "mcts": cfg.mcts.name,
+            "preferences": cfg.preferences.name,
+            "training_rows": rows,
+        }
+
+
+# What a stage leaves in the run folder while it is under way.
+_LEFTOVERS = {"train": ("checkpoint", "steps", "train_log.jsonl"), "generate": ("predictions.partial.jsonl",)}
+
+
+def _done(folder: Path) -> bool:
+    return (folder / "done.json").exists()
+
+
+def _overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _versions() -> dict:
+    """Versions of the packages and the commit of the project, as far as they can be told."""
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return {"versions": {package: installed(package) for package in _PACKAGES}, "commit": git.stdout.strip() or None}

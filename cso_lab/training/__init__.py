@@ -1,0 +1,1 @@
+"""Preference files -> checkpoint: the backbone and its tokenizer, rows fitted to length, TRL's trainers."""

@@ -1,0 +1,206 @@
+"""Preference rows -> checkpoint, by the TRL trainer that the algorithm's YAML names."""
+
+import gc
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from cso_lab.errors import UserError, unknown
+from cso_lab.files import read_json, write_json
+from cso_lab.training.backbone import (
+    START,
+    device,
+    is_adapter,
+    load_tokenizer,
+    load_weights,
+    quiet_libraries,
+    resolve_dtype,
+)
+from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+
+CHECKPOINT = "checkpoint"
+LOG = "train_log.jsonl"
+# Resumable checkpoints of a training under way; gone once it has ended.
+_STEPS = "steps"
+
+
+def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
+    """Train `cfg.algorithm` on the rows in the folder `data`; leaves `out`/checkpoint and `out`/train_log.jsonl.
+
+    `start` is the checkpoint of an SFT run to start from, which is then also the reference model of a preference algorithm
+    (merged into the base weights where an adapter is trained). An interrupted training continues from its last complete
+    checkpoint and ends the same. Returns `rows` (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device`
+    and `loss` of the last step; times count from where this call began.
+    """
+    algorithm, training = cfg.algorithm, cfg.training
+    if algorithm.trainer is None:
+        raise UserError(f"algo={algorithm.name} trains nothing: leave the train stage out, or choose another algo")
+    accumulation = accumulation_steps(cfg)
+    data, out = Path(data), Path(out)
+
+    quiet_libraries()
+    chat = ChatFormat(load_tokenizer(cfg))
+    limits = (training.max_prompt_length, training.max_target_length)
+    rows, counts = fit_rows(read_rows(data, algorithm.rows), chat, *limits, training.max_rows, training.seed)
+
+    trainer = _build_trainer(cfg, rows, chat.tokenizer, accumulation, out, start)
+    began = time.perf_counter()
+    resumed = last_complete_checkpoint(out / _STEPS)
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    seconds = time.perf_counter() - began
+
+    _save(trainer, chat.tokenizer, out / CHECKPOINT, start)
+    shutil.rmtree(out / _STEPS, ignore_errors=True)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    done = trainer.state.global_step - (0 if resumed is None else _step(resumed))
+    summary = {
+        "rows": asdict(counts),
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(done * training.batch_size / seconds, 3),
+        "dtype": str(resolve_dtype(training.dtype, device(cfg))).removeprefix("torch."),
+        "device": device(cfg),
+        "loss": log[-1]["loss"] if log else None,
+    }
+    _free(trainer)
+    return summary
+
+
+def accumulation_steps(cfg) -> int:
+    """Steps whose gradients are added up, so that batch_size = per_device_batch_size x steps x processes."""
+    training, processes = cfg.training, cfg.hardware.processes
+    running = int(os.environ.get("WORLD_SIZE", 1))
+    if running != processes:
+        raise UserError(f"hardware.processes={processes}, but {running} run: start them with torchrun, or set the one to the other")
+    at_once = training.per_device_batch_size * processes
+    if training.batch_size % at_once:
+        raise UserError(
+            f"training.batch_size={training.batch_size} is no multiple of training.per_device_batch_size"
+            f" ({training.per_device_batch_size}) x hardware.processes ({processes}): choose one that divides it"
+        )
+    return training.batch_size // at_once
+
+
+def last_complete_checkpoint(steps: Path) -> Path | None:
+    """The latest `checkpoint-N` in a folder that was written to its end: the trainer's state, written last, can be read."""
+    folders = sorted(steps.glob("checkpoint-*"), key=_step, reverse=True) if steps.is_dir() else []
+    for folder in folders:
+        try:
+            if read_json(folder / "trainer_state.json")["global_step"] == _step(folder):
+                return folder
+        except UserError:
+            shutil.rmtree(folder)
+    return None
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rsplit("-", 1)[1])
+
+
+def _build_trainer(cfg, rows: list[dict], tokenizer, accumulation: int, out: Path, start: Path | None):
+    """The algorithm's trainer, with the model it trains, its rows and what it reports to."""
+    import torch
+    from datasets import Dataset
+    from hydra.utils import instantiate
+    from transformers import PrinterCallback, set_seed
+
+    from cso_lab.training.progress import StepLog, StepProgress
+
+    mode, training = cfg.finetune_mode, cfg.training
+    number_type = resolve_dtype(training.dtype, device(cfg))
+    # An adapter is small and stays float32 on weights of `number_type`. In full training the float32 weights themselves are
+    # what is stepped: at these learning rates most steps would vanish in bfloat16's rounding.
+    weights_type = torch.float32 if mode.peft is None else number_type
+    set_seed(training.seed)
+    model = load_weights(cfg, start, weights_type)
+    adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
+
+    trainer = instantiate(cfg.algorithm.trainer, _partial_=True)(
+        model=model,
+        args=_arguments(cfg, accumulation, number_type, out / _STEPS),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[StepLog(out / LOG), StepProgress(cfg.algorithm.label)],
+        **adapter,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(cfg, accumulation: int, number_type, folder: Path):
+    """The trainer's configuration: what `cfg.training` says, and over it what the algorithm's own `arguments` say."""
+    import torch
+    from hydra.utils import instantiate
+
+    training, where = cfg.training, device(cfg)
+    checkpointing = training.gradient_checkpointing
+    if checkpointing not in ("auto", True, False):
+        raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
+    shared = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": training.per_device_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": training.learning_rate,
+        "num_train_epochs": training.num_train_epochs,
+        "max_steps": training.max_steps,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        # below 1, this is a share of all steps
+        "warmup_steps": training.warmup_ratio,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": training.optim,
+        "activation_checkpointing": where != "cpu" if checkpointing == "auto" else checkpointing,
+        "bf16": number_type == torch.bfloat16,
+        "use_cpu": where == "cpu",
+        # Rows are fitted already: this never cuts one, and None would mean 512 to some trainers.
+        "max_length": training.max_prompt_length + training.max_target_length,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": training.logging_steps,
+        # On, it would log a NaN loss as 0.
+        "logging_nan_inf_filter": False,
+        "seed": training.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": where != "cpu",
+    }
+    own = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
+    try:
+        arguments = own.func(**{**shared, **own.keywords})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the training settings of algo={cfg.algorithm.name} do not go together: {error}") from error
+    if arguments.parallel_mode.value == "not_distributed":
+        # One process takes one GPU; the trainers refuse to spread a model over all that are visible.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _save(trainer, tokenizer, folder: Path, start: Path | None) -> None:
+    """Write the trained adapter or model and the tokenizer as safetensors and JSON, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "README.md").unlink(missing_ok=True)
+    if start is not None and is_adapter(partial):
+        shutil.copytree(start, partial / START)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _free(trainer) -> None:
+    """Give the model's memory back: all jobs of a sweep share one process."""
+    import torch
+
+    trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
+    if getattr(trainer, "ref_model", None) is not None:
+        trainer.ref_model = None
+    trainer.accelerator.free_memory()
+    del trainer
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,57 @@
+"""Compose the configuration and run the stages it names. `python run.py --help` lists every choice."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from cso_lab.usage import usage
+
+        print(usage(ROOT), end="")
+        return 0
+    # Hydra reads +table=9 as a number, and config names are strings.
+    sys.argv[1:] = [re.sub(r"^(\+{0,2}(?:table|figure)=)(\d+)$", r"\1'\2'", argument) for argument in sys.argv[1:]]
+    # Hand errors on instead of printing several lines about them; `explain` makes one line of what a user can put right.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        compose_and_run()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from cso_lab.explain import explain
+
+        known = explain(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
+    return 0
+
+
+def compose_and_run() -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from cso_lab.naming import register_resolvers
+
+    register_resolvers()
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def job(cfg: DictConfig) -> None:
+        from cso_lab import stages
+
+        stages.run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN)
+
+    job()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Stand-ins for what lies outside: role players that answer from tables, and an OpenAI-compatible server on loopback."""
+
+import asyncio
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from cso_lab.dialogue import SUPPORTER, Dialogue, Turn
+from cso_lab.search.mcts import SeekerReply
+
+SCORES = {"A": 1, "B": 0, "C": 0}
+
+
+def judged(score: int) -> dict[str, int]:
+    """The same score in all four criteria; by the paper's reward it is worth `score` - 3."""
+    return dict.fromkeys("EIHS", score)
+
+
+def path_of(history: Sequence[Turn]) -> str:
+    """The strategies of the supporter turns so far, "A.B"; an unlabelled turn is "-"."""
+    return ".".join(turn.strategy or "-" for turn in history if turn.speaker == SUPPORTER)
+
+
+@dataclass
+class ScriptedRoles:
+    """Four players who answer from tables by the path of strategies so far; what is not in a table gets the default.
+
+    `calls` lists (role, path, draw) in the order of asking. `slow` makes every answer late by a random time. An exception in a
+    table is raised. `show_draw` puts the draw into what seeker and supporter say.
+    """
+
+    strategist_says: Mapping[str, dict | Exception] = field(default_factory=dict)
+    judge_says: Mapping[str, dict | Exception] = field(default_factory=dict)
+    seeker_says: Mapping[str, SeekerReply | Exception] = field(default_factory=dict)
+    supporter_says: Mapping[str, str | Exception] = field(default_factory=dict)
+    slow: random.Random | None = None
+    show_draw: bool = False
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    shown: list[tuple[str, tuple[Turn, ...]]] = field(default_factory=list)
+    cancelled: list[tuple[str, str]] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(role for role, _, _ in self.calls))
+
+    async def seeker(self, dialogue: Dialogue, history, draw: str) -> SeekerReply:
+        path = path_of(history)
+        return await self._answer("seeker", path, history, draw, self.seeker_says, SeekerReply(self._line(f"k:{path}", draw), False))
+
+    async def supporter(self, dialogue: Dialogue, history, strategy: str, draw: str) -> str:
+        path = path_of((*history, Turn(SUPPORTER, "", strategy)))
+        return await self._answer("supporter", path, history, draw, self.supporter_says, self._line(f"s:{path}", draw))
+
+    async def strategist(self, dialogue: Dialogue, history, draw: str) -> dict[str, int]:
+        return await self._answer("strategist", path_of(history), history, draw, self.strategist_says, SCORES)
+
+    async def judge(self, dialogue: Dialogue, history, draw: str) -> dict[str, int]:
+        return await self._answer("judge", path_of(history), history, draw, self.judge_says, judged(4))
+
+    def _line(self, line: str, draw: str) -> str:
+        return f"{line} {draw}" if self.show_draw else line
+
+    async def _answer(self, role: str, path: str, history, draw: str, table: Mapping, default):
+        self.calls.append((role, path, draw))
+        self.shown.append((role, tuple(history)))
+        answer = table.get(path, default)
+        try:
+            await asyncio.sleep(self.slow.random() / 500 if self.slow else 0)
+            while answer is NEVER:
+                await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            self.cancelled.append((role, path))
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+NEVER = object()
+"""In a table of `ScriptedRoles`: no answer, ever."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the fake server does with one request: after `delay` seconds, `status` and either a chat completion of `text` or `body`."""
+
+    text: str | None = None
+    status: int = 200
+    delay: float = 0.0
+    body: object = None
+    usage: Mapping[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10})
+
+
+def failure(status: int, message: str = "no", delay: float = 0.0) -> Reply:
+    return Reply(status=status, delay=delay, body={"error": {"message": message, "type": "error", "code": str(status)}})
+
+
+class FakeOpenAI:
+    """A real HTTP server on loopback that speaks /v1/chat/completions.
+
+    `replies` are given one a request, the last one for ever; an entry may also be a function of the request body. `requests` are
+    the bodies received, `headers` their headers, `most` the largest number under way at once.
+    """
+
+    def __init__(self, *replies):
+        self.replies = list(replies)
+        self.requests: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.under_way = self.most = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "FakeOpenAI":
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                reply = fake._arrived(self.path, dict(self.headers), body)
+                time.sleep(reply.delay)
+                fake._left()
+                self._send(reply, body)
+
+            def _send(self, reply: Reply, request: dict):
+                value = reply.body if reply.body is not None else fake._completion(reply, request)
+                payload = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+                try:
+                    self.send_response(reply.status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(payload)))
+                    self.end_headers()
+                    self.wfile.write(payload)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True  # the client has given up waiting
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def api_base(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def _arrived(self, path: str, headers: dict, body: dict) -> Reply:
+        with self._lock:
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            self.paths.append(path)
+            self.headers.append(headers)
+            self.requests.append(body)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        return reply(body) if callable(reply) else reply
+
+    def _left(self):
+        with self._lock:
+            self.under_way -= 1
+
+    @staticmethod
+    def _completion(reply: Reply, request: dict) -> dict:
+        choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
+        completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
+        return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
