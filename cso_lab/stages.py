@@ -313,6 +313,7 @@ class Run:
             "algo": cfg.algorithm.name,
             "algo_label": cfg.algorithm.label,
             "mode": cfg.finetune_mode.name if trained else None,
+            "mode_label": cfg.finetune_mode.label if trained else None,
             "start_from": cfg.algorithm.start_from,
             "decoding": "plain",
             "seed": cfg.seed if naming.uses_seed(cfg) else None,

@@ -99,13 +99,15 @@ def format_reply(strategy: str, text: str) -> str:
     return f"({strategy}) {text}"
 
 
-_REPLY = re.compile(r"\s*[\"'*`]*\s*[(\[]\s*([^()\[\]]{1,80}?)\s*[)\]]\s*[\"'*`:]*\s*", re.DOTALL)
+_REPLY = re.compile(
+    r"\s*(?P<mark>[\"'*`]*)\s*[(\[]\s*(?P<label>[^()\[\]]{1,80}?)\s*[)\]](?P=mark)?:?\s*", re.DOTALL
+)
 
 
 def parse_reply(reply: str, strategies: StrategySet) -> tuple[str | None, str]:
     """(strategy, text) of a model's reply; strategy is None, and text the whole reply, when it does not open with a known one."""
     match = _REPLY.match(reply)
-    strategy = strategies.find(match.group(1)) if match else None
+    strategy = strategies.find(match["label"]) if match else None
     if strategy is None:
         return None, reply.strip()
     return strategy, reply[match.end() :].strip()

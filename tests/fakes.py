@@ -49,7 +49,9 @@ class ScriptedRoles:
 
     async def seeker(self, dialogue: Dialogue, history, draw: str) -> SeekerReply:
         path = path_of(history)
-        return await self._answer("seeker", path, history, draw, self.seeker_says, SeekerReply(self._line(f"k:{path}", draw), False))
+        return await self._answer(
+            "seeker", path, history, draw, self.seeker_says, SeekerReply(self._line(f"k:{path}", draw), False)
+        )
 
     async def supporter(self, dialogue: Dialogue, history, strategy: str, draw: str) -> str:
         path = path_of((*history, Turn(SUPPORTER, "", strategy)))
@@ -86,13 +88,15 @@ NEVER = object()
 
 @dataclass(frozen=True)
 class Reply:
-    """What the fake server does with one request: after `delay` seconds, `status` and either a chat completion of `text` or `body`."""
+    """What the fake server does with one request: after `delay` seconds, `status` and a completion of `text`, or `body`."""
 
     text: str | None = None
     status: int = 200
     delay: float = 0.0
     body: object = None
-    usage: Mapping[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10})
+    usage: Mapping[str, int] | None = field(
+        default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    )
 
 
 def failure(status: int, message: str = "no", delay: float = 0.0) -> Reply:
@@ -102,8 +106,8 @@ def failure(status: int, message: str = "no", delay: float = 0.0) -> Reply:
 class FakeOpenAI:
     """A real HTTP server on loopback that speaks /v1/chat/completions.
 
-    `replies` are given one a request, the last one for ever; an entry may also be a function of the request body. `requests` are
-    the bodies received, `headers` their headers, `most` the largest number under way at once.
+    `replies` are given one a request, the last one for ever; an entry may also be a function of the request body. `requests`
+    are the bodies received, `headers` their headers, `most` the largest number under way at once.
     """
 
     def __init__(self, *replies):
@@ -122,7 +126,7 @@ class FakeOpenAI:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                reply = fake._arrived(self.path, dict(self.headers), body)
+                reply = fake._arrived(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 time.sleep(reply.delay)
                 fake._left()
                 self._send(reply, body)

@@ -1,7 +1,7 @@
 """The search against a dialogue small enough to work out on paper.
 
-Strategies A, B, C. With `prior_temperature` 1 / ln 2 a prior is 2^score / sum, so the scores 1, 0, 0 give 1/2, 1/4, 1/4. The judge
-gives one score to all four criteria, so a turn is worth score - 3: 4 -> 1, 3 -> 0, 2 -> -1.
+Strategies A, B, C. With `prior_temperature` 1 / ln 2 a prior is 2^score / sum, so the scores 1, 0, 0 give 1/2, 1/4, 1/4. The
+judge gives one score to all four criteria, so a turn is worth score - 3: 4 -> 1, 3 -> 0, 2 -> -1.
 """
 
 import asyncio
@@ -82,7 +82,17 @@ def test_gold_dialogue_is_the_first_path():
     roles = ScriptedRoles(strategist_says={"A": {"A": 0, "B": 1, "C": 0}})
     tree = planted(roles)
     rows = [
-        (node.id, node.parent and node.parent.id, node.strategy, node.prior, node.q, node.n, node.supporter, node.seeker, node.end)
+        (
+            node.id,
+            node.parent and node.parent.id,
+            node.strategy,
+            node.prior,
+            node.q,
+            node.n,
+            node.supporter,
+            node.seeker,
+            node.end,
+        )
         for node in tree.nodes
     ]
     assert rows == [
@@ -167,10 +177,20 @@ BY_HAND = [
     # sqrt 104 = 10.20: A 1.05, B .17 + .25*10.20/4 = .80. Below A (N=100): A .25*10 = 2.5, end 1.05, C 2.5. Reward (1 + 1)/2.
     {0: (100.5 / 105, 105), 1: (1, 101), 2: (1 / 6, 3), 7: (1 / 6, 3), 3: (-1, 1), 10: (0, 2), 4: (1, 1), 13: (1, 1)},
     # A again. Below A (sqrt 101 = 10.05): A 1 + .25*10.05/2 = 2.26, end 1.05, C 2.51. C ends in its expansion: 1.
-    {0: (101.5 / 106, 106), 1: (1, 102), 2: (1 / 6, 3), 7: (1 / 6, 3), 3: (-1, 1), 10: (0, 2), 4: (1, 1), 13: (1, 1), 6: (1, 1)},
+    {
+        0: (101.5 / 106, 106),
+        1: (1, 102),
+        2: (1 / 6, 3),
+        7: (1 / 6, 3),
+        3: (-1, 1),
+        10: (0, 2),
+        4: (1, 1),
+        13: (1, 1),
+        6: (1, 1),
+    },
 ]
 LEAVES = [2, 3, 7, 10, 4, 6]
-# planting 2; 1 and 5: 2 + 1 + 2 + judge 2 + strategist and supporter of one round; 2 and 6: 2 + judge; 3: 1 + 2 + judge; 4: none
+# planting 2; 1 and 5: 2 + 1 + 2 + judge 2 + one round's strategist and supporter; 2 and 6: 2 + judge; 3: 1 + 2 + judge; 4: none
 CALLS = [2 + 9, 3, 4, 0, 9, 3]
 
 
@@ -307,7 +327,16 @@ def test_a_child_that_ends_is_worth_its_own_turn():
 
 @pytest.mark.parametrize(
     ("iteration", "ends", "finished"),
-    [(0, 1, False), (99, 1, False), (100, 0, False), (100, 1, True), (199, 0, False), (200, 0, True), (3, 24, False), (3, 25, True)],
+    [
+        (0, 1, False),
+        (99, 1, False),
+        (100, 0, False),
+        (100, 1, True),
+        (199, 0, False),
+        (200, 0, True),
+        (3, 24, False),
+        (3, 25, True),
+    ],
 )
 def test_stop_rule(iteration, ends, finished):
     tree = Tree("d", "", "")
@@ -321,7 +350,11 @@ def test_stop_rule(iteration, ends, finished):
 
 
 class Leaver(ScriptedRoles):
-    """A seeker who leaves at once, whatever is said."""
+    """A seeker who leaves at once, whatever is said, and a judge who gives every turn a 2."""
+
+    async def judge(self, dialogue, history, draw):
+        await super().judge(dialogue, history, draw)
+        return judged(2)
 
     async def seeker(self, dialogue, history, draw):
         await super().seeker(dialogue, history, draw)
@@ -333,9 +366,10 @@ def test_25_ends_stop_the_search_before_100_iterations():
     turns = tuple(turn for i in range(20) for turn in (seeker(f"k{i}"), supporter("A", f"s{i}")))
     search = mcts(Leaver(), min_iterations=100, max_iterations=200)
     tree = asyncio.run(search.search(Dialogue("d", "", "", turns), lambda tree, iteration: done.append(iteration)))
-    # every one of the 2 * 20 siblings of the gold path is worth 1 and ends at once: the gold end and 24 of them
+    # Each of the 2 * 20 siblings of the gold path ends at once and is worth -1, so it is not taken again (-1 + .25*10/2 < 1.05)
+    # and every iteration finds a new end: with the gold one 25 after 24.
     assert sum(1 for _ in tree.ends()) == 25
-    assert done == list(range(1, len(done) + 1)) and 24 <= len(done) < 100
+    assert done == list(range(1, 25))
 
 
 def test_the_gold_end_is_enough_to_stop_at_the_least_number_of_iterations():
@@ -350,6 +384,30 @@ def test_too_few_ends_let_it_run_to_the_greatest_number_of_iterations():
     search = mcts(ScriptedRoles(), rollout_rounds=1, min_iterations=2, max_iterations=7, min_ends=2)
     asyncio.run(search.search(DIALOGUE, lambda tree, iteration: done.append(iteration)))
     assert done[-1] == 7
+
+
+# the optional pass that scores siblings
+
+
+def test_extending_scores_the_siblings_of_preferred_turns_that_have_no_dispreferred_one():
+    roles = ScriptedRoles(
+        judge_says={"B": judged(2), "C": judged(1), "C.A": judged(2)}, seeker_says={"A.A": SeekerReply(None, True)}
+    )
+    search = mcts(roles, rollout_rounds=1)
+    tree = asyncio.run(search.plant(DIALOGUE))
+    tree.nodes[6].supporter, tree.nodes[6].scores, tree.nodes[6].q, tree.nodes[6].n = "s", judged(2), -1.0, 1
+    roles.calls.clear()
+    asyncio.run(search.extend(DIALOGUE, tree, theta=0.5, min_end_visits=2))
+    # The gold path is valid. Its second turn has the dispreferred C (6); its first has none, so B (2) and C (3) are simulated:
+    # (2 -> -1, 4 -> 1) and (1 -> -2, 2 -> -1).
+    assert {node.id: (node.q, node.n, node.scores) for node in tree.nodes if node.scores} == {
+        2: (pytest.approx(0), 0, judged(2)),
+        3: (pytest.approx(-1.5), 0, judged(1)),
+        6: (-1, 1, judged(2)),
+    }
+    assert roles.counts() == {"supporter": 4, "seeker": 2, "strategist": 2, "judge": 4}
+    assert (tree.root.q, tree.root.n, len(tree.nodes)) == (1, 100, 7)
+    assert not tree.nodes[4].expanded
 
 
 # draws

@@ -81,7 +81,7 @@ def _distinct(folders: Iterable[Path]) -> list[Path]:
 
 
 def _failure(folder: Path) -> str | None:
-    """Why the folder has no numbers of its last run. What a failed run has not replaced is of an earlier one, so failure counts."""
+    """Why the folder has no numbers of its last run; None when it has. Numbers beside a failure are those of an earlier run."""
     if (folder / FAILED_FILE).exists():
         try:
             note = read_json(folder / FAILED_FILE)

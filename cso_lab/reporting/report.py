@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.files import write_text
 from cso_lab.reporting.cells import METRICS, Absent, Cell, gather
 from cso_lab.reporting.table import HEADERS, NONE, Row, main_table, mean_and_deviation, paper_values, table_rows
 
@@ -39,8 +38,8 @@ def write_report(
 ) -> Path:
     """Write report.md and report.csv into `out`; returns the path of report.md.
 
-    Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") says which of the paper's
-    tables is looked up first for the values beside ours.
+    Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") says which of the
+    paper's tables is looked up first for the values beside ours.
     """
     cells, absent = gather(cells_or_folders)
     rows = table_rows(cells, table)
@@ -55,15 +54,16 @@ def write_report(
     if notes:
         sections.append("## Notes\n\n" + _bullets(notes))
     path = Path(out) / REPORT_FILE
-    write_text(path, "\n\n".join(sections) + "\n")
-    write_text(path.with_name(CSV_FILE), _csv(rows, table))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    path.with_name(CSV_FILE).write_text(_csv(rows, table), encoding="utf-8")
     return path
 
 
 def print_report(
-    cells_or_folders: Iterable[Cell | Absent | Path], path: Path, title: str, table: str | None = None, console=None
+    cells_or_folders: Iterable[Cell | Absent | Path], path: Path, title: str = "", table: str | None = None, console=None
 ) -> None:
-    """The main table on the terminal, what failed or is missing, and the path of the report.
+    """The main table on the terminal, what failed or is missing, and `path`, where the report lies.
 
     `console`: a rich Console to print on instead of standard output.
     """
@@ -80,7 +80,7 @@ def print_report(
         header, lines = main_table(rows)
         models = {row.model for row in rows}
         if len(models) == 1:  # narrower
-            title, header, lines = f"{title}: {models.pop()}", header[1:], [line[1:] for line in lines]
+            title, header, lines = ": ".join(filter(None, [title, *models])), header[1:], [line[1:] for line in lines]
         grid = Table(title=escape(title), title_justify="left")
         words = header.index("Method") + 1
         for number, name in enumerate(header):
@@ -98,8 +98,9 @@ def print_report(
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A pipe table; bars and line breaks within a field are escaped."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(" ".join(str(field).split()).replace("|", "\\|") for field in row) + " |" for row in rows)
+    rows = [[" ".join(field.split()).replace("|", "\\|") for field in row] for row in (header, *lines)]
+    rows.insert(1, ["---"] * len(header))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _bullets(lines: Iterable[str]) -> str:
@@ -130,7 +131,9 @@ def _what_was_run(cells: Sequence[Cell]) -> list[str]:
         if cell.context.get("constrain") is not None
     ]
     choices["seeds"] = sorted({cell.seed for cell in cells if cell.seed is not None})
-    distinct = {name: list(dict.fromkeys(str(value) for value in values if value is not None)) for name, values in choices.items()}
+    distinct = {
+        name: list(dict.fromkeys(str(value) for value in values if value is not None)) for name, values in choices.items()
+    }
     return [f"{name}: {', '.join(values)}" for name, values in distinct.items() if values]
 
 
@@ -148,11 +151,13 @@ def _said(cell: Cell, key: str) -> object:
 
 def _legend(rows: Sequence[Row]) -> str:
     """What the numbers of the main table are."""
-    said = ["Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that open with no known strategy, misses in Q."]
+    said = ["Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that name no known strategy, misses in Q."]
     if any(len(row.cells) > 1 for row in rows):
         said.append("Over several seeds: mean ± sample standard deviation.")
     if any(row.paper for row in rows):
-        said.append("Beside each value the paper's, measured on its own test turns of ExTES with its own searched data.")
+        said.append(
+            "paper: as published, measured on its own test turns of ExTES, with its own searched data and no constraint."
+        )
     return " ".join(said)
 
 
@@ -175,8 +180,8 @@ def _interval_legend(cells: Sequence[Cell]) -> str:
     strategies = max((len(cell.strategies) for cell in cells), default=0)
     saturation = f"at {math.sqrt(strategies - 1):.2f}" if strategies > 1 else "at its largest value"
     return (
-        f"95% bootstrap intervals over test turns. B saturates {saturation}: there when every reply has one strategy, and also when "
-        "one strategy is never missed while others are, so on few test turns a difference in it means little."
+        f"95% bootstrap intervals over test turns. B saturates {saturation}: there when every reply has one strategy, and also "
+        "when one strategy is never missed while others are, so on few test turns a difference in it means little."
     )
 
 
@@ -221,7 +226,13 @@ def _csv(rows: Sequence[Row], table: str | None) -> str:
 
 def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
     own = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
-    record = {"row": row.name, **{key: getattr(cell, key) for key in own}, **cell.scores, "n": cell.n, "unparsed": cell.unparsed}
+    record = {
+        "row": row.name,
+        **{key: getattr(cell, key) for key in own},
+        **cell.scores,
+        "n": cell.n,
+        "unparsed": cell.unparsed,
+    }
     for metric in METRICS:
         low, high = cell.intervals.get(metric, (None, None))
         record |= {f"{metric}_low": low, f"{metric}_high": high}
@@ -229,4 +240,9 @@ def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
         paper = paper_values(cell, table) or {}
         record |= {f"{metric}_paper": paper.get(metric) for metric in METRICS}
     context = {key: _said(cell, key) for key in cell.context if key not in record}
-    return record | {f"F1 {name}": values["f1"] for name, values in cell.strategies.items()} | context | {"folder": cell.folder.name}
+    return (
+        record
+        | {f"F1 {name}": values["f1"] for name, values in cell.strategies.items()}
+        | context
+        | {"folder": cell.folder.name}
+    )

@@ -17,7 +17,7 @@ _DECODINGS = ("plain", "direct_refine", "self_refine", "with_example")
 _ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
 _PREFERENCES = (None, "escpro", "random")
 # Follow from the other values, or from the data, and make no cell another one.
-_CONSEQUENCES = ("test_turns", "roles_notice", "seed")
+_CONSEQUENCES = ("test_turns", "training_rows", "roles_notice", "seed")
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def paper_values(cell: Cell, table: str | None = None) -> Mapping[str, float] | 
 def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
     """The cells as rows in the paper's order. `table` names the paper's table whose values stand beside them.
 
-    Cells of one row differ in nothing but the seed. A seed that comes twice means that something else differs which the cells do
-    not tell, so the second is a row of its own: no mean is taken over what may not be alike.
+    Cells of one row differ in nothing but the seed. A seed that comes twice means that something else differs which the cells
+    do not tell, so the second is a row of its own: no mean is taken over what may not be alike.
     """
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     seen: dict[tuple, int] = defaultdict(int)
@@ -130,18 +130,20 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
         by_name[row.name].append(row)
     marked = []
     for same in by_name.values():
-        choices = [{**_choices(row.cells[0]), "variant": row.cells[0].variant} for row in same]
-        keys = dict.fromkeys(key for chosen in choices for key in chosen)
-        differing = [key for key in keys if len({str(chosen.get(key)) for chosen in choices}) > 1]
-        marks = [", ".join(_mark(key, chosen.get(key)) for key in differing) for chosen in choices]
-        if len(set(marks)) < len(marks):
-            marks = [", ".join(filter(None, [mark, f"run {number}"])) for number, mark in enumerate(marks, start=1)]
+        marks = _marks([row.cells[0] for row in same])
         marked += [replace(row, mark=mark) if len(same) > 1 else row for row, mark in zip(same, marks, strict=True)]
     return marked
 
 
-def _mark(key: str, value: object) -> str:
-    return str(value or "as configured") if key == "variant" else f"{key}={value}"
+def _marks(cells: Sequence[Cell]) -> list[str]:
+    """What tells these cells apart: the choices in which they differ; where that is not enough the variant, then a number."""
+    keys = dict.fromkeys(key for cell in cells for key in _choices(cell))
+    differing = [key for key in keys if len({str(_choices(cell).get(key)) for cell in cells}) > 1]
+    marks = [", ".join(f"{key}={_choices(cell).get(key)}" for key in differing) for cell in cells]
+    for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
+        if len(set(marks)) < len(marks) and len(set(further)) > 1:
+            marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]
+    return marks
 
 
 def _rank(cell: Cell) -> tuple:

@@ -57,9 +57,10 @@ class Cast:
             **values,
         }
         chat = messages(config["system"], config["query"], values)
-        key = (dialogue.id, role, chat[1]["content"], draw)
+        system, query = (message["content"] for message in chat)
+        key = (dialogue.id, role, system, query, draw)
         if key not in self._answers:
-            question = self._client.ask(role, config, chat, self._question_seed(key), parse)
+            question = self._client.ask(role, config, chat, self._question_seed(dialogue.id, role, query, draw), parse)
             self._answers[key] = asyncio.ensure_future(question)
         return await self._answers[key]
 
@@ -67,7 +68,7 @@ class Cast:
         """Drop the answers of a finished dialogue."""
         self._answers = {key: answer for key, answer in self._answers.items() if key[0] != dialogue.id}
 
-    def _question_seed(self, key: tuple) -> int:
+    def _question_seed(self, *key: str) -> int:
         """A seed for this question alone, so that answers do not depend on the order in which questions are asked."""
         digest = hashlib.sha256("\x1f".join((str(self._seed), *key)).encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1

@@ -1,4 +1,4 @@
-"""The one way to any model: litellm, with a limit on calls under way, timeouts, bounded retries, and counts of what was used."""
+"""The one way to any model: litellm, with a limit on calls under way, timeouts, bounded retries, and counts of use."""
 
 import asyncio
 import logging
@@ -67,8 +67,8 @@ class Client:
         api_key_env: str | None = None,
         longest_pause: float = 20,
     ):
-        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
-        together."""
+        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled
+        replies together."""
         if api_key_env and not os.environ.get(api_key_env):
             raise UserError(f"roles.api_key_env names {api_key_env}, which is not set in the environment")
         self._litellm = load_litellm()
@@ -79,6 +79,7 @@ class Client:
             self._target["api_key"] = os.environ[api_key_env]
         elif api_base and not os.environ.get("OPENAI_API_KEY"):
             self._target["api_key"] = "none"  # servers of one's own ask for no key, their client library does
+        self._known_models: set[str] = set()
         self.usage = Usage()
 
     async def ask(self, role: str, model: Mapping, messages: list[dict], seed: int, parse: Callable[[str], Parsed]) -> Parsed:
@@ -88,6 +89,7 @@ class Client:
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+        self._check_model(role, model["model"])
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.5, max=self._longest_pause),
@@ -101,14 +103,26 @@ class Client:
                     number = attempt.retry_state.attempt_number
                     return parse(await self._complete(role, model, messages, seed + number - 1))
         except RetryError as error:
-            last = error.last_attempt.exception()
-            raise RoleFailure(f"{role}: no usable answer in {self._attempts} attempts, last: {_one_line(last)}") from last
-        except self._litellm.exceptions.BadRequestError as error:
-            if isinstance(error, self._hopeless):
+            last = _one_line(error.last_attempt.exception())
+            raise RoleFailure(f"{role}: no usable answer in {self._attempts} attempts, last: {last}") from None
+        except self._litellm.exceptions.openai.APIError as error:
+            if self._is_hopeless(error):
                 raise UserError(f"{model['model']} as {role}: {_one_line(error)}") from None
-            raise RoleFailure(f"{role}: request refused: {_one_line(error)}") from error
-        except self._hopeless as error:
-            raise UserError(f"{model['model']} as {role}: {_one_line(error)}") from None
+            raise RoleFailure(f"{role}: request refused: {_one_line(error)}") from None
+
+    def _check_model(self, role: str, model: str) -> None:
+        """What litellm would only find out by calling, and then call a server error."""
+        if model in self._known_models:
+            return
+        try:
+            provider = self._litellm.get_llm_provider(model)[1]
+        except self._litellm.exceptions.BadRequestError:
+            raise UserError(
+                f"roles.{role}.model={model}: names no provider; write it as PROVIDER/NAME, such as openai/NAME"
+            ) from None
+        if provider == "openai" and "api_key" not in self._target and not os.environ.get("OPENAI_API_KEY"):
+            raise UserError(f"{model} as {role}: OPENAI_API_KEY is not set in the environment")
+        self._known_models.add(model)
 
     async def _complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> str:
         async with self._slots:
@@ -126,8 +140,12 @@ class Client:
                     max_retries=0,
                     **self._target,
                 )
+        if (
+            response is None
+        ):  # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
+            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
         self._count(response)
-        return response.choices[0].message.content or ""
+        return (response.choices[0].message.content or "") if response.choices else ""
 
     def _count(self, response) -> None:
         if usage := getattr(response, "usage", None):
@@ -142,19 +160,24 @@ class Client:
     def _count_failure(self) -> None:
         self.usage.failed_attempts += 1
 
-    @property
-    def _hopeless(self) -> tuple[type[Exception], ...]:
+    def _is_hopeless(self, error: BaseException) -> bool:
+        """Whether every question would meet this error."""
         errors = self._litellm.exceptions
-        return (errors.AuthenticationError, errors.NotFoundError, errors.PermissionDeniedError, errors.LiteLLMUnknownProvider)
+        hopeless = (
+            errors.AuthenticationError,
+            errors.NotFoundError,
+            errors.PermissionDeniedError,
+            errors.LiteLLMUnknownProvider,
+        )
+        # litellm has no name of its own for a 403 of OpenAI-compatible servers
+        return isinstance(error, hopeless) or getattr(error, "status_code", None) == 403
 
     def _is_passing(self, error: BaseException) -> bool:
         """Whether asking again may help."""
         errors = self._litellm.exceptions
-        if isinstance(error, GarbledReply | TimeoutError):
-            return True
-        if isinstance(error, errors.BadRequestError | self._hopeless):
-            return False
         passing = (
+            GarbledReply,
+            TimeoutError,
             errors.RateLimitError,
             errors.Timeout,
             errors.APIConnectionError,
@@ -163,10 +186,13 @@ class Client:
             errors.BadGatewayError,
             errors.APIError,
         )
-        return isinstance(error, passing)
+        return isinstance(error, passing) and not self._is_hopeless(error)
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's first words, short enough for one line."""
+    """An error's first words, short enough for one line, without any key: servers repeat the one they were given."""
     text = " ".join(str(error).split()) or type(error).__name__
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN")) and len(value) >= 8:
+            text = text.replace(value, f"${name}")
     return text if len(text) <= 200 else text[:197] + "..."

@@ -13,17 +13,28 @@ class GarbledReply(ValueError):
     """A reply that does not have the form its role promises. It is asked again, a bounded number of times."""
 
 
+_END_WORDS = r"end(?:[ _-](?:of[ _-](?:the[ _-])?)?(?:dialogue?|conversation|chat))?"
+# In brackets or slashes of any kind, with the marks a model puts around code; or the bare words as the whole reply.
 _END = re.compile(
-    r"(?:[<\[{(]\s*[/\\]?|(?<!\w)/)\s*end(?:[ _-]of[ _-](?:the[ _-])?(?:dialogue|conversation|chat))?\s*(?:[/\\]?\s*[>\]})]|/(?!\w))",
+    r"(?:(?<!\S)[\"'`*“‘\\]+)?(?:(?:[<\[{(]|&lt;)\s*[/\\|]*|(?<!\w)/)\s*"
+    + _END_WORDS
+    + r"\s*(?:[/\\|]*\s*(?:[>\]})]|&gt;)|/(?!\w))|\A\W*"
+    + _END_WORDS
+    + r"\W*\Z",
     re.IGNORECASE,
 )
-_SPEAKER = re.compile(r"^\s*(?:seeker|supporter|user|assistant)\s*(?:\([^)]*\)\s*)?:\s*", re.IGNORECASE)
+_SPEAKER = re.compile(r"^[\s*_]*(?:seeker|supporter|user|assistant)[\s*_]*(?:\([^)]*\)[\s*_]*)?:[\s*_]*", re.IGNORECASE)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
-_NUMBERED = re.compile(r"\(?(\d+)\)?\s*[:.)=-]+\s*(\d+)\b")
+# "(1): 3", "1. 3", "1) Empathy: 3"; not "1.5", "0-4" or "1: 3.5".
+_NUMBERED = re.compile(
+    r"(?<![\w.-])\(?(\d{1,2})\)?(?:[.:)=]+\s+|\s*[:=]\s*|\s+[-–—]+\s+)"
+    r"(?:[*_]*[^\W\d_][^\d\n:=]*[:=][*_]*\s*)?(\d{1,3})(?!\w|[.,]\d|\s*[-–—]\s*\d)"
+)
 
 
 def parse_seeker(reply: str) -> SeekerReply:
     """The seeker's words, and whether any reasonable spelling of the end token stands among them."""
+    reply = _utterance(reply)
     end = _END.search(reply)
     text = _utterance(reply[: end.start()] if end else reply)
     if not text and not end:
@@ -66,10 +77,20 @@ def parse_judge(reply: str) -> Scores:
 
 def _utterance(text: str) -> str:
     """One line, without a speaker's name in front or quotes around it."""
-    text = _SPEAKER.sub("", " ".join(text.split()))
-    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
-        text = text[1:-1]
-    return text.strip()
+    text, before = " ".join(text.split()), None
+    while text != before:
+        before = text
+        text = _unquoted(_SPEAKER.sub("", text)).strip()
+    return text
+
+
+def _unquoted(text: str) -> str:
+    """`text` without the quotes around it; those of '"no" and "yes"' are not around it."""
+    if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
+        return text
+    inner, mark = text[1:-1], f"[{text[0]}{text[-1]}]"
+    first = re.search(rf"(?P<opens>(?<!\S){mark})|{mark}(?!\w)", inner)
+    return inner if first is None or first["opens"] else text
 
 
 def _table(reply: str, names: tuple[str, ...]) -> dict:
@@ -84,14 +105,21 @@ def _table(reply: str, names: tuple[str, ...]) -> dict:
 
 
 def _objects(text: str) -> Iterator[dict]:
-    """The JSON objects in `text`, bare, fenced or amid prose; the last first, since models think before they answer."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    """The JSON objects in `text`, bare, fenced or amid prose; the last first, since models think before they answer.
+
+    Objects with nothing but a comma between them are one answer: some models give a list of one object a strategy.
+    """
+    decoder, found, at, end = json.JSONDecoder(), [], 0, 0
     while (at := text.find("{", at)) >= 0:
         try:
-            value, at = decoder.raw_decode(text, at)
-            found.append(value)
-        except (json.JSONDecodeError, RecursionError):
+            value, after = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
             at += 1
+            continue
+        if found and text[end:at].strip() == ",":
+            value = found.pop() | value
+        found.append(value)
+        at = end = after
     return reversed(found)
 
 

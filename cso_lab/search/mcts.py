@@ -97,8 +97,8 @@ class MCTS:
     async def plant(self, dialogue: Dialogue) -> Tree:
         """The gold dialogue as the first path, with every other scored strategy as an unexpanded sibling.
 
-        A gold node is expanded, with N = `gold_visits` and the Q of a perfect turn. Scorings of its turns are independent of one
-        another; each is shown the history that really precedes the turn.
+        A gold node is expanded, with N = `gold_visits` and the Q of a perfect turn. Scorings of its turns are independent of
+        one another; each is shown the history that really precedes the turn.
         """
         tree = Tree(dialogue.id, dialogue.scene, dialogue.description)
         gold = {"q": self.reward.best, "n": self.gold_visits, "gold": True}
@@ -144,9 +144,9 @@ class MCTS:
         return Outcome(reward=reward, expansion=expansion, priors=priors, child=child, child_scores=scores[0])
 
     async def extend(self, dialogue: Dialogue, tree: Tree, theta: float, min_end_visits: int) -> None:
-        """Expand and score the unexpanded siblings of every preferred turn that has no dispreferred one (not in the paper's text).
+        """Expand and score the unexpanded siblings of every preferred turn without a dispreferred one (not in the paper).
 
-        A sibling's Q becomes the reward of one simulation that starts from it; its N stays 0, so the search's own counts do not change.
+        A sibling's Q becomes the reward of one simulation from it; its N stays 0: the search's own counts do not change.
         """
         paths = valid_paths(tree, theta, min_end_visits)
         preferred = {node.id for path in paths for node in path}
@@ -160,7 +160,7 @@ class MCTS:
             sibling.scores, sibling.q = scores[0], self._mean_reward(scores)
 
     async def _simulate(self, dialogue, history: History, strategy: str, place: str) -> tuple[Expansion, list[Scores]]:
-        """One simulation from a turn in `strategy`: that turn, and the judge's scores of it and of every simulated turn after it."""
+        """One simulation from a turn in `strategy`: that turn, and the scores of it and of every simulated turn after it."""
         history, expansion = await self._expand(dialogue, history, strategy, place)
         async with _together() as judging:
             judgements = [self._judge(judging, dialogue, _until_supporter(history), place)]
@@ -251,7 +251,7 @@ def _until_supporter(history: Sequence[Turn]) -> History:
 
 @asynccontextmanager
 async def _together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of questions. When one fails, the others are cancelled rather than paid for, and its error comes out as itself."""
+    """A group of questions. When one fails, the others are cancelled, not paid for, and its error comes out as itself."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group

@@ -1,4 +1,4 @@
-"""Simulated role players: a seeker with a hidden state, and three players who read that state, with seeded noise, off the dialogue.
+"""Simulated role players: a seeker with a hidden state, and three who read that state, with seeded noise, off the dialogue.
 
-A simulation, not a language model. It exists so that the whole method runs anywhere, and is named wherever its results are shown.
+A simulation, not a language model. It lets the whole method run anywhere, and is named wherever its results are shown.
 """

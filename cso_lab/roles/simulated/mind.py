@@ -1,6 +1,7 @@
 """The seeker's hidden state, and how far each strategy meets it.
 
-The state is never sent anywhere: every player works it out anew from the words of the dialogue, as a model that reads the dialogue could learn to.
+The state is never sent anywhere: every player works it out anew from the words of the dialogue, as a model that reads
+the dialogue could learn to.
 """
 
 import math
@@ -61,8 +62,8 @@ FADING = 0.6  # share of the strain that is left one turn later
 class State:
     """What the seeker feels after the history so far, hidden from everyone but the players of this simulation.
 
-    `fit`: by strategy, how well it meets the need of the moment, 1 for the best. `strain` (0 up): hurt by replies that missed, fading.
-    `mood` (0 up): what good replies have done so far. `turns`: supporter turns so far.
+    `fit`: by strategy, how well it meets the need of the moment, 1 for the best. `strain` (0 up): hurt by replies that
+    missed, fading. `mood` (0 up): what good replies have done so far. `turns`: supporter turns so far.
     """
 
     fit: Mapping[str, float]

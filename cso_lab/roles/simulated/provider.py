@@ -1,6 +1,7 @@
-"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist and /judge, all in this process.
+"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist and /judge, in this process.
 
-They see what any model would see, the messages, and answer in the form the role asks for. What the same messages get depends on `seed` alone.
+They see what any model would see, the messages, and answer in the form the role asks for. What the same messages get depends
+on `seed` alone.
 """
 
 import json
@@ -42,7 +43,7 @@ class SimulatedPlayers(CustomLLM):
 
 
 def read_dialogue(prompt: str) -> tuple[list[Turn], str]:
-    """The turns of the transcript in a prompt, and what stands after it. Strategies that are not shown are recognised by the line."""
+    """The turns of the transcript in a prompt, and what stands after it. Strategies not shown are recognised by the line."""
     turns, rest = [], []
     for line in prompt.splitlines():
         if match := _LINE.match(line):

