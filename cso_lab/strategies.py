@@ -99,9 +99,7 @@ def format_reply(strategy: str, text: str) -> str:
     return f"({strategy}) {text}"
 
 
-_REPLY = re.compile(
-    r"\s*(?P<mark>[\"'*`]*)\s*[(\[]\s*(?P<label>[^()\[\]]{1,80}?)\s*[)\]](?P=mark)?:?\s*", re.DOTALL
-)
+_REPLY = re.compile(r"\s*(?P<mark>[\"'*`]*)\s*[(\[]\s*(?P<label>[^()\[\]]{1,80}?)\s*[)\]](?P=mark)?:?\s*", re.DOTALL)
 
 
 def parse_reply(reply: str, strategies: StrategySet) -> tuple[str | None, str]:

@@ -74,7 +74,6 @@ def test_parse_undoes_format(case, text):
     assert parse_reply(format_reply(name, text), strategies) == (name, text)
 
 
-@pytest.mark.xfail(strict=True, reason="marks at the beginning of the text are taken for those around the label")
 @pytest.mark.parametrize("text", ['"No" is an answer.', "*smiles* Well done.", "'Tis hard."])
 def test_marks_at_the_beginning_of_the_text_belong_to_it(text):
     assert parse_reply(format_reply("Affirmation", text), EXTES) == ("Affirmation", text)

@@ -51,8 +51,9 @@ def _read_prompts(model, prompts: Sequence[Ids]) -> DynamicCache:
     cache = DynamicCache()
     if shared:
         _read(model, [shared], cache)
-        cache = DynamicCache([(layer.keys.expand(len(stems), -1, -1, -1), layer.values.expand(len(stems), -1, -1, -1))
-                              for layer in cache.layers])
+        cache = DynamicCache(
+            [(layer.keys.expand(len(stems), -1, -1, -1), layer.values.expand(len(stems), -1, -1, -1)) for layer in cache.layers]
+        )
     rest = [stem[len(shared) :] for stem in stems]
     if longest := max(map(len, rest)):
         # Padding on the right: nothing before it sees it, and its keys are not taken over below.

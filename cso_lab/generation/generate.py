@@ -27,9 +27,7 @@ class _Request:
     prompt: list[int]
 
 
-def generate(
-    cfg, dialogues: Sequence[Dialogue], strategies: StrategySet, checkpoint: Path | None, out: Path
-) -> None:
+def generate(cfg, dialogues: Sequence[Dialogue], strategies: StrategySet, checkpoint: Path | None, out: Path) -> None:
     """Write `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
 
     `checkpoint` is a folder `train` left, or None for the backbone as it is. What a killed run has written so far is kept
@@ -127,7 +125,10 @@ def _write_replies(
     )
     openings = strategy_openings(chat, requests[0].messages, strategies) if generation.constrain == "format" else []
 
-    with partial.open("a", encoding="utf-8") as file, tqdm(total=len(requests), initial=done, desc="generate", unit="turn") as bar:
+    with (
+        partial.open("a", encoding="utf-8") as file,
+        tqdm(total=len(requests), initial=done, desc="generate", unit="turn") as bar,
+    ):
         for first in range(done, len(requests), generation.batch_size):
             batch = requests[first : first + generation.batch_size]
             torch.manual_seed(generation.seed + first)

@@ -98,7 +98,7 @@ def is_adapter(checkpoint: Path) -> bool:
 
 
 def device(cfg) -> str:
-    """"cuda" or "cpu", as `cfg.hardware.device` asks."""
+    """ "cuda" or "cpu", as `cfg.hardware.device` asks."""
     import torch
 
     wanted = cfg.hardware.device

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cso_lab.errors import UserError, unknown
-from cso_lab.files import read_json, write_json
+from cso_lab.files import read_json
 from cso_lab.training.backbone import (
     START,
     device,
@@ -73,7 +73,9 @@ def accumulation_steps(cfg) -> int:
     training, processes = cfg.training, cfg.hardware.processes
     running = int(os.environ.get("WORLD_SIZE", 1))
     if running != processes:
-        raise UserError(f"hardware.processes={processes}, but {running} run: start them with torchrun, or set the one to the other")
+        raise UserError(
+            f"hardware.processes={processes}, but {running} run: start them with torchrun, or set the one to the other"
+        )
     at_once = training.per_device_batch_size * processes
     if training.batch_size % at_once:
         raise UserError(

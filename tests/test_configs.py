@@ -1,0 +1,96 @@
+"""Every choice composes, every job of every sweep composes, and the command line says what is wrong in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cso_lab.checks import check
+from cso_lab.naming import cell_name, register_resolvers
+
+ROOT = Path(__file__).parents[1]
+CHOICES = [
+    f"{group.name}={option.stem}"
+    for group in sorted((ROOT / "conf").iterdir())
+    if group.is_dir()
+    for option in sorted(group.glob("*.yaml"))
+]
+SWEEPS = [f"{kind.name}={sweep.stem}" for kind in (ROOT / "experiments").iterdir() for sweep in kind.glob("*.yaml")]
+
+
+def composed(*overrides: str):
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_resolves(choice):
+    cfg = composed(choice)
+    assert OmegaConf.to_container(cfg, resolve=True)["stages"][0] == "search"
+    if choice not in ("data=extes", "data=esconv", "roles=server"):
+        check(cfg)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_job_of_every_sweep_is_possible(sweep):
+    params = OmegaConf.load(ROOT / "experiments" / f"{sweep.replace('=', '/')}.yaml").hydra.sweeper.params
+    names = set()
+    for algo in str(params.algo).split(","):
+        cfg = composed(f"+{sweep}", f"algo={algo}")
+        check(cfg)
+        names.add(cell_name(cfg))
+    assert len(names) == len(str(params.algo).split(","))
+
+
+def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
+    names = [cell_name(composed(*line)) for line in ([], ["training.learning_rate=1e-3"], ["seed=1"], ["algo=base"])]
+    assert len(set(names)) == 4
+    assert names[0].replace("seed0", "seed1") == names[2]
+    assert cell_name(composed("algo=base", "seed=1", "training.learning_rate=1e-3")) == names[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["backbone=lama"], "did you mean 'llama'"),
+        (["training.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["training.batch_size=-3"], "training.batch_size=-3"),
+        (["data.test_share=2"], "data.test_share=2"),
+        (["stages=[serch]"], "did you mean 'search'"),
+        (["data=extes"], "data.path=FILE"),
+        (["roles=server"], "roles.api_base"),
+        (["+table=nothing"], "demo"),
+    ],
+)
+def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path):
+    done = command(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert expected in lines[-1] and lines[-1].startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_without_its_input_says_which_command_makes_it(tmp_path):
+    done = command("stages=[dataset]", f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+    assert done.returncode == 2
+    assert "python run.py 'stages=[search]'" in done.stderr
+
+
+def test_help_and_the_shown_configuration_import_nothing_heavy():
+    probe = (
+        "import sys, runpy; sys.argv = ['run.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('run.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', [name for name in ('torch', 'litellm', 'transformers', 'trl') if name in sys.modules])"
+    )
+    for arguments in (["--help"], ["backbone=gemma", "algo=kto", "mode=lora", "--cfg", "job", "--resolve"]):
+        done = subprocess.run([sys.executable, "-c", probe, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout[-500:] + done.stderr
