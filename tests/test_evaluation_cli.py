@@ -78,7 +78,7 @@ def test_an_unknown_strategy_set_names_the_valid_ones(scored):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere.jsonl"], "no such file: nowhere.jsonl"),
+        (["nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["."], "cannot read ."),
         ([], "required: FILE.jsonl"),
         (["a.jsonl", "--seed", "x"], "invalid int value"),
