@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 
 Ids = list[int]
 
@@ -39,13 +40,16 @@ def reply_ids(model, prompts: Sequence[Ids], decoding: Decoding, openings: Seque
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     constraint = LogitsProcessorList([_Opening(openings, width)] if openings else [])
     with torch.inference_mode():
-        cache = _read_prompts(model, prompts)
+        cache = _read_prompts(model, prompts, room=decoding.max_new_tokens)
         written = model.generate(padded, attention_mask=mask, past_key_values=cache, logits_processor=constraint)
     return [_until_end(row, decoding.ends) for row in written[:, width:].tolist()]
 
 
-def _read_prompts(model, prompts: Sequence[Ids]) -> DynamicCache:
-    """Keys and values of every prompt but its last token, left-padded: `DynamicCache` over (batch, heads, longest - 1, width)."""
+def _read_prompts(model, prompts: Sequence[Ids], room: int) -> DynamicCache:
+    """Keys and values of every prompt but its last token, left-padded: `DynamicCache` over (batch, heads, longest - 1, width).
+
+    There is room for `room` more tokens.
+    """
     stems, stem_of = _stems([prompt[:-1] for prompt in prompts])
     shared = _common_prefix(stems)
     cache = DynamicCache()
@@ -67,7 +71,9 @@ def _read_prompts(model, prompts: Sequence[Ids]) -> DynamicCache:
     def taken(states):
         return states[stem_index, :, position].transpose(1, 2)
 
-    return DynamicCache([(taken(layer.keys), taken(layer.values)) for layer in cache.layers])
+    prompts_read = DynamicCache()
+    prompts_read.layers = [_RoomyLayer(taken(layer.keys), taken(layer.values), room + 1) for layer in cache.layers]
+    return prompts_read
 
 
 def _read(model, rows: list[Ids], cache: DynamicCache) -> None:
@@ -93,6 +99,30 @@ def _common_prefix(sequences: Sequence[Ids]) -> Ids:
     first, last = min(sequences), max(sequences)
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[:shared]
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room for those to come; a plain DynamicLayer copies all it holds at every token."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int):
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.spaces = [_with_room(keys, room), _with_room(values, room)]
+        self.keys, self.values = (space[:, :, : keys.shape[2]] for space in self.spaces)
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        for space, states in zip(self.spaces, (key_states, value_states), strict=True):
+            space[:, :, start:end] = states
+        self.keys, self.values = (space[:, :, :end] for space in self.spaces)
+        return self.keys, self.values
+
+
+def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
+    batch, heads, length, width = states.shape
+    space = states.new_empty(batch, heads, length + room, width)
+    space[:, :, :length] = states
+    return space
 
 
 def _until_end(ids: Ids, ends: Sequence[int]) -> Ids:

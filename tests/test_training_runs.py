@@ -1,0 +1,215 @@
+"""Whole trainings on tiny random models: what they start from, leave, survive, and refuse."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cso_lab.dialogue import SEEKER, Turn, prompt_messages
+from cso_lab.errors import UserError
+from cso_lab.files import write_json, write_jsonl
+from cso_lab.naming import register_resolvers
+from cso_lab.strategies import EXTES
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prompts = [prompt_messages([Turn(SEEKER, f"I feel low today, number {i}.")], EXTES) for i in range(8)]
+    good = [{"role": "assistant", "content": "(Emotional Validation) That is a lot to carry."}]
+    bad = [{"role": "assistant", "content": "(Share Information) Sleep has several stages."}]
+    write_jsonl(folder / "pairs.jsonl", [{"prompt": p, "chosen": good, "rejected": bad} for p in prompts])
+    write_jsonl(folder / "sft.jsonl", [{"prompt": p, "completion": good} for p in prompts])
+    return folder
+
+
+def config(shared, *overrides):
+    register_resolvers()
+    fixed = ["backbone=tiny_llama", f"shared_dir={shared}", "hardware=cpu", "training.dtype=float32", "training.batch_size=4"]
+    fixed += ["training.learning_rate=1e-3", "training.warmup_ratio=0", "training.max_steps=2"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=[*fixed, *overrides])
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def weights(checkpoint):
+    from safetensors.torch import load_file
+
+    return load_file(next(checkpoint.glob("*.safetensors")))
+
+
+def test_effective_batch_is_shared_out_or_refused(shared):
+    from cso_lab.training.train import accumulation_steps
+
+    assert accumulation_steps(config(shared, "training.batch_size=32", "training.per_device_batch_size=4")) == 8
+    with pytest.raises(UserError, match=r"batch_size=6 is no multiple of training.per_device_batch_size \(4\)"):
+        accumulation_steps(config(shared, "training.batch_size=6", "training.per_device_batch_size=4"))
+    with pytest.raises(UserError, match="hardware.processes=2, but 1 run"):
+        accumulation_steps(config(shared, "hardware.processes=2"))
+
+
+def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
+    from cso_lab.training.train import last_complete_checkpoint
+
+    assert last_complete_checkpoint(tmp_path / "none") is None
+    for step in (2, 10):
+        write_json(tmp_path / f"checkpoint-{step}" / "trainer_state.json", {"global_step": step})
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-14").mkdir()
+    (tmp_path / "checkpoint-14" / "trainer_state.json").write_text('{"global_step": 1', encoding="utf-8")
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_scoring_only_responses_changes_no_loss_and_no_gradient(shared):
+    """TRL's output layer over every position of a CPU batch, against the same over the positions of the response."""
+    import torch
+    from trl.trainer.utils import add_fused_lm_head
+
+    from cso_lab.training.backbone import load_model
+    from cso_lab.training.train import _only_responses_scored
+
+    model = load_model(config(shared))
+    add_fused_lm_head(model)
+    ids = torch.arange(20, 44).reshape(2, 12)
+    labels = ids.masked_fill(torch.arange(12) < 8, -100)
+
+    def scored():
+        model.zero_grad()
+        out = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        out.loss.backward()
+        return out.log_probs.detach(), model.model.layers[0].mlp.up_proj.weight.grad.clone()
+
+    everything = scored()
+    with _only_responses_scored():
+        responses = scored()
+    assert (everything[0] != 0).sum() == 2 * 4
+    for left, right in zip(everything, responses, strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_a_learning_rate_that_breaks_the_model_stops_with_one_line(shared, data, tmp_path):
+    from cso_lab.training.train import train
+
+    cfg = config(shared, "algo=sft", "mode=full", "training.learning_rate=1e30", "training.max_steps=4")
+    with pytest.raises(UserError, match="training stopped: .* at step"):
+        train(cfg, data, tmp_path)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_impossible_settings_are_said_in_one_line(shared, data, tmp_path):
+    from cso_lab.training.train import train
+
+    with pytest.raises(UserError, match="unknown training.dtype 'float8': .*valid: auto, bfloat16, float32"):
+        train(config(shared, "training.dtype=float8"), data, tmp_path)
+    with pytest.raises(UserError, match="hardware.device"):
+        train(config(shared, "hardware.device=tpu"), data, tmp_path)
+    with pytest.raises(UserError, match="settings of algo=dpo do not go together"):
+        train(config(shared, "training.lr_scheduler_type=cosinus"), data, tmp_path)
+    with pytest.raises(UserError, match="algo=base trains nothing"):
+        train(config(shared, "algo=base"), data, tmp_path)
+
+
+def test_adapter_training_leaves_only_safetensors_and_json(shared, data, tmp_path):
+    from cso_lab.training.train import train
+
+    summary = train(config(shared, "algo=sft"), data, tmp_path)
+    assert (summary["steps"], summary["rows"]["used"], summary["dtype"], summary["device"]) == (2, 8, "float32", "cpu")
+    suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert suffixes == {".safetensors", ".json", ".jinja", ".jsonl"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "train_log.jsonl"]
+    assert any(value.abs().max() > 0 for name, value in weights(tmp_path / "checkpoint").items() if "lora_B" in name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_from_an_sft_checkpoint_it_is_start_and_reference_and_moves_with_the_run(mode, shared, data, tmp_path):
+    """The first DPO loss is log 2, so reference and start are one; its log-probabilities are the SFT model's, not the base's."""
+    import torch
+
+    from cso_lab.training.backbone import load_model
+    from cso_lab.training.train import train
+
+    train(config(shared, "algo=sft", f"mode={mode}", "training.learning_rate=1e-2"), data, tmp_path / "sft")
+    from_base, from_sft = (
+        train(config(shared, "algo=dpo", f"mode={mode}"), data, tmp_path / name, start)
+        for name, start in (("base", None), ("run", tmp_path / "sft" / "checkpoint"))
+    )
+    assert from_base["steps"] == from_sft["steps"] == 2
+    first = {name: log(tmp_path / name)[0] for name in ("base", "run")}
+    assert first["run"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    # SFT made the preferred responses likelier
+    assert first["run"]["logps/chosen"] > first["base"]["logps/chosen"] + 1
+
+    cfg, ids = config(shared), torch.arange(20, 40)[None]
+    with torch.inference_mode():
+        before = load_model(cfg, tmp_path / "run" / "checkpoint")(ids).logits
+        started = load_model(cfg, tmp_path / "sft" / "checkpoint")(ids).logits
+        (tmp_path / "sft").rename(tmp_path / "gone")
+        (tmp_path / "run").rename(tmp_path / "moved")
+        after = load_model(cfg, tmp_path / "moved" / "checkpoint")(ids).logits
+        base = load_model(cfg)(ids).logits
+    assert torch.equal(before, after)
+    # two small steps away from the SFT model, which itself is far from the base
+    assert (after - started).abs().max() < (after - base).abs().max()
+
+
+_RUN = """
+import json, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from cso_lab.training.train import train
+train(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("algo", ["sft", "dpo"])
+def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, shared, data, tmp_path):
+    import torch
+    from omegaconf import OmegaConf
+
+    # warm-up and decay make steps differ, so a wrong step count, order of rows or optimizer state would show
+    cfg = config(shared, f"algo={algo}", "training.max_steps=12", "training.save_steps=2", "training.warmup_ratio=0.2")
+    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
+
+    def start(out):
+        command = [sys.executable, "-c", _RUN, str(tmp_path / "config.yaml"), str(data), str(tmp_path / out)]
+        return subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    assert start("whole").wait(timeout=300) == 0
+    killed = start("killed")
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "killed" / "steps" / "checkpoint-4" / "trainer_state.json").exists():
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+
+    assert start("killed").wait(timeout=300) == 0
+    whole, resumed = (weights(tmp_path / name / "checkpoint") for name in ("whole", "killed"))
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        torch.testing.assert_close(resumed[name], whole[name])
+    assert [entry["step"] for entry in log(tmp_path / "killed")] == list(range(1, 13))
+    assert [entry["loss"] for entry in log(tmp_path / "killed")] == pytest.approx(
+        [entry["loss"] for entry in log(tmp_path / "whole")], abs=1e-5
+    )
+    assert not (tmp_path / "killed" / "steps").exists()
