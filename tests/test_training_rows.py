@@ -105,7 +105,7 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(chats):
     assert (counts.read, counts.used, counts.shortened) == (4, 2, 1)
     assert (counts.prompt_too_long, counts.response_too_long, counts.not_chosen) == (1, 1, 0)
     expected = {"prompt": chat.prompt(short["prompt"]), "chosen": chat.response(short["prompt"], REPLY)}
-    expected["rejected"] = "(Affirmation) No.<|eot_id|>"
+    expected |= {"rejected": "(Affirmation) No.<|eot_id|>", "dialogue": ""}
     assert rows == [expected, expected]
     with pytest.raises(UserError, match=r"no training row fits.*training.max_prompt_length \(5\)"):
         fit_rows([short], chat, 5, 50, None, seed=0)

@@ -10,16 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from trainings import config
 
 from cso_lab.dialogue import SEEKER, Turn, prompt_messages
 from cso_lab.errors import UserError
 from cso_lab.files import write_json, write_jsonl
-from cso_lab.naming import register_resolvers
 from cso_lab.strategies import EXTES
-
-CONF = Path(__file__).parents[1] / "conf"
-
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
@@ -37,14 +33,6 @@ def data(tmp_path_factory):
     return folder
 
 
-def config(shared, *overrides):
-    register_resolvers()
-    fixed = ["backbone=tiny_llama", f"shared_dir={shared}", "hardware=cpu", "training.dtype=float32", "training.batch_size=4"]
-    fixed += ["training.learning_rate=1e-3", "training.warmup_ratio=0", "training.max_steps=2"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=[*fixed, *overrides])
-
-
 def log(folder):
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -56,13 +44,15 @@ def weights(checkpoint):
 
 
 def test_effective_batch_is_shared_out_or_refused(shared):
-    from cso_lab.training.train import accumulation_steps
+    from cso_lab.training.train import batches
 
-    assert accumulation_steps(config(shared, "training.batch_size=32", "training.per_device_batch_size=4")) == 8
+    assert batches(config(shared, "training.batch_size=32", "training.per_device_batch_size=4")) == (4, 8)
+    assert batches(config(shared, "training.batch_size=32")) == (32, 1)
+    assert batches(config(shared, "training.batch_size=32", "training.share_prefixes=false")) == (4, 8)
     with pytest.raises(UserError, match=r"batch_size=6 is no multiple of training.per_device_batch_size \(4\)"):
-        accumulation_steps(config(shared, "training.batch_size=6", "training.per_device_batch_size=4"))
+        batches(config(shared, "training.batch_size=6", "training.per_device_batch_size=4"))
     with pytest.raises(UserError, match="hardware.processes=2, but 1 run"):
-        accumulation_steps(config(shared, "hardware.processes=2"))
+        batches(config(shared, "hardware.processes=2"))
 
 
 def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
@@ -75,33 +65,6 @@ def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
     (tmp_path / "checkpoint-14").mkdir()
     (tmp_path / "checkpoint-14" / "trainer_state.json").write_text('{"global_step": 1', encoding="utf-8")
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-
-
-def test_scoring_only_responses_changes_no_loss_and_no_gradient(shared):
-    """TRL's output layer over every position of a CPU batch, against the same over the positions of the response."""
-    import torch
-    from trl.trainer.utils import add_fused_lm_head
-
-    from cso_lab.training.backbone import load_model
-    from cso_lab.training.train import _only_responses_scored
-
-    model = load_model(config(shared))
-    add_fused_lm_head(model)
-    ids = torch.arange(20, 44).reshape(2, 12)
-    labels = ids.masked_fill(torch.arange(12) < 8, -100)
-
-    def scored():
-        model.zero_grad()
-        out = model(input_ids=ids, labels=labels, fused_lm_head=True)
-        out.loss.backward()
-        return out.log_probs.detach(), model.model.layers[0].mlp.up_proj.weight.grad.clone()
-
-    everything = scored()
-    with _only_responses_scored():
-        responses = scored()
-    assert (everything[0] != 0).sum() == 2 * 4
-    for left, right in zip(everything, responses, strict=True):
-        torch.testing.assert_close(left, right)
 
 
 def test_a_learning_rate_that_breaks_the_model_stops_with_one_line(shared, data, tmp_path):

@@ -129,7 +129,7 @@ def read_rows(folder: Path, rows: str) -> list[dict]:
 def fit_rows(
     rows: Sequence[dict], chat: ChatFormat, max_prompt_length: int, max_target_length: int, max_rows: int | None, seed: int
 ) -> tuple[list[dict], RowCounts]:
-    """Rows as TRL takes them, plain strings under `prompt` and the response fields (and `label`), in a seeded order.
+    """Rows as TRL takes them, plain strings under `prompt` and the response fields (and `label`), in a seeded order; and `dialogue`.
 
     Responses are bounded by `max_target_length` tokens and prompts, separately, by `max_prompt_length` (appendix F; see
     `ChatFormat.fit`); a row that does not fit is left out and counted. `max_rows` keeps that many rows, chosen by `seed`.
@@ -149,7 +149,8 @@ def fit_rows(
         else:
             counts.shortened += len(messages) < len(row["prompt"])
             texts = {field: chat.response(messages, reply) for field, reply in replies.items()}
-            fitted.append({"prompt": chat.prompt(messages), **texts, **({"label": row["label"]} if "label" in row else {})})
+            label = {"label": row["label"]} if "label" in row else {}
+            fitted.append({"prompt": chat.prompt(messages), **texts, **label, "dialogue": row.get("dialogue", "")})
     counts.used = len(fitted)
     if not fitted:
         raise UserError(

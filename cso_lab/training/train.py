@@ -4,10 +4,8 @@ import gc
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from unittest.mock import patch
 
 from cso_lab.errors import UserError, unknown
 from cso_lab.files import read_json
@@ -26,6 +24,8 @@ CHECKPOINT = "checkpoint"
 LOG = "train_log.jsonl"
 # Resumable checkpoints of a training under way; gone once it has ended.
 _STEPS = "steps"
+# Rows at once without prefix sharing, where every row is padded to the longest.
+_STOCK_BATCH = 4
 
 
 def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
@@ -39,7 +39,7 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     algorithm, training = cfg.algorithm, cfg.training
     if algorithm.trainer is None:
         raise UserError(f"algo={algorithm.name} trains nothing: leave the train stage out, or choose another algo")
-    accumulation = accumulation_steps(cfg)
+    at_once, accumulation = batches(cfg)
     data, out = Path(data), Path(out)
 
     quiet_libraries()
@@ -47,12 +47,12 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     limits = (training.max_prompt_length, training.max_target_length)
     rows, counts = fit_rows(read_rows(data, algorithm.rows), chat, *limits, training.max_rows, training.seed)
 
-    with _only_responses_scored():
-        trainer = _build_trainer(cfg, rows, chat.tokenizer, accumulation, out, start)
-        began = time.perf_counter()
-        resumed = last_complete_checkpoint(out / _STEPS)
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-        seconds = time.perf_counter() - began
+    arguments = _arguments(cfg, at_once, accumulation, out / _STEPS)
+    trainer = _build_trainer(cfg, arguments, rows, chat.tokenizer, out, start)
+    began = time.perf_counter()
+    resumed = last_complete_checkpoint(out / _STEPS)
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    seconds = time.perf_counter() - began
 
     _save(trainer, chat.tokenizer, out / CHECKPOINT, start)
     shutil.rmtree(out / _STEPS, ignore_errors=True)
@@ -71,21 +71,27 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     return summary
 
 
-def accumulation_steps(cfg) -> int:
-    """Steps whose gradients are added up, so that batch_size = per_device_batch_size x steps x processes."""
+def batches(cfg) -> tuple[int, int]:
+    """Rows a process takes at once, and how many such steps' gradients are added up: batch_size = rows x steps x processes.
+
+    Where prefixes are shared a process takes all its rows of a step at once, unless `training.per_device_batch_size` says how many.
+    """
     training, processes = cfg.training, cfg.hardware.processes
     running = int(os.environ.get("WORLD_SIZE", 1))
     if running != processes:
         raise UserError(
             f"hardware.processes={processes}, but {running} run: start them with torchrun, or set the one to the other"
         )
-    at_once = training.per_device_batch_size * processes
-    if training.batch_size % at_once:
+    if training.batch_size % processes:
+        raise UserError(f"training.batch_size={training.batch_size} is no multiple of hardware.processes ({processes})")
+    share = training.batch_size // processes
+    at_once = training.per_device_batch_size or (share if training.share_prefixes else min(share, _STOCK_BATCH))
+    if share % at_once:
         raise UserError(
             f"training.batch_size={training.batch_size} is no multiple of training.per_device_batch_size"
-            f" ({training.per_device_batch_size}) x hardware.processes ({processes}): choose one that divides it"
+            f" ({at_once}) x hardware.processes ({processes}): choose one that divides it"
         )
-    return training.batch_size // at_once
+    return at_once, share // at_once
 
 
 def last_complete_checkpoint(steps: Path) -> Path | None:
@@ -104,14 +110,16 @@ def _step(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
 
 
-def _build_trainer(cfg, rows: list[dict], tokenizer, accumulation: int, out: Path, start: Path | None):
+def _build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start: Path | None):
     """The algorithm's trainer, with the model it trains, its rows and what it reports to."""
     import torch
     from datasets import Dataset
     from hydra.utils import instantiate
     from transformers import PrinterCallback, set_seed
 
+    from cso_lab.training.batching import TreeSampler, tree_order
     from cso_lab.training.progress import StepLog, StepProgress
+    from cso_lab.training.sharing import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
     number_type = resolve_dtype(training.dtype, device(cfg))
@@ -121,34 +129,33 @@ def _build_trainer(cfg, rows: list[dict], tokenizer, accumulation: int, out: Pat
     set_seed(training.seed)
     model = load_weights(cfg, start, weights_type)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
+    if training.batching == "tree":
+        # For trainers that compute reference log-probabilities before training, or read rows as they come.
+        rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
 
-    trainer = instantiate(cfg.algorithm.trainer, _partial_=True)(
-        model=model,
-        args=_arguments(cfg, accumulation, number_type, out / _STEPS),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[StepLog(out / LOG), StepProgress(cfg.algorithm.label)],
-        **adapter,
-    )
+    make = instantiate(cfg.algorithm.trainer, _partial_=True)
+    with sharing(make.func, training) as share:
+        trainer = make(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows]),
+            processing_class=tokenizer,
+            callbacks=[StepLog(out / LOG), StepProgress(cfg.algorithm.label)],
+            **adapter,
+        )
+        share(trainer)
     trainer.remove_callback(PrinterCallback)
+    if training.batching == "tree" and arguments.train_sampling_strategy == "random":
+        sampler = TreeSampler(*_trees(rows), training.batch_size, training.seed)
+        trainer._get_train_sampler = lambda dataset=None: sampler
     return trainer
 
 
-@contextmanager
-def _only_responses_scored():
-    """Have TRL's fused output layer compute the positions that count towards the loss, and no others, on CPUs too.
-
-    It does so on GPUs; elsewhere it computes every position, the prompt's among them, and masks most of the result: nearly half
-    of a step's time for a small model with a large vocabulary. The values are the same.
-    """
-    from trl.trainer import utils
-
-    only_responses = utils._use_triton
-    with patch.object(utils, "_use_triton", lambda where: where.type == "cpu" or only_responses(where)):
-        yield
+def _trees(rows: list[dict]) -> tuple[list[str], list[str]]:
+    return [row["dialogue"] for row in rows], [row["prompt"] for row in rows]
 
 
-def _arguments(cfg, accumulation: int, number_type, folder: Path):
+def _arguments(cfg, at_once: int, accumulation: int, folder: Path):
     """The trainer's configuration: what `cfg.training` says, and over it what the algorithm's own `arguments` say."""
     import torch
     from hydra.utils import instantiate
@@ -159,7 +166,7 @@ def _arguments(cfg, accumulation: int, number_type, folder: Path):
         raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
     shared = {
         "output_dir": str(folder),
-        "per_device_train_batch_size": training.per_device_batch_size,
+        "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": accumulation,
         "learning_rate": training.learning_rate,
         "num_train_epochs": training.num_train_epochs,
@@ -171,7 +178,7 @@ def _arguments(cfg, accumulation: int, number_type, folder: Path):
         "max_grad_norm": training.max_grad_norm,
         "optim": training.optim,
         "activation_checkpointing": where != "cpu" if checkpointing == "auto" else checkpointing,
-        "bf16": number_type == torch.bfloat16,
+        "bf16": resolve_dtype(training.dtype, where) == torch.bfloat16,
         "use_cpu": where == "cpu",
         # Rows are fitted already: this never cuts one, and None would mean 512 to some trainers.
         "max_length": training.max_prompt_length + training.max_target_length,

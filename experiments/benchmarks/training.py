@@ -1,0 +1,226 @@
+"""Training with shared prefixes against TRL as it is: one optimizer step's forward and backward pass on the same ESC-Pro-shaped rows.
+
+    python -m experiments.benchmarks.training [--algos dpo,sft] [--modes lora] [--batching tree,random] [--json] [Hydra overrides]
+
+Dialogues have 7 supporter turns with 2.6 dispreferred siblings each, utterances 17 to 29 words, prompts the real system prompt.
+Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8; both sides then alternate, and medians are compared.
+"""
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from cso_lab.corpora import load
+from cso_lab.dialogue import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
+from cso_lab.files import write_jsonl
+from cso_lab.naming import register_resolvers
+from cso_lab.preferences.rows import kto_rows
+from cso_lab.strategies import EXTES
+
+ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
+STOCK_BATCHES = (1, 2, 4, 8)
+TURNS = 7
+
+
+def escpro_rows(dialogues: int, seed: int, words: list[str]) -> dict[str, list[dict]]:
+    """Pairs, SFT and KTO rows of so many made-up dialogues; 13 dispreferred responses on every 5 turns."""
+    chance = random.Random(seed)
+
+    def utterance() -> str:
+        return " ".join(chance.choices(words, k=chance.randint(17, 29))).capitalize() + "."
+
+    pairs, sft = [], []
+    for number in range(dialogues):
+        history = [Turn(SEEKER, utterance())]
+        for turn in range(TURNS):
+            chosen, *others = chance.sample(EXTES.names, 3 if (turn + number) % 5 < 2 else 4)
+            reply = Turn(SUPPORTER, utterance(), chosen)
+            row = {"prompt": prompt_messages(history, EXTES), "dialogue": str(number), "chosen_strategy": chosen}
+            sft.append({"prompt": row["prompt"], "completion": [supporter_message(reply)], "dialogue": str(number)})
+            for other in others:
+                rejected = supporter_message(Turn(SUPPORTER, utterance(), other))
+                pairs.append({**row, "chosen": [supporter_message(reply)], "rejected": [rejected], "rejected_strategy": other})
+            history += [reply, Turn(SEEKER, utterance())]
+    return {"pairs": pairs, "sft": sft, "kto": kto_rows(pairs)}
+
+
+def words() -> list[str]:
+    """Every word of the sample corpus, as often as it stands there."""
+    with _config() as cfg:
+        return [word.strip(".,?!").lower() for dialogue in load(cfg.data).dialogues for turn in dialogue.turns for word in turn.text.split()]
+
+
+@contextmanager
+def _config(*overrides: str):
+    register_resolvers()
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        yield compose("config", overrides=list(overrides))
+
+
+class Step:
+    """One trainer, and a batch of rows to take a step on."""
+
+    def __init__(self, data: Path, out: Path, overrides: list[str]):
+        from cso_lab.training import train
+        from cso_lab.training.backbone import load_tokenizer, quiet_libraries
+        from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+
+        quiet_libraries()
+        with _config(*overrides) as cfg:
+            chat = ChatFormat(load_tokenizer(cfg))
+            training = cfg.training
+            rows, _ = fit_rows(
+                read_rows(data, cfg.algorithm.rows), chat, training.max_prompt_length, training.max_target_length, None, training.seed
+            )
+            arguments = train._arguments(cfg, *train.batches(cfg), out)
+            self.trainer = train._build_trainer(cfg, arguments, rows, chat.tokenizer, out, None)
+        self.model = self.trainer.accelerator.prepare(self.trainer.model)
+        self.batches, self.rows = self._first_batches(training.batch_size)
+        self.tokens = 0
+        backbone = self.trainer.model.get_base_model() if hasattr(self.trainer.model, "get_base_model") else self.trainer.model
+        backbone.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, kwargs):
+        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        self.tokens += ids.numel()
+
+    def _first_batches(self, batch_size: int):
+        batches, rows = [], 0
+        for batch in self.trainer.get_train_dataloader():
+            batches.append(batch)
+            rows += self.trainer.args.per_device_train_batch_size
+            if rows >= batch_size:
+                return batches, rows
+        raise SystemExit(f"the benchmark's rows do not fill one batch of {batch_size}")
+
+    def take(self) -> tuple[float, float]:
+        """Forward and backward over all batches of the step: (seconds, mean loss)."""
+        self.model.train()
+        self.model.zero_grad()
+        self.tokens, total = 0, 0.0
+        began = time.perf_counter()
+        for batch in self.batches:
+            batch = self.trainer._prepare_inputs(dict(batch))
+            loss = self.trainer.compute_loss(self.model, batch) / len(self.batches)
+            loss.backward()
+            total += loss.item()
+        return time.perf_counter() - began, total
+
+    def gradient(self):
+        import torch
+
+        found = [weight.grad.flatten() for weight in self.model.parameters() if weight.grad is not None]
+        return torch.cat(found)
+
+
+def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats: int, overrides: list[str]) -> dict:
+    """Speedup, token ratio and differences of one algorithm; memory in processes of their own, see `peak_memory`."""
+    common = [f"algo={algo}", f"mode={mode}", *overrides]
+    shared = Step(data, out, [*common, f"training.batching={batching}"])
+    # The very rows of the shared step, in its order, whatever the per-device batch.
+    stock_time, stock = min(
+        ((step.take()[0], size) for size in STOCK_BATCHES for step in [_stock(data, out, common, batching, size)]), key=lambda found: found[0]
+    )
+    per_device = stock
+    stock = _stock(data, out, common, batching, per_device)
+    _nudge(shared), _nudge(stock)
+    times = {"shared": [], "stock": []}
+    shared.take(), stock.take()
+    for _ in range(repeats):
+        seconds, shared_loss = shared.take()
+        times["shared"].append(seconds)
+        seconds, stock_loss = stock.take()
+        times["stock"].append(seconds)
+    difference = (shared.gradient() - stock.gradient()).norm() / stock.gradient().norm()
+    shared_time, stock_time = (statistics.median(times[side]) for side in ("shared", "stock"))
+    return {
+        "speedup": round(stock_time / shared_time, 2),
+        "token_ratio": round(stock.tokens / shared.tokens, 2),
+        "loss_rel_diff": abs(shared_loss - stock_loss) / abs(stock_loss),
+        "grad_rel_diff": difference.item(),
+        "rows_per_second": round(shared.rows / shared_time, 3),
+        "stock_rows_per_second": round(stock.rows / stock_time, 3),
+        "tokens": shared.tokens,
+        "stock_per_device_batch": per_device,
+    }
+
+
+def _stock(data: Path, out: Path, common: list[str], batching: str, per_device: int) -> Step:
+    return Step(
+        data,
+        out,
+        [*common, "training.share_prefixes=false", f"training.batching={batching}", f"training.per_device_batch_size={per_device}"],
+    )
+
+
+def _nudge(step: Step) -> None:
+    """Set the adapter's zero half to something, or many of its gradients would be 0 and nothing would be compared."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in step.model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.01)
+
+
+def peak_memory(data: Path, arguments: list[str]) -> int:
+    """Bytes a process of its own takes at most for one step, above what it has before."""
+    command = [sys.executable, "-m", "experiments.benchmarks.training", "--memory-of", str(data), *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(found.stdout.strip().splitlines()[-1])
+
+
+def _memory_of(data: Path, overrides: list[str]) -> int:
+    with tempfile.TemporaryDirectory() as out:
+        step = Step(data, Path(out), overrides)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step.take()
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algos", default=",".join(ALGOS))
+    parser.add_argument("--mode", default="lora")
+    parser.add_argument("--batching", default="tree", help="tree or random")
+    parser.add_argument("--dialogues", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="peak memory too, in processes of their own")
+    parser.add_argument("--json", action="store_true", help="the last line is JSON")
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as training.batch_size=32")
+    options = parser.parse_args()
+    overrides = ["backbone=smollm2", "hardware=cpu", "training.dtype=float32", "training.max_prompt_length=4096", *options.overrides]
+    if options.memory_of:
+        print(_memory_of(options.memory_of, options.overrides))
+        return
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "rows", Path(folder) / "out"
+        for name, rows in escpro_rows(options.dialogues, 0, words()).items():
+            write_jsonl(data / f"{name}.jsonl", rows)
+        for algo in options.algos.split(","):
+            found = measure(data, out, algo, options.mode, options.batching, options.repeats, overrides)
+            if options.memory:
+                common = [f"algo={algo}", f"mode={options.mode}", f"training.batching={options.batching}", *overrides]
+                stock = [*common, "training.share_prefixes=false", f"training.per_device_batch_size={found['stock_per_device_batch']}"]
+                found["memory_ratio"] = round(peak_memory(data, common) / peak_memory(data, stock), 3)
+            results[algo] = found
+            print(algo, found, flush=True)
+    if options.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
