@@ -179,3 +179,34 @@ class FakeOpenAI:
         choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
+
+
+ALGORITHMS = {"base": "base", "sft": "SFT", "dpo": "CSO-DPO", "kto": "CSO-KTO"}
+
+
+def metrics(backbone="smollm2", algo="dpo", mode="lora", seed=0, q=20.0, b=1.0, n=210, context=None, **cell) -> dict:
+    """What a run leaves in its metrics.json; `cell` and `context` are added to what stands there."""
+    trained = algo != "base"
+    return {
+        "cell": {
+            "backbone": backbone,
+            "label": {"smollm2": "SmolLM2-135M-Instruct", "llama": "LLaMA-3.1-8B-Instruct"}.get(backbone, backbone),
+            "algo": algo,
+            "algo_label": ALGORITHMS.get(algo, algo),
+            "mode": mode if trained else None,
+            "mode_label": {"lora": "LoRA", "full": "Full"}[mode] if trained else None,
+            "decoding": "plain",
+            "start_from": "base",
+            "seed": seed if trained else None,
+            **cell,
+        },
+        "Q": q,
+        "B": b,
+        "Q_W": 30.0,
+        "R-L": 15.5,
+        "n": n,
+        "unparsed": 4,
+        "intervals": {"Q": [q - 3, q + 3], "B": [0.5, 2.645]},
+        "strategies": {"Affirmation": {"f1": 40.0, "predicted": 9}, "Share Information": {"f1": 0.0, "predicted": 0}},
+        "context": {"data": "sample", "constrain": "format", "max_new_tokens": 64, **(context or {})},
+    }
