@@ -15,3 +15,15 @@ def cell(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def raw_file(tmp_path):
+    """Writes records as the JSON list of a raw corpus file; returns its path."""
+
+    def write(records):
+        path = tmp_path / "raw.json"
+        path.write_text(json.dumps(records), encoding="utf-8")
+        return path
+
+    return write

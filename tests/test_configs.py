@@ -2,33 +2,21 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from project import CONF, ROOT, composed, run_py
 
 from cso_lab.checks import check
-from cso_lab.naming import cell_name, register_resolvers
+from cso_lab.naming import cell_name
 
-ROOT = Path(__file__).parents[1]
 CHOICES = [
     f"{group.name}={option.stem}"
-    for group in sorted((ROOT / "conf").iterdir())
+    for group in sorted(CONF.iterdir())
     if group.is_dir()
     for option in sorted(group.glob("*.yaml"))
 ]
 SWEEPS = [f"{kind.name}={sweep.stem}" for kind in (ROOT / "experiments").iterdir() for sweep in kind.glob("*.yaml")]
-
-
-def composed(*overrides: str):
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -71,7 +59,7 @@ def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
     ],
 )
 def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path):
-    done = command(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+    done = run_py(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert expected in lines[-1] and lines[-1].startswith("error: "), done.stderr
@@ -79,7 +67,7 @@ def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected
 
 
 def test_a_stage_without_its_input_says_which_command_makes_it(tmp_path):
-    done = command("stages=[dataset]", f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+    done = run_py("stages=[dataset]", f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
     assert done.returncode == 2
     assert "python run.py 'stages=[search]'" in done.stderr
 
