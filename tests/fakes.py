@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
 
 from cso_lab.dialogue import SUPPORTER, Dialogue, Turn
 from cso_lab.search.mcts import SeekerReply
@@ -179,6 +182,42 @@ class FakeOpenAI:
         choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
+
+
+class FourPlayers:
+    """What a fake server replies when it plays all four roles, told apart by the first line of their prompts.
+
+    Scores follow from what was asked, so the same question has the same answer and other questions have others. The seeker leaves
+    once the supporter has spoken `patience` times. `asked` counts the questions by role.
+    """
+
+    def __init__(self, strategies: Sequence[str], patience: int = 5):
+        self.strategies, self.patience = strategies, patience
+        self.asked: Counter[str] = Counter()
+        roles = Path(__file__).parents[1] / "conf" / "roles"
+        self._opening = {
+            role: yaml.safe_load((roles / role / "default.yaml").read_text(encoding="utf-8"))["system"].splitlines()[0]
+            for role in ("seeker", "supporter", "strategist", "judge")
+        }
+
+    def __call__(self, request: dict) -> Reply:
+        system, query = (message["content"] for message in request["messages"])
+        (role,) = (role for role, opening in self._opening.items() if system.startswith(opening))
+        self.asked[role] += 1
+        return Reply(getattr(self, f"_{role}")(query, random.Random(query)))
+
+    def _seeker(self, query: str, chance: random.Random) -> str:
+        leaves = query.count("Supporter: ") >= self.patience
+        return "Thank you. </end/>" if leaves else f"I think of it {chance.randrange(100)} times a day."
+
+    def _supporter(self, query: str, chance: random.Random) -> str:
+        return f"Tell me about the last {chance.randrange(100)} days."
+
+    def _strategist(self, query: str, chance: random.Random) -> str:
+        return json.dumps({name: chance.randrange(11) for name in self.strategies})
+
+    def _judge(self, query: str, chance: random.Random) -> str:
+        return json.dumps({name: chance.randrange(5) for name in ("empathy", "information", "humanoid", "strategy")})
 
 
 ALGORITHMS = {"base": "base", "sft": "SFT", "dpo": "CSO-DPO", "kto": "CSO-KTO"}
