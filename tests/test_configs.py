@@ -5,9 +5,11 @@ import sys
 
 import pytest
 from omegaconf import OmegaConf
-from project import CONF, ROOT, composed, run_py
+from project import CONF, ROOT, composed, jobs_of, run_py, without_hydra
 
 from cso_lab.checks import check
+from cso_lab.errors import UserError
+from cso_lab.explain import explain
 from cso_lab.naming import cell_name
 
 CHOICES = [
@@ -29,13 +31,10 @@ def test_every_choice_composes_and_resolves(choice):
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_job_of_every_sweep_is_possible(sweep):
-    params = OmegaConf.load(ROOT / "experiments" / f"{sweep.replace('=', '/')}.yaml").hydra.sweeper.params
-    names = set()
-    for algo in str(params.algo).split(","):
-        cfg = composed(f"+{sweep}", f"algo={algo}")
-        check(cfg)
-        names.add(cell_name(cfg))
-    assert len(names) == len(str(params.algo).split(","))
+    jobs = jobs_of(f"+{sweep}")
+    for job in jobs:
+        check(without_hydra(job))
+    assert len({cell_name(job) for job in jobs}) == len(jobs) > 0
 
 
 def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
@@ -55,10 +54,12 @@ def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
         (["stages=[serch]"], "did you mean 'search'"),
         (["data=extes"], "data.path=FILE"),
         (["roles=server"], "roles.api_base"),
+        (["roles=openai"], "OPENAI_API_KEY is not set"),
         (["+table=nothing"], "demo"),
     ],
 )
-def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path):
+def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = run_py(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -82,3 +83,9 @@ def test_help_and_the_shown_configuration_import_nothing_heavy():
     for arguments in (["--help"], ["backbone=gemma", "algo=kto", "mode=lora", "--cfg", "job", "--resolve"]):
         done = subprocess.run([sys.executable, "-c", probe, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout[-500:] + done.stderr
+
+
+def test_one_error_of_tasks_that_ran_side_by_side_is_one_line_and_a_fault_among_them_is_none():
+    errors = [UserError("no key"), UserError("no key")]
+    assert str(explain(ExceptionGroup("tasks", errors))) == "no key"
+    assert explain(ExceptionGroup("tasks", [*errors, ZeroDivisionError()])) is None

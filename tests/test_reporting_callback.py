@@ -6,24 +6,13 @@ from pathlib import Path
 
 import pytest
 from fakes import metrics
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
+from project import ROOT, sweep_config
 
-from cso_lab.naming import register_resolvers
 from cso_lab.reporting.callback import SweepReport, compose_jobs, job_folder
-
-ROOT = Path(__file__).parents[1]
-
-
-def multirun_config(folder, *overrides):
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        yield GlobalHydra.instance().hydra.compose_config("config", list(overrides), run_mode=RunMode.MULTIRUN)
 
 
 def test_the_demo_composes_its_jobs_and_the_untrained_cell_comes_once():
-    register_resolvers()
-    for config in multirun_config(ROOT / "conf", "+table=demo", "algo=base,sft,dpo", "seed=0,1,2"):
+    with sweep_config("+table=demo", "algo=base,sft,dpo", "seed=0,1,2") as config:
         jobs = compose_jobs(config)
         folders = {job_folder(job) for job in jobs}
     assert sorted((job.algorithm.name, job.seed) for job in jobs) == [(a, s) for a in ("base", "dpo", "sft") for s in range(3)]
@@ -136,9 +125,7 @@ def test_a_sweep_without_the_report_stage_leaves_none_but_names_failures(sweep, 
 
 def test_another_sweeper_is_reported_by_what_lies_in_its_folder(cell, tmp_path, capsys):
     cell("a")
-    for config in multirun_config(
-        ROOT / "conf", f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweeper._target_=other.Sweeper"
-    ):
+    with sweep_config(f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweeper._target_=other.Sweeper") as config:
         callback = SweepReport()
         callback.on_multirun_start(config=config)
         callback.on_multirun_end(config=config)
