@@ -27,6 +27,7 @@ def test_one_cell_from_search_to_report_and_nothing_finished_is_done_again(tmp_p
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["n"] == 12 and metrics["cell"]["algo"] == "dpo"
+    assert metrics["cell"]["varied"]["training.max_steps"] == "2" and "path" not in metrics["context"]
     stages = json.loads((folder / "stages.json").read_text())
     assert set(stages) == {"search", "dataset", "train", "generate", "evaluate"}
     assert len(list(Path(stages["search"]).glob("trees/*.json"))) == 2

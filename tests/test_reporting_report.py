@@ -69,6 +69,41 @@ def test_the_csv_has_the_papers_values_where_there_are_any(cell, tmp_path):
     assert (llama["Q_paper"], llama["R-L_paper"], smollm2["Q_paper"]) == ("34.51", "23.89", "")
 
 
+def test_the_report_says_why_another_model_has_no_published_value(cell, tmp_path):
+    """Also on the terminal; a model the paper knows nothing of needs no such note."""
+    other = {"path": "org/Other"}
+    folders = [cell("a", backbone="llama", context=other), cell("b", context=other), cell("c", backbone="llama", algo="sft")]
+    text = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8")
+    note = (
+        "backbone=llama was loaded from org/Other, which need not be the LLaMA-3.1-8B-Instruct of the paper: "
+        "no published value stands beside it."
+    )
+    assert text.split("## Notes\n\n")[1] == f"- {note}\n"
+    models = "LLaMA-3.1-8B-Instruct (path=org/Other), SmolLM2-135M-Instruct (path=org/Other), LLaMA-3.1-8B-Instruct"
+    assert f"- model: {models}\n" in text
+    lines = {row["folder"]: row for row in csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text(encoding="utf-8")))}
+    assert {name: (line["path"], line["Q_paper"]) for name, line in lines.items()} == {
+        "a": ("org/Other", ""),
+        "b": ("org/Other", ""),
+        "c": ("", "31.25"),
+    }
+    screen = io.StringIO()
+    print_report(folders, tmp_path / "report.md", console=Console(file=screen))
+    assert screen.getvalue().count(note) == 1
+
+
+def test_the_report_names_the_values_that_were_given(cell, tmp_path):
+    folders = [cell(rate, variant=rate, varied={"training.learning_rate": rate}) for rate in ("1e-5", "1e-4")]
+    lines = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").splitlines()
+    assert "- training.learning_rate: 1e-5, 1e-4" in lines
+    assert [line.split(" | ")[2] for line in lines if "| LoRA |" in line] == [
+        "CSO-DPO [training.learning_rate=1e-4]",
+        "CSO-DPO [training.learning_rate=1e-5]",
+    ]
+    rows = csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text(encoding="utf-8")))
+    assert [row["training.learning_rate"] for row in rows] == ["1e-4", "1e-5"]
+
+
 def test_the_terminal_shows_the_main_table_and_where_the_report_lies(cell, tmp_path):
     context = {"roles_notice": NOTICE}
     screen = io.StringIO()

@@ -64,6 +64,27 @@ def test_cells_that_differ_in_more_than_the_seed_are_rows_of_their_own(cell):
     ]
 
 
+def test_rows_say_what_was_varied(cell):
+    folders = [
+        cell("1", variant="aaa"),
+        cell("2", variant="bbb", varied={"training.learning_rate": "1e-5"}),
+        cell("3", variant="ccc", varied={"training.learning_rate": "1e-4", "algorithm.beta": "0.3"}, seed=0),
+        cell("4", variant="ccc", varied={"training.learning_rate": "1e-4", "algorithm.beta": "0.3"}, seed=1),
+        cell("5", algo="sft", variant="ddd", varied={"training.learning_rate": "1e-5"}),
+        cell("6", algo="kto", variant="eee", varied={"algorithm.beta": "0.3"}),
+        cell("7", algo="kto", variant="fff", varied={"algorithm.beta": "0.3"}),
+    ]
+    rows = table_rows(read_cells(folders))
+    assert [(row.full_method, len(row.cells)) for row in rows] == [
+        ("SFT", 1),
+        ("CSO-DPO", 1),
+        ("CSO-DPO [training.learning_rate=1e-4, algorithm.beta=0.3]", 2),
+        ("CSO-DPO [training.learning_rate=1e-5]", 1),
+        ("CSO-KTO [variant eee]", 1),
+        ("CSO-KTO [variant fff]", 1),
+    ]
+
+
 def test_no_mean_is_taken_over_one_seed_twice(cell):
     rows = table_rows(read_cells([cell("1", seed=0), cell("2", seed=0), cell("3", seed=1)]))
     assert [(row.full_method, len(row.cells)) for row in rows] == [("CSO-DPO [run 1]", 2), ("CSO-DPO [run 2]", 1)]
@@ -101,6 +122,16 @@ def test_llama_stands_beside_the_paper_and_smollm2_does_not(cell):
 def test_a_cell_finds_its_own_value_of_the_paper(cell, values, q):
     (row,) = table_rows(read_cells([cell("a", **{"backbone": "llama", **values})]))
     assert (row.paper or {}).get("Q") == q
+
+
+def test_another_model_under_the_backbones_name_stands_beside_no_published_value(cell):
+    own, other = cell("own", backbone="llama"), cell("other", backbone="llama", context={"path": "org/Other-8B"})
+    rows = table_rows(read_cells([own, other]))
+    assert [(row.name, row.paper is None) for row in rows] == [
+        ("LLaMA-3.1-8B-Instruct, LoRA, CSO-DPO", False),
+        ("LLaMA-3.1-8B-Instruct (path=org/Other-8B), LoRA, CSO-DPO", True),
+    ]
+    assert main_table(rows)[1][1][3:5] == ["20.00", "–"]
 
 
 def test_the_table_asked_for_goes_first(cell):
