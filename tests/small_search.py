@@ -66,3 +66,29 @@ SCRIPT = dict(
     judge_says={"B.A": judged(4), "B.A.A": judged(3), "C": judged(2)},
     seeker_says={"C": SeekerReply("bye", True), "B.A.A": SeekerReply(None, True), "A.C": SeekerReply("bye", True)},
 )
+
+
+def hand_made() -> Tree:
+    """A tree with every kind of node eq. 5 and 6 tell apart, at theta 0.5 and 2 visits; in brackets the ids.
+
+    root ─ A [1] ─ A [4] end, valid
+         │       ├ B [5] end, valid
+         │       ├ C [6] scored low: dispreferred beside 4 and 5
+         ├ B [2] scored low by the extension pass, never visited: dispreferred beside 1
+         └ C [3] expanded, but neither visited nor scored: says nothing
+                 ├ A [7] end, high, but below an unvisited node
+                 ├ B [8] exactly theta: neither
+                 └ C [9] never expanded
+    """
+    tree = Tree("t", "scene", "situation")
+    root = tree.add(None, None, 1.0, q=0.9, n=50, seeker="k0", gold=True)
+    a = tree.add(root, "A", 0.5, q=0.8, n=30, supporter="a", seeker="k1", gold=True)
+    tree.add(root, "B", 0.25, q=-1.0, n=0, supporter="b", seeker="k2", scores=judged(2))
+    c = tree.add(root, "C", 0.25, q=0.0, n=0, supporter="c", seeker="k3")
+    tree.add(a, "A", 0.5, q=0.7, n=2, supporter="a a", seeker=None, end=True, gold=True)
+    tree.add(a, "B", 0.25, q=0.6, n=3, supporter="a b", seeker="bye", end=True, scores=judged(4))
+    tree.add(a, "C", 0.25, q=0.1, n=4, supporter="a c", seeker="k4", scores=judged(3))
+    tree.add(c, "A", 0.5, q=1.0, n=5, supporter="c a", seeker=None, end=True, scores=judged(4))
+    tree.add(c, "B", 0.25, q=0.5, n=5, supporter="c b", seeker="k5", scores=judged(3))
+    tree.add(c, "C", 0.25)
+    return tree
