@@ -11,6 +11,9 @@ from cso_lab.errors import UserError, unknown
 
 def explain(error: BaseException) -> UserError | None:
     """The UserError that says what a user can put right about `error`; None for anything else, which is then a fault of ours."""
+    if isinstance(error, BaseExceptionGroup):  # tasks that ran side by side met the same wall, most often
+        known = [explain(member) for member in error.exceptions]
+        return known[0] if all(known) else None
     chain = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 _PACKAGE = Path(__file__).parent
+CONF = _PACKAGE.parent / "conf"
 
 # What changes how a result is reached, or what it costs, but not the result.
 _WITHOUT_EFFECT = {
@@ -72,6 +73,28 @@ def variant(cfg: DictConfig) -> str:
         if values.get(node, {}).get("seed") == cfg.seed:
             del values[node]["seed"]
     return digest(values)[:6]
+
+
+def other_path(cfg: DictConfig) -> str | None:
+    """`backbone.path` where it is not the one the backbone's own YAML names, so that another model goes by its name; else None."""
+    file = CONF / "backbone" / f"{cfg.backbone.name}.yaml"
+    if not file.is_file() or cfg.backbone.path == OmegaConf.load(file).path:
+        return None
+    return str(cfg.backbone.path)
+
+
+def varied(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
+    """The values set on the command line on which a cell's numbers depend, as typed: {"training.learning_rate": "1e-5"}.
+
+    Choices of whole groups (algo=dpo) are not among them: the cell has its own fields for those.
+    """
+    values = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        node, _, rest = key.partition(".")
+        if rest and node in _effective_nodes(cfg) and rest not in _WITHOUT_EFFECT.get(node, ()):
+            values[key] = value
+    return values
 
 
 def cell_name(cfg: DictConfig) -> str:

@@ -228,7 +228,7 @@ class Run:
 
         cfg = self.cfg.copy()
         # Only the algorithm changes; what interpolates from it (Table 14) follows.
-        cfg.algorithm = OmegaConf.load(Path(__file__).parents[1] / "conf" / "algo" / "sft.yaml")
+        cfg.algorithm = OmegaConf.load(naming.CONF / "algo" / "sft.yaml")
         identity = self._train_identity(cfg, data)
         sibling = Run(cfg, self.folder.parent / naming.cell_name(cfg))
         if sibling._finished("train", identity, sibling.folder / "checkpoint"):
@@ -318,12 +318,15 @@ class Run:
             "decoding": "plain",
             "seed": cfg.seed if naming.uses_seed(cfg) else None,
             "variant": naming.variant(cfg),
+            "varied": naming.varied(cfg, _overrides()),
         }
 
     def _context(self) -> dict:
         cfg = self.cfg
         trained = naming.trains(cfg)
         data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
+        if path := naming.other_path(cfg):
+            data["path"] = path
         if not trained:
             return data
         rows = read_json(self.folder / "training.json")["rows"] if (self.folder / "training.json").exists() else None

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
 
 from cso_lab.dialogue import SUPPORTER, Dialogue, Turn
 from cso_lab.search.mcts import SeekerReply
@@ -179,3 +182,70 @@ class FakeOpenAI:
         choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
+
+
+class FourPlayers:
+    """What a fake server replies when it plays all four roles, told apart by the first line of their prompts.
+
+    Scores follow from what was asked, so the same question has the same answer and other questions have others. The seeker leaves
+    once the supporter has spoken `patience` times. `asked` counts the questions by role.
+    """
+
+    def __init__(self, strategies: Sequence[str], patience: int = 5):
+        self.strategies, self.patience = strategies, patience
+        self.asked: Counter[str] = Counter()
+        roles = Path(__file__).parents[1] / "conf" / "roles"
+        self._opening = {
+            role: yaml.safe_load((roles / role / "default.yaml").read_text(encoding="utf-8"))["system"].splitlines()[0]
+            for role in ("seeker", "supporter", "strategist", "judge")
+        }
+
+    def __call__(self, request: dict) -> Reply:
+        system, query = (message["content"] for message in request["messages"])
+        (role,) = (role for role, opening in self._opening.items() if system.startswith(opening))
+        self.asked[role] += 1
+        return Reply(getattr(self, f"_{role}")(query, random.Random(query)))
+
+    def _seeker(self, query: str, chance: random.Random) -> str:
+        leaves = query.count("Supporter: ") >= self.patience
+        return "Thank you. </end/>" if leaves else f"I think of it {chance.randrange(100)} times a day."
+
+    def _supporter(self, query: str, chance: random.Random) -> str:
+        return f"Tell me about the last {chance.randrange(100)} days."
+
+    def _strategist(self, query: str, chance: random.Random) -> str:
+        return json.dumps({name: chance.randrange(11) for name in self.strategies})
+
+    def _judge(self, query: str, chance: random.Random) -> str:
+        return json.dumps({name: chance.randrange(5) for name in ("empathy", "information", "humanoid", "strategy")})
+
+
+ALGORITHMS = {"base": "base", "sft": "SFT", "dpo": "CSO-DPO", "kto": "CSO-KTO"}
+
+
+def metrics(backbone="smollm2", algo="dpo", mode="lora", seed=0, q=20.0, b=1.0, n=210, context=None, **cell) -> dict:
+    """What a run leaves in its metrics.json; `cell` and `context` are added to what stands there."""
+    trained = algo != "base"
+    return {
+        "cell": {
+            "backbone": backbone,
+            "label": {"smollm2": "SmolLM2-135M-Instruct", "llama": "LLaMA-3.1-8B-Instruct"}.get(backbone, backbone),
+            "algo": algo,
+            "algo_label": ALGORITHMS.get(algo, algo),
+            "mode": mode if trained else None,
+            "mode_label": {"lora": "LoRA", "full": "Full"}[mode] if trained else None,
+            "decoding": "plain",
+            "start_from": "base",
+            "seed": seed if trained else None,
+            **cell,
+        },
+        "Q": q,
+        "B": b,
+        "Q_W": 30.0,
+        "R-L": 15.5,
+        "n": n,
+        "unparsed": 4,
+        "intervals": {"Q": [q - 3, q + 3], "B": [0.5, 2.645]},
+        "strategies": {"Affirmation": {"f1": 40.0, "predicted": 9}, "Share Information": {"f1": 0.0, "predicted": 0}},
+        "context": {"data": "sample", "constrain": "format", "max_new_tokens": 64, **(context or {})},
+    }

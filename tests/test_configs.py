@@ -2,33 +2,23 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from project import CONF, ROOT, composed, jobs_of, run_py, without_hydra
 
 from cso_lab.checks import check
-from cso_lab.naming import cell_name, register_resolvers
+from cso_lab.errors import UserError
+from cso_lab.explain import explain
+from cso_lab.naming import cell_name
 
-ROOT = Path(__file__).parents[1]
 CHOICES = [
     f"{group.name}={option.stem}"
-    for group in sorted((ROOT / "conf").iterdir())
+    for group in sorted(CONF.iterdir())
     if group.is_dir()
     for option in sorted(group.glob("*.yaml"))
 ]
 SWEEPS = [f"{kind.name}={sweep.stem}" for kind in (ROOT / "experiments").iterdir() for sweep in kind.glob("*.yaml")]
-
-
-def composed(*overrides: str):
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -41,13 +31,10 @@ def test_every_choice_composes_and_resolves(choice):
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_job_of_every_sweep_is_possible(sweep):
-    params = OmegaConf.load(ROOT / "experiments" / f"{sweep.replace('=', '/')}.yaml").hydra.sweeper.params
-    names = set()
-    for algo in str(params.algo).split(","):
-        cfg = composed(f"+{sweep}", f"algo={algo}")
-        check(cfg)
-        names.add(cell_name(cfg))
-    assert len(names) == len(str(params.algo).split(","))
+    jobs = jobs_of(f"+{sweep}")
+    for job in jobs:
+        check(without_hydra(job))
+    assert len({cell_name(job) for job in jobs}) == len(jobs) > 0
 
 
 def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
@@ -67,11 +54,13 @@ def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
         (["stages=[serch]"], "did you mean 'search'"),
         (["data=extes"], "data.path=FILE"),
         (["roles=server"], "roles.api_base"),
+        (["roles=openai"], "OPENAI_API_KEY is not set"),
         (["+table=nothing"], "demo"),
     ],
 )
-def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path):
-    done = command(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = run_py(*arguments, f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert expected in lines[-1] and lines[-1].startswith("error: "), done.stderr
@@ -79,7 +68,7 @@ def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected
 
 
 def test_a_stage_without_its_input_says_which_command_makes_it(tmp_path):
-    done = command("stages=[dataset]", f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
+    done = run_py("stages=[dataset]", f"hydra.run.dir={tmp_path}", f"shared_dir={tmp_path}/shared")
     assert done.returncode == 2
     assert "python run.py 'stages=[search]'" in done.stderr
 
@@ -94,3 +83,9 @@ def test_help_and_the_shown_configuration_import_nothing_heavy():
     for arguments in (["--help"], ["backbone=gemma", "algo=kto", "mode=lora", "--cfg", "job", "--resolve"]):
         done = subprocess.run([sys.executable, "-c", probe, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout[-500:] + done.stderr
+
+
+def test_one_error_of_tasks_that_ran_side_by_side_is_one_line_and_a_fault_among_them_is_none():
+    errors = [UserError("no key"), UserError("no key")]
+    assert str(explain(ExceptionGroup("tasks", errors))) == "no key"
+    assert explain(ExceptionGroup("tasks", [*errors, ZeroDivisionError()])) is None

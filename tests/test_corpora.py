@@ -120,10 +120,8 @@ ESCONV_TURNS = [
         ("esconv", {"dialog": ESCONV_TURNS}, "Question"),
     ],
 )
-def test_each_config_reads_a_file_of_its_kind(tmp_path, name, raw, strategy):
-    path = tmp_path / "raw.json"
-    path.write_text(json.dumps([raw, None]))
-    corpus = load(config(name, path=str(path)))
+def test_each_config_reads_a_file_of_its_kind(raw_file, name, raw, strategy):
+    corpus = load(config(name, path=str(raw_file([raw, None]))))
     assert [(dialogue.id, dialogue.turns[1].strategy) for dialogue in corpus.dialogues] == [(f"{name}-0000", strategy)]
     assert corpus.rejected == {Reason.NOT_A_RECORD: [f"{name}-0001"]}
 
@@ -162,9 +160,8 @@ def test_a_path_within_a_package_is_found():
     assert data_file(config("extes", path="pkg://cso_lab.corpora/corpus.py")).read_text().startswith('"""')
 
 
-def test_a_file_of_another_kind_a_wrong_strategy_set_and_a_wrong_reader_are_user_errors(tmp_path):
-    path = tmp_path / "raw.json"
-    path.write_text(json.dumps([{"content": EXTES_TURNS}]))
+def test_a_file_of_another_kind_a_wrong_strategy_set_and_a_wrong_reader_are_user_errors(raw_file):
+    path = raw_file([{"content": EXTES_TURNS}])
     with pytest.raises(UserError, match="no usable dialogue.*1: no content"):
         load(config("esconv", path=str(path)))
     with pytest.raises(UserError, match="did you mean extes|did you mean 'extes'"):

@@ -33,13 +33,8 @@ REST_READ = (Turn(SEEKER, "Maybe."), Turn(SUPPORTER, "You will.", "Affirmation a
 
 
 @pytest.fixture
-def read(tmp_path):
-    def reader(*records):
-        path = tmp_path / "raw.json"
-        path.write_text(json.dumps(records), encoding="utf-8")
-        return read_esconv(path, ESCONV)
-
-    return reader
+def read(raw_file):
+    return lambda *records: read_esconv(raw_file(records), ESCONV)
 
 
 def test_a_clean_record_becomes_a_dialogue(read):

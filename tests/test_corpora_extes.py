@@ -29,15 +29,8 @@ REST_READ = (Turn(SEEKER, "I will try."), Turn(SUPPORTER, "Good luck.", "Affirma
 
 
 @pytest.fixture
-def read(tmp_path):
-    """Read records as the JSON list of a file."""
-
-    def reader(*records):
-        path = tmp_path / "raw.json"
-        path.write_text(json.dumps(records), encoding="utf-8")
-        return read_extes(path, EXTES)
-
-    return reader
+def read(raw_file):
+    return lambda *records: read_extes(raw_file(records), EXTES)
 
 
 def read_turns(read, *turns):

@@ -1,11 +1,9 @@
 """The whole method, from search to report, on a tiny random model."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from project import run_py
 
 
 def test_one_cell_from_search_to_report_and_nothing_finished_is_done_again(tmp_path):
@@ -24,14 +22,12 @@ def test_one_cell_from_search_to_report_and_nothing_finished_is_done_again(tmp_p
         *(f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared"),
     ]
 
-    def run() -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "run.py", *line], cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-    done = run()
+    done = run_py(*line, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["n"] == 12 and metrics["cell"]["algo"] == "dpo"
+    assert metrics["cell"]["varied"]["training.max_steps"] == "2" and "path" not in metrics["context"]
     stages = json.loads((folder / "stages.json").read_text())
     assert set(stages) == {"search", "dataset", "train", "generate", "evaluate"}
     assert len(list(Path(stages["search"]).glob("trees/*.json"))) == 2
@@ -40,5 +36,5 @@ def test_one_cell_from_search_to_report_and_nothing_finished_is_done_again(tmp_p
     assert (folder / "report.md").exists()
 
     before = (folder / "metrics.json").stat().st_mtime_ns, (folder / "predictions.jsonl").stat().st_mtime_ns
-    assert run().returncode == 0
+    assert run_py(*line, timeout=300).returncode == 0
     assert ((folder / "metrics.json").stat().st_mtime_ns, (folder / "predictions.jsonl").stat().st_mtime_ns) == before

@@ -1,13 +1,7 @@
 """The 36 trained cells of Tables 9 to 11 take the paper's values (Tables 14 and 15, typed again here)."""
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
-
-from cso_lab.naming import register_resolvers
-
-CONF = Path(__file__).parents[1] / "conf"
+from project import composed
 
 # (epochs, batch size, learning rate) of SFT and of every preference algorithm
 TABLE_14 = {
@@ -27,12 +21,6 @@ TABLE_15 = {
     ("gemma", "full"): (0.5, (3.5, 2.0), 1.0, (0.5, 1.0, 0.6), 0.06),
     ("gemma", "lora"): (0.1, (1.5, 2.0), 0.2, (0.5, 1.0, 0.3), 0.02),
 }
-
-
-def composed(*overrides):
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 @pytest.mark.parametrize(("backbone", "mode"), TABLE_14)

@@ -10,7 +10,6 @@ from trainings import config
 from cso_lab.training.prefix_sharing import IGNORED, ancestors, fold, share_prefixes
 
 
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
@@ -23,7 +22,10 @@ def padded(rows: list[list[int]], left: bool = False) -> tuple[torch.Tensor, tor
     width = max(map(len, rows))
     pads = [[0] * (width - len(row)) for row in rows]
     ids = [pad + row if left else row + pad for row, pad in zip(rows, pads, strict=True)]
-    real = [[0] * len(pad) + [1] * len(row) if left else [1] * len(row) + [0] * len(pad) for row, pad in zip(rows, pads, strict=True)]
+    real = [
+        [0] * len(pad) + [1] * len(row) if left else [1] * len(row) + [0] * len(pad)
+        for row, pad in zip(rows, pads, strict=True)
+    ]
     return torch.tensor(ids), torch.tensor(real)
 
 
@@ -131,7 +133,9 @@ def test_scores_and_gradients_are_those_of_the_batch(shared, backbone, limit):
             (stock, stock_gradient), (folded_out, gradient) = results
             assert stock.log_probs.abs().sum() > 0, name
             for field in ("loss", "log_probs", "entropy", "mean_logits"):
-                torch.testing.assert_close(folded_out[field], stock[field], rtol=1e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(
+                    folded_out[field], stock[field], rtol=1e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+                )
             assert torch.equal(folded_out.label_mask, stock.label_mask)
             assert torch.equal(folded_out.is_top1.bool(), stock.is_top1.bool())
             assert (gradient - stock_gradient).norm() <= 1e-5 * stock_gradient.norm()
@@ -148,7 +152,9 @@ def test_hidden_states_are_equal_in_float64(shared, backbone):
     [tree] = forest.trees
     mask = _attention_mask(tree, model.config, model.dtype)
     with torch.no_grad():
-        states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], attention_mask=mask).last_hidden_state[0]
+        states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], attention_mask=mask).last_hidden_state[
+            0
+        ]
         for row, places in zip(rows, forest.place.tolist(), strict=True):
             alone = model.model(input_ids=torch.tensor([row])).last_hidden_state[0]
             nodes = tree.scored[places[: len(row) - 1]]

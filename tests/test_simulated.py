@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from small_search import REWARD, mcts
 
 from cso_lab.corpora import load, split
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.roles.cast import Cast
 from cso_lab.roles.client import Client
 from cso_lab.search.mcts import MCTS
-from cso_lab.search.reward import LinearReward
 from cso_lab.strategies import ESCONV, EXTES
 
 CONF = Path(__file__).parent.parent / "conf"
-REWARD = LinearReward(weights={"E": 1, "I": 1, "H": 1, "S": 7}, divisor=10, bias=-3)
 OPENING = (
     Turn(SEEKER, "I lost my job last week."),
     Turn(SUPPORTER, "That must have come as a shock.", "Empathetic Statements"),
@@ -34,21 +33,8 @@ def players(strategies=EXTES, seed=0, max_concurrency=8) -> Cast:
 
 
 def search(roles, strategies=EXTES, iterations=4) -> MCTS:
-    return MCTS(
-        roles=roles,
-        reward=REWARD,
-        strategies=strategies,
-        c=1.0,
-        prior_temperature=5.0,
-        gold_visits=100,
-        gold_prior=0.1,
-        rollout_rounds=4,
-        min_iterations=iterations,
-        max_iterations=iterations,
-        min_ends=1,
-        max_ends=25,
-        memory=True,
-    )
+    settings = {"prior_temperature": 5.0, "memory": True, "min_iterations": iterations, "max_iterations": iterations}
+    return mcts(roles, strategies, **settings)
 
 
 @cache

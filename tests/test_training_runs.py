@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from project import ROOT
 from trainings import config
 
 from cso_lab.dialogue import SEEKER, Turn, prompt_messages
 from cso_lab.errors import UserError
 from cso_lab.files import write_json, write_jsonl
 from cso_lab.strategies import EXTES
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
@@ -89,15 +90,30 @@ def test_impossible_settings_are_said_in_one_line(shared, data, tmp_path):
         train(config(shared, "algo=base"), data, tmp_path)
 
 
-def test_adapter_training_leaves_only_safetensors_and_json(shared, data, tmp_path):
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("algo", ["sft", "dpo"])
+def test_a_training_leaves_only_safetensors_and_json(algo, mode, shared, data, tmp_path):
+    import torch
+
+    from cso_lab.training.backbone import load_model
     from cso_lab.training.train import train
 
-    summary = train(config(shared, "algo=sft"), data, tmp_path)
+    cfg = config(shared, f"algo={algo}", f"mode={mode}")
+    summary = train(cfg, data, tmp_path)
     assert (summary["steps"], summary["rows"]["used"], summary["dtype"], summary["device"]) == (2, 8, "float32", "cpu")
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json", ".jinja", ".jsonl"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "train_log.jsonl"]
-    assert any(value.abs().max() > 0 for name, value in weights(tmp_path / "checkpoint").items() if "lora_B" in name)
+    assert [entry["step"] for entry in log(tmp_path)] == [1, 2]
+    assert all(math.isfinite(entry["loss"]) for entry in log(tmp_path))
+    if algo == "dpo":  # before the first step policy and reference are one: loss = -log sigmoid(0)
+        assert log(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    trained = weights(tmp_path / "checkpoint")
+    if mode == "lora":
+        assert any(value.abs().max() > 0 for name, value in trained.items() if "lora_B" in name)
+    else:
+        before = load_model(cfg).state_dict()
+        assert any(not torch.equal(value, before[name]) for name, value in trained.items())
 
 
 @pytest.mark.long
@@ -154,7 +170,7 @@ def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, shared, dat
 
     def start(out):
         command = [sys.executable, "-c", _RUN, str(tmp_path / "config.yaml"), str(data), str(tmp_path / out)]
-        return subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
 
     assert start("whole").wait(timeout=300) == 0
     killed = start("killed")

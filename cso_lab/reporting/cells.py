@@ -19,7 +19,8 @@ class Cell:
 
     `scores` holds Q, B, Q_W and R-L (percent but for B); `intervals` {metric: [low, high]} at 95%; `strategies` {name: {f1,
     predicted, ...}}; `context` what surrounded the cell: data, roles, mcts, constrain, ... `mode` is None for the untrained
-    model, `seed` where none plays a part; `variant` tells cells apart that differ in some other value.
+    model, `seed` where none plays a part; `variant` tells cells apart that differ in some other value, `varied` holds the values
+    that were set on the command line. `context["path"]` is there when another model than the backbone's own was loaded.
     """
 
     folder: Path
@@ -37,10 +38,22 @@ class Cell:
     start_from: str = "base"
     preferences: str | None = None
     variant: str | None = None
+    varied: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     intervals: Mapping[str, list[float]] = field(default_factory=dict)
     strategies: Mapping[str, Mapping] = field(default_factory=dict)
     context: Mapping[str, object] = field(default_factory=dict)
+
+    def choice(self, key: str) -> object:
+        """The value of a choice around the cell, in words; None when it plays no part."""
+        value = self.context.get(key)
+        if key == "test_turns" and value is None:
+            return self.n
+        if key == "preferences" and value is None:
+            return self.preferences
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name}={child}" for name, child in value.items())
+        return value
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,7 @@ def _read_cell(folder: Path) -> Cell:
         start_from=cell.get("start_from") or context.get("start_from") or "base",
         preferences=cell.get("preferences") or context.get("preferences") or None,
         variant=None if cell.get("variant") is None else str(cell["variant"]),
+        varied=_mapping(cell, "varied", path),
         seed=cell.get("seed"),
         intervals=_intervals(metrics, path),
         strategies=_strategies(metrics, path),

@@ -1,13 +1,21 @@
 """The report of a sweep: report.md, report.csv, and the main table on the terminal."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cso_lab.reporting.cells import METRICS, Absent, Cell, gather
-from cso_lab.reporting.table import HEADERS, NONE, Row, main_table, mean_and_deviation, paper_values, table_rows
+from cso_lab.reporting.cells import Absent, Cell, gather
+from cso_lab.reporting.records import csv_text
+from cso_lab.reporting.table import (
+    HEADERS,
+    NONE,
+    Row,
+    main_table,
+    mean_and_deviation,
+    model_name,
+    table_rows,
+    withheld,
+)
 
 REPORT_FILE = "report.md"
 CSV_FILE = "report.csv"
@@ -22,7 +30,7 @@ _CHOICES = {
     "max_new_tokens": "tokens a reply may have",
 }
 # Said in other places of the report.
-_ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed")
+_ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed", "path")
 _DECODED = {
     "none": "a reply is whatever the model writes (generation.constrain=none, as in the paper)",
     "format": "a reply must open with one of the strategies (generation.constrain=format; the paper's cells use none)",
@@ -51,12 +59,12 @@ def write_report(
     if absent:
         lines = [[cell.folder.name, cell.reason] for cell in absent]
         sections.append("## Missing or failed cells\n\n" + markdown_table(["Cell", "Reason"], lines))
-    if notes:
+    if notes := [*notes, *_withheld(cells)]:
         sections.append("## Notes\n\n" + _bullets(notes))
     path = Path(out) / REPORT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    path.with_name(CSV_FILE).write_text(_csv(rows, table), encoding="utf-8")
+    path.with_name(CSV_FILE).write_text(csv_text(rows, table), encoding="utf-8")
     return path
 
 
@@ -89,6 +97,8 @@ def print_report(
             grid.add_row(*map(escape, line))
         console.print(grid)
         console.print(escape(_legend(rows)), highlight=False, soft_wrap=True)
+    for note in _withheld(cells):
+        console.print(escape(note), highlight=False, soft_wrap=True)
     for notice in _notices(cells):
         console.print(f"[bold]{escape(notice)}[/bold]", highlight=False, soft_wrap=True)
     for cell in absent:
@@ -116,14 +126,26 @@ def _warnings(cells: Sequence[Cell]) -> list[str]:
     return [f"> **{notice[:1].upper()}{notice[1:].rstrip('.')}.**" for notice in _notices(cells)]
 
 
+def _withheld(cells: Sequence[Cell]) -> list[str]:
+    """Why some rows have no published value beside them although the paper has one for their backbone."""
+    models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withheld(cell))
+    return [
+        f"backbone={backbone} was loaded from {path}, which need not be the {label} of the paper: "
+        "no published value stands beside it."
+        for backbone, label, path in models
+    ]
+
+
 def _what_was_run(cells: Sequence[Cell]) -> list[str]:
     """One line a choice, with every value it took."""
     if not cells:
         return ["nothing that left numbers"]
-    choices: dict[str, list] = {"model": [cell.label for cell in cells]}
+    choices: dict[str, list] = {"model": [model_name(cell) for cell in cells]}
     for key in dict.fromkeys([*_CHOICES, *(key for cell in cells for key in cell.context)]):
         if key not in _ELSEWHERE:
-            choices[_CHOICES.get(key, key)] = [_said(cell, key) for cell in cells]
+            choices[_CHOICES.get(key, key)] = [cell.choice(key) for cell in cells]
+    for key in dict.fromkeys(key for cell in cells for key in cell.varied):
+        choices[key] = [cell.varied.get(key) for cell in cells]
     choices["decoding"] = [cell.decoding_label or cell.decoding for cell in cells]
     choices["form of replies"] = [
         _DECODED.get(cell.context["constrain"], f"generation.constrain={cell.context['constrain']}")
@@ -135,18 +157,6 @@ def _what_was_run(cells: Sequence[Cell]) -> list[str]:
         name: list(dict.fromkeys(str(value) for value in values if value is not None)) for name, values in choices.items()
     }
     return [f"{name}: {', '.join(values)}" for name, values in distinct.items() if values]
-
-
-def _said(cell: Cell, key: str) -> object:
-    """The value of a choice around the cell, in words; None when it plays no part."""
-    value = cell.context.get(key)
-    if key == "test_turns" and value is None:
-        return cell.n
-    if key == "preferences" and value is None:
-        return cell.preferences
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={child}" for name, child in value.items())
-    return value
 
 
 def _legend(rows: Sequence[Row]) -> str:
@@ -210,39 +220,3 @@ def _f1(row: Row, strategy: str) -> str:
 
 def _never_predicted(row: Row, strategy: str) -> bool:
     return all(cell.strategies.get(strategy, {}).get("predicted") == 0 for cell in row.cells)
-
-
-def _csv(rows: Sequence[Row], table: str | None) -> str:
-    """One line a cell and seed, plain numbers; the paper's columns only where any cell has such a value."""
-    with_paper = any(row.paper for row in rows)
-    records = [_record(row, cell, table, with_paper) for row in rows for cell in row.cells]
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
-
-
-def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
-    own = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
-    record = {
-        "row": row.name,
-        **{key: getattr(cell, key) for key in own},
-        **cell.scores,
-        "n": cell.n,
-        "unparsed": cell.unparsed,
-    }
-    for metric in METRICS:
-        low, high = cell.intervals.get(metric, (None, None))
-        record |= {f"{metric}_low": low, f"{metric}_high": high}
-    if with_paper:
-        paper = paper_values(cell, table) or {}
-        record |= {f"{metric}_paper": paper.get(metric) for metric in METRICS}
-    context = {key: _said(cell, key) for key in cell.context if key not in record}
-    return (
-        record
-        | {f"F1 {name}": values["f1"] for name, values in cell.strategies.items()}
-        | context
-        | {"folder": cell.folder.name}
-    )

@@ -55,8 +55,26 @@ def method_name(cell: Cell) -> str:
     return name if plain else f"{name}, {cell.decoding_label or cell.decoding}"
 
 
+def model_name(cell: Cell) -> str:
+    """The model, with where it was loaded from when that is not the backbone's own path."""
+    path = cell.context.get("path")
+    return f"{cell.label} (path={path})" if path else cell.label
+
+
 def paper_values(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
-    """The paper's value of this very cell, from `table` if it is there; None where the paper has none for the backbone."""
+    """The paper's value of this very cell, from `table` if it is there; None where the paper has none for the backbone.
+
+    None too where another model was loaded under the backbone's name: the paper has not measured that one.
+    """
+    return None if cell.context.get("path") else _published(cell, table)
+
+
+def withheld(cell: Cell) -> bool:
+    """Whether the paper has a value for the cell's backbone and method, but another model was loaded."""
+    return bool(cell.context.get("path")) and _published(cell, None) is not None
+
+
+def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
     if cell.algo == "base":
         return published(cell.backbone, "base" if cell.decoding == "plain" else cell.decoding, table)
     if cell.start_from != "base" or cell.decoding != "plain":
@@ -82,7 +100,9 @@ def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
     for members in groups.values():
         members.sort(key=lambda cell: (cell.seed is not None, cell.seed or 0))
         first = members[0]
-        rows.append(Row(first.label, first.mode_label or "", method_name(first), tuple(members), paper_values(first, table)))
+        rows.append(
+            Row(model_name(first), first.mode_label or "", method_name(first), tuple(members), paper_values(first, table))
+        )
     return sorted(_told_apart(rows), key=lambda row: (*_rank(row.cells[0]), row.mark))
 
 
@@ -136,10 +156,13 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def _marks(cells: Sequence[Cell]) -> list[str]:
-    """What tells these cells apart: the choices in which they differ; where that is not enough the variant, then a number."""
-    keys = dict.fromkeys(key for cell in cells for key in _choices(cell))
-    differing = [key for key in keys if len({str(_choices(cell).get(key)) for cell in cells}) > 1]
-    marks = [", ".join(f"{key}={_choices(cell).get(key)}" for key in differing) for cell in cells]
+    """What tells these cells apart: the choices and the values given on the command line in which they differ (where none was
+    given, none is said); where that is not enough the variant, then a number."""
+    said = [_choices(cell) | dict(cell.varied) for cell in cells]
+    keys = dict.fromkeys(key for values in said for key in values)
+    differing = [key for key in keys if len({str(values.get(key)) for values in said}) > 1]
+    given = dict.fromkeys(key for cell in cells for key in cell.varied)
+    marks = [", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in given) for values in said]
     for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
         if len(set(marks)) < len(marks) and len(set(further)) > 1:
             marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]

@@ -65,7 +65,9 @@ def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
     trees, scored_before = [], 0
     for first, last in _cut([len(rows[row]) for row in order], overlap, tokens_per_tree):
         members = order[first:last]
-        tree, paths = _trie([rows[row] for row in members], [0, *overlap[first + 1 : last]], [asked[row][real[row]] for row in members])
+        tree, paths = _trie(
+            [rows[row] for row in members], [0, *overlap[first + 1 : last]], [asked[row][real[row]] for row in members]
+        )
         index = np.full(len(tree["tokens"]), -1)
         index[tree["scored"]] = np.arange(len(tree["scored"])) + scored_before
         for row, path in zip(members, paths, strict=True):

@@ -60,7 +60,9 @@ def _concatenated_forward(trainer, model, batch: dict):
     Log-probabilities, (pairs,), are means over the response where the loss asks for means. In place of logits stand their means over
     the vocabulary, at the scored positions.
     """
-    rows = trainer.concatenated_inputs(batch, padding_value=trainer.processing_class.pad_token_id, device=trainer.accelerator.device)
+    rows = trainer.concatenated_inputs(
+        batch, padding_value=trainer.processing_class.pad_token_id, device=trainer.accelerator.device
+    )
     ids, attended = rows["concatenated_input_ids"], rows["concatenated_attention_mask"]
     in_response = rows["concatenated_labels"] != IGNORED
     pairs = len(batch["chosen_labels"])

@@ -57,7 +57,12 @@ def escpro_rows(dialogues: int, seed: int, words: list[str]) -> dict[str, list[d
 def words() -> list[str]:
     """Every word of the sample corpus, as often as it stands there."""
     with _config() as cfg:
-        return [word.strip(".,?!").lower() for dialogue in load(cfg.data).dialogues for turn in dialogue.turns for word in turn.text.split()]
+        return [
+            word.strip(".,?!").lower()
+            for dialogue in load(cfg.data).dialogues
+            for turn in dialogue.turns
+            for word in turn.text.split()
+        ]
 
 
 @contextmanager
@@ -80,7 +85,12 @@ class Step:
             chat = ChatFormat(load_tokenizer(cfg))
             training = cfg.training
             rows, _ = fit_rows(
-                read_rows(data, cfg.algorithm.rows), chat, training.max_prompt_length, training.max_target_length, None, training.seed
+                read_rows(data, cfg.algorithm.rows),
+                chat,
+                training.max_prompt_length,
+                training.max_target_length,
+                None,
+                training.seed,
             )
             arguments = train._arguments(cfg, *train.batches(cfg), out)
             self.trainer = train._build_trainer(cfg, arguments, rows, chat.tokenizer, out, None)
@@ -129,7 +139,8 @@ def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats:
     shared = Step(data, out, [*common, f"training.batching={batching}"])
     # The very rows of the shared step, in its order, whatever the per-device batch.
     stock_time, stock = min(
-        ((step.take()[0], size) for size in STOCK_BATCHES for step in [_stock(data, out, common, batching, size)]), key=lambda found: found[0]
+        ((step.take()[0], size) for size in STOCK_BATCHES for step in [_stock(data, out, common, batching, size)]),
+        key=lambda found: found[0],
     )
     per_device = stock
     stock = _stock(data, out, common, batching, per_device)
@@ -159,7 +170,12 @@ def _stock(data: Path, out: Path, common: list[str], batching: str, per_device: 
     return Step(
         data,
         out,
-        [*common, "training.share_prefixes=false", f"training.batching={batching}", f"training.per_device_batch_size={per_device}"],
+        [
+            *common,
+            "training.share_prefixes=false",
+            f"training.batching={batching}",
+            f"training.per_device_batch_size={per_device}",
+        ],
     )
 
 
@@ -201,7 +217,13 @@ def main() -> None:
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as training.batch_size=32")
     options = parser.parse_args()
-    overrides = ["backbone=smollm2", "hardware=cpu", "training.dtype=float32", "training.max_prompt_length=4096", *options.overrides]
+    overrides = [
+        "backbone=smollm2",
+        "hardware=cpu",
+        "training.dtype=float32",
+        "training.max_prompt_length=4096",
+        *options.overrides,
+    ]
     if options.memory_of:
         print(_memory_of(options.memory_of, options.overrides))
         return
@@ -214,7 +236,11 @@ def main() -> None:
             found = measure(data, out, algo, options.mode, options.batching, options.repeats, overrides)
             if options.memory:
                 common = [f"algo={algo}", f"mode={options.mode}", f"training.batching={options.batching}", *overrides]
-                stock = [*common, "training.share_prefixes=false", f"training.per_device_batch_size={found['stock_per_device_batch']}"]
+                stock = [
+                    *common,
+                    "training.share_prefixes=false",
+                    f"training.per_device_batch_size={found['stock_per_device_batch']}",
+                ]
                 found["memory_ratio"] = round(peak_memory(data, common) / peak_memory(data, stock), 3)
             results[algo] = found
             print(algo, found, flush=True)

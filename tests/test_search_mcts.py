@@ -1,79 +1,17 @@
-"""The search against a dialogue small enough to work out on paper.
-
-Strategies A, B, C. With `prior_temperature` 1 / ln 2 a prior is 2^score / sum, so the scores 1, 0, 0 give 1/2, 1/4, 1/4. The
-judge gives one score to all four criteria, so a turn is worth score - 3: 4 -> 1, 3 -> 0, 2 -> -1.
-"""
+"""The search of section 3.1 against a dialogue small enough to work out on paper."""
 
 import asyncio
-import json
-import math
-import random
 from collections import Counter
 
 import pytest
-from fakes import NEVER, ScriptedRoles, judged, path_of
+from fakes import ScriptedRoles, judged
+from small_search import DIALOGUE, K0, K1, K2, S1, S2, SCRIPT, children, mcts, planted, searched, seeker, supporter
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.errors import UserError
-from cso_lab.roles.client import RoleFailure
+from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue
 from cso_lab.search.mcts import MCTS, SeekerReply
-from cso_lab.search.reward import LinearReward
 from cso_lab.search.tree import Tree
-from cso_lab.strategies import StrategySet
 
-ABC = StrategySet("abc", {"A": "a", "B": "b", "C": "c"})
-REWARD = LinearReward(weights={"E": 1, "I": 1, "H": 1, "S": 7}, divisor=10, bias=-3)
 FULL = {"strategist": 5, "supporter": 6, "seeker": 5, "judge": 5}  # 21 calls: leaf, child and four rounds
-
-
-def seeker(text: str) -> Turn:
-    return Turn(SEEKER, text)
-
-
-def supporter(strategy: str | None, text: str) -> Turn:
-    return Turn(SUPPORTER, text, strategy)
-
-
-K0, S1, K1, S2, K2 = seeker("k0"), supporter("A", "s1"), seeker("k1"), supporter("B", "s2"), seeker("k2")
-DIALOGUE = Dialogue("d", "scene", "situation", (K0, S1, K1, S2))
-
-
-def mcts(roles, **changes) -> MCTS:
-    settings = dict(
-        c=1.0,
-        prior_temperature=1 / math.log(2),
-        gold_visits=100,
-        gold_prior=0.1,
-        rollout_rounds=4,
-        min_iterations=1,
-        max_iterations=1,
-        min_ends=1,
-        max_ends=25,
-        memory=False,
-    )
-    return MCTS(roles=roles, reward=REWARD, strategies=ABC, **settings | changes)
-
-
-def planted(roles, dialogue=DIALOGUE, **changes) -> Tree:
-    return asyncio.run(mcts(roles, **changes).plant(dialogue))
-
-
-def searched(roles, dialogue=DIALOGUE, **changes) -> Tree:
-    return asyncio.run(mcts(roles, **changes).search(dialogue))
-
-
-def children(node) -> dict:
-    return {child.strategy: child for child in node.children}
-
-
-# reward
-
-
-def test_reward_is_equation_2():
-    assert REWARD({"E": 4, "I": 3, "H": 2, "S": 1}) == pytest.approx((4 + 3 + 2 + 7) / 10 - 3)
-    assert REWARD(judged(0)) == -3
-    assert REWARD.best == REWARD(judged(4)) == 1
-
 
 # planting
 
@@ -156,12 +94,6 @@ def test_closing_seeker_turn_stands_in_the_end_node():
 
 # selection, expansion, simulation, backpropagation, worked out by hand
 
-# Judge: B.A 4 -> 1, B.A.A 3 -> 0, C 2 -> -1, A.A.A and A.A.A.A 4 -> 1, A.C 4 -> 1. One rollout round.
-SCRIPT = dict(
-    strategist_says={"A": {"A": 0, "B": 1, "C": 0}},
-    judge_says={"B.A": judged(4), "B.A.A": judged(3), "C": judged(2)},
-    seeker_says={"C": SeekerReply("bye", True), "B.A.A": SeekerReply(None, True), "A.C": SeekerReply("bye", True)},
-)
 # After each iteration: {node: (Q, N)} of every visited node but the gold end, which keeps (1, 100) throughout.
 BY_HAND = [
     # root N=100: A 1 + .5*10/101 = 1.05, B = C = .25*10 = 2.5: the first of equals, B. Reward (1 + 0)/2.
@@ -231,20 +163,6 @@ def test_six_iterations_by_hand():
     assert (tree.nodes[10].supporter, tree.nodes[10].seeker, tree.nodes[10].end) == ("s:B.A.A", None, True)
     # B was expanded on the way, but its own turn was never scored
     assert (tree.nodes[2].supporter, tree.nodes[2].seeker, tree.nodes[2].scores) == ("s:B", "k:B", None)
-
-
-def test_pucb_is_equation_1():
-    tree = planted(ScriptedRoles())
-    gold, other, _ = tree.root.children
-    assert gold.pucb(2.0) == pytest.approx(1 + 2 * 0.5 * 10 / 101)
-    assert other.pucb(2.0) == pytest.approx(2 * 0.25 * 10)
-
-
-def test_selecting_changes_nothing():
-    tree = planted(ScriptedRoles())
-    before = tree.to_json()
-    assert tree.select(1.0) is tree.select(1.0) is tree.nodes[2]
-    assert tree.to_json() == before
 
 
 def test_without_exploration_the_search_follows_q():
@@ -384,128 +302,3 @@ def test_too_few_ends_let_it_run_to_the_greatest_number_of_iterations():
     search = mcts(ScriptedRoles(), rollout_rounds=1, min_iterations=2, max_iterations=7, min_ends=2)
     asyncio.run(search.search(DIALOGUE, lambda tree, iteration: done.append(iteration)))
     assert done[-1] == 7
-
-
-# the optional pass that scores siblings
-
-
-def test_extending_scores_the_siblings_of_preferred_turns_that_have_no_dispreferred_one():
-    roles = ScriptedRoles(
-        judge_says={"B": judged(2), "C": judged(1), "C.A": judged(2)}, seeker_says={"A.A": SeekerReply(None, True)}
-    )
-    search = mcts(roles, rollout_rounds=1)
-    tree = asyncio.run(search.plant(DIALOGUE))
-    tree.nodes[6].supporter, tree.nodes[6].scores, tree.nodes[6].q, tree.nodes[6].n = "s", judged(2), -1.0, 1
-    roles.calls.clear()
-    asyncio.run(search.extend(DIALOGUE, tree, theta=0.5, min_end_visits=2))
-    # The gold path is valid. Its second turn has the dispreferred C (6); its first has none, so B (2) and C (3) are simulated:
-    # (2 -> -1, 4 -> 1) and (1 -> -2, 2 -> -1).
-    assert {node.id: (node.q, node.n, node.scores) for node in tree.nodes if node.scores} == {
-        2: (pytest.approx(0), 0, judged(2)),
-        3: (pytest.approx(-1.5), 0, judged(1)),
-        6: (-1, 1, judged(2)),
-    }
-    assert roles.counts() == {"supporter": 4, "seeker": 2, "strategist": 2, "judge": 4}
-    assert (tree.root.q, tree.root.n, len(tree.nodes)) == (1, 100, 7)
-    assert not tree.nodes[4].expanded
-
-
-# draws
-
-
-def test_with_memory_every_question_is_about_the_state_alone():
-    roles = ScriptedRoles()
-    searched(roles, memory=True, min_iterations=5, max_iterations=5)
-    assert {draw for _, _, draw in roles.calls} == {""}
-
-
-def test_without_memory_every_question_is_asked_afresh():
-    roles = ScriptedRoles(show_draw=True)
-    searched(roles, min_iterations=12, max_iterations=12)
-    asked = Counter((role, path, draw) for role, path, draw in roles.calls)
-    assert max(asked.values()) == 1
-    # a state met in a rollout is asked about again when the tree comes to it
-    draws = {draw for role, path, draw in roles.calls if (role, path) == ("supporter", "B.A.A")}
-    assert len(draws) == 2
-
-
-# JSON
-
-
-def test_json_round_trip():
-    tree = searched(ScriptedRoles(**SCRIPT), rollout_rounds=1, min_iterations=6, max_iterations=6)
-    data = json.loads(json.dumps(tree.to_json()))
-    again = Tree.from_json(data)
-    assert again.to_json() == data == tree.to_json()
-    assert set(data) == {"id", "scene", "description", "nodes"}
-    assert list(data["nodes"][0]) == "id parent strategy prior q n supporter seeker end gold scores".split()
-    assert [[child.id for child in node.children] for node in again.nodes] == [
-        [child.id for child in node.children] for node in tree.nodes
-    ]
-    assert again.nodes[10].history() == tree.nodes[10].history()
-    assert again.select(1.0).id == tree.select(1.0).id
-
-
-# order of answers
-
-
-def test_the_tree_does_not_depend_on_the_order_of_answers():
-    script = dict(
-        strategist_says={"": {"A": 2, "B": 3, "C": 4}, "B": {"C": 5, "B": 1}, "C.A": {"B": 2, "C": 2}},
-        judge_says={"B.C": judged(2), "B.C.A": judged(1), "C.A": judged(3), "A.A": judged(0)},
-        seeker_says={"C.A.B": SeekerReply(None, True)},
-    )
-    settings = dict(rollout_rounds=3, min_iterations=12, max_iterations=12)
-    patient = searched(ScriptedRoles(show_draw=True, **script), **settings).to_json()
-    for seed in range(5):
-        roles = ScriptedRoles(show_draw=True, slow=random.Random(seed), **script)
-        assert searched(roles, **settings).to_json() == patient
-
-
-# errors
-
-
-@pytest.mark.parametrize("error", [RoleFailure("no usable answer"), UserError("no key")])
-@pytest.mark.parametrize(
-    ("table", "path"),
-    [
-        ("strategist_says", ""),  # planting
-        ("strategist_says", "A"),
-        ("supporter_says", "B"),  # expansion
-        ("seeker_says", "B"),
-        ("strategist_says", "B"),
-        ("supporter_says", "B.A"),  # child
-        ("judge_says", "B.A"),
-        ("strategist_says", "B.A"),  # rollout
-        ("supporter_says", "B.A.A"),
-        ("seeker_says", "B.A.A"),
-        ("judge_says", "B.A.A"),
-    ],
-)
-def test_the_error_of_a_role_comes_out_as_itself(table, path, error):
-    with pytest.raises(type(error)) as caught:
-        searched(ScriptedRoles(**{table: {path: error}}))
-    assert caught.value is error
-
-
-def test_when_one_question_fails_the_others_are_not_waited_for():
-    roles = ScriptedRoles(judge_says={"B.A": NEVER, "B.A.A": RoleFailure("no")})
-    with pytest.raises(RoleFailure):
-        searched(roles)
-    assert ("judge", "B.A") in roles.cancelled
-
-
-def test_cancelling_a_search_cancels_its_questions():
-    roles = ScriptedRoles(judge_says={"B.A": NEVER})
-
-    async def give_up():
-        async with asyncio.timeout(0.1):
-            await mcts(roles).search(DIALOGUE)
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
-    assert roles.cancelled == [("judge", "B.A")]
-
-
-def test_paths_of_the_script():
-    assert path_of((K0, S1, K1, S2)) == "A.B" and path_of((supporter(None, "hi"), K0)) == "-"

@@ -1,0 +1,29 @@
+import json
+
+import pytest
+from fakes import metrics
+
+
+@pytest.fixture
+def cell(tmp_path):
+    """Makes a run folder with a metrics.json in it."""
+
+    def make(name, **values):
+        folder = tmp_path / "sweep" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics(**values)), encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def raw_file(tmp_path):
+    """Writes records as the JSON list of a raw corpus file; returns its path."""
+
+    def write(records):
+        path = tmp_path / "raw.json"
+        path.write_text(json.dumps(records), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,50 @@
+"""The project as its users meet it: the configuration composed, and run.py as a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cso_lab.naming import register_resolvers
+from cso_lab.reporting.callback import compose_jobs
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration as `python run.py OVERRIDES` composes it."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@contextmanager
+def sweep_config(*overrides: str) -> Iterator[DictConfig]:
+    """The configuration of a whole sweep, `hydra` node included; while it is open, its jobs can be composed."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().hydra.compose_config("config", list(overrides), run_mode=RunMode.MULTIRUN)
+
+
+def jobs_of(*overrides: str) -> list[DictConfig]:
+    """The configuration of every job that `python run.py -m OVERRIDES` runs."""
+    with sweep_config(*overrides) as config:
+        return compose_jobs(config)
+
+
+def without_hydra(job: DictConfig) -> DictConfig:
+    """A job's configuration as the job itself gets it."""
+    return OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+
+
+def run_py(*arguments: str, timeout: float = 120, **settings) -> subprocess.CompletedProcess:
+    """`python run.py ARGUMENTS` from the root of the project; `settings` go to subprocess.run."""
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, **settings)

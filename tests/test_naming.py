@@ -1,0 +1,35 @@
+"""What a cell says of itself: the values it was given, and another model than its backbone's own."""
+
+import pytest
+from omegaconf import OmegaConf
+from project import CONF, composed
+
+from cso_lab.naming import other_path, varied
+
+PUBLISHED = {"llama": "meta-llama/Llama-3.1-8B-Instruct", "qwen": "Qwen/Qwen2.5-7B-Instruct", "gemma": "google/gemma-2-9b-it"}
+
+
+@pytest.mark.parametrize("backbone", PUBLISHED)
+def test_only_the_published_hub_id_is_the_backbones_own_path(backbone):
+    assert OmegaConf.load(CONF / "backbone" / f"{backbone}.yaml").path == PUBLISHED[backbone]
+    assert other_path(composed(f"backbone={backbone}")) is None
+    assert other_path(composed(f"backbone={backbone}", f"backbone.path={PUBLISHED[backbone]}")) is None
+    assert other_path(composed(f"backbone={backbone}", "backbone.path=/models/mine")) == "/models/mine"
+
+
+def test_a_backbone_that_makes_its_weights_has_another_path_only_when_given_one():
+    assert other_path(composed("backbone=smollm2")) is None
+    assert other_path(composed("backbone=smollm2", "backbone.path=org/model")) == "org/model"
+    assert other_path(composed("backbone.name=mine", "backbone.path=org/model")) is None  # a backbone of the user's own
+
+
+LINE = [
+    *("algo=dpo", "+table=demo", "seed=2", "stages=[train]", "shared_dir=/tmp/x", "hydra.run.dir=/tmp/y", "data.path=FILE"),
+    *("training.learning_rate=1e-5", "++algorithm.beta=0.3", "generation.batch_size=4", "roles.timeout=3", "mcts.c=2"),
+]
+
+
+def test_what_was_varied_are_the_values_given_that_count():
+    assert varied(composed("algo=dpo"), LINE) == {"training.learning_rate": "1e-5", "algorithm.beta": "0.3", "mcts.c": "2"}
+    assert varied(composed("algo=base"), LINE) == {}  # nothing is trained, so nothing of this counts
+    assert varied(composed("algo=base"), ["generation.constrain=none"]) == {"generation.constrain": "none"}
