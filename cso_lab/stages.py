@@ -70,7 +70,8 @@ class Run:
     def search(self) -> Path:
         from cso_lab import shards
         from cso_lab.corpora import seeds
-        from cso_lab.expansion import expand
+        from cso_lab.expansion import SUMMARY, expand
+        from cso_lab.reporting.tree_page import write_tree_page
 
         whole = self._search_folder()
         out = shards.part_folder(whole, self.cfg.data.shard)
@@ -90,6 +91,11 @@ class Run:
                 theta=self.cfg.preferences.theta,
                 min_end_visits=self.cfg.preferences.min_end_visits,
             )
+            if parts := shards.usage_of_parts(whole) if out == whole else {}:
+                write_json(out / SUMMARY, summary | {"parts": parts})
+            if summary["trees"]:
+                page = write_tree_page(out, self.cfg.preferences.theta, self.cfg.preferences.min_end_visits)
+                print(f"the trees, to look at in a browser: {page}")
             for name, reason in summary["set_aside"].items():
                 print(f"set aside {name}: {reason}; the same command takes it up again", file=sys.stderr)
             return not summary["set_aside"]
