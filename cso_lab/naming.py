@@ -14,7 +14,7 @@ CONF = _PACKAGE.parent / "conf"
 # What changes how a result is reached, or what it costs, but not the result.
 _WITHOUT_EFFECT = {
     "roles": ("max_concurrency", "timeout", "attempts", "api_base", "api_key_env", "notice"),
-    "data": ("path",),  # what counts is what the file holds
+    "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size",),
 }
@@ -101,7 +101,9 @@ def cell_name(cfg: DictConfig) -> str:
     """What a cell is called: its choices, and a hash of every value that counts, so that a swept scalar never collides."""
     mode = [cfg.finetune_mode.name] if trains(cfg) else []
     seed = [f"seed{cfg.seed}"] if uses_seed(cfg) else []
-    return "-".join([cfg.backbone.name, cfg.algorithm.name, *mode, *seed, variant(cfg)])
+    # Parts of a search give the same results, but two at once need a run folder each.
+    part = [f"shard{cfg.data.shard}".replace("/", "of").replace(" ", "")] if cfg.data.shard != "1/1" else []
+    return "-".join([cfg.backbone.name, cfg.algorithm.name, *mode, *seed, variant(cfg), *part])
 
 
 def register_resolvers() -> None:

@@ -68,15 +68,21 @@ class Run:
     # Shared stages: found by a hash of configuration and inputs.
 
     def search(self) -> Path:
+        from cso_lab import shards
         from cso_lab.corpora import seeds
-        from cso_lab.expansion import expand
+        from cso_lab.expansion import SUMMARY, expand
+        from cso_lab.reporting.tree_page import write_tree_page
 
-        out = self._search_folder()
+        whole = self._search_folder()
+        out = shards.part_folder(whole, self.cfg.data.shard)
 
         def work() -> bool:
             corpus, train, _ = self._dialogues()
+            dialogues = seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard)
+            if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
+                print(f"took over {taken} trees that other parts of this search have finished")
             summary = expand(
-                seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard),
+                dialogues,
                 mcts=OmegaConf.to_container(self.cfg.mcts, resolve=True),
                 roles=OmegaConf.to_container(self.cfg.roles, resolve=True),
                 strategies=self._strategies(),
@@ -85,6 +91,11 @@ class Run:
                 theta=self.cfg.preferences.theta,
                 min_end_visits=self.cfg.preferences.min_end_visits,
             )
+            if parts := shards.usage_of_parts(whole) if out == whole else {}:
+                write_json(out / SUMMARY, summary | {"parts": parts})
+            if summary["trees"]:
+                page = write_tree_page(out, self.cfg.preferences.theta, self.cfg.preferences.min_end_visits)
+                print(f"the trees, to look at in a browser: {page}")
             for name, reason in summary["set_aside"].items():
                 print(f"set aside {name}: {reason}; the same command takes it up again", file=sys.stderr)
             return not summary["set_aside"]
@@ -95,23 +106,22 @@ class Run:
         from hydra.utils import instantiate
 
         from cso_lab.corpora import seeds
-        from cso_lab.expansion import load_trees, tree_files
         from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
         from cso_lab.preferences.statistics import strategy_counts, table5
+        from cso_lab.search.tree import Tree
 
-        searched = self._search_folder()
-        files = tree_files(searched)
-        if not files:
-            raise self._missing("search", "no trees for this configuration")
-        out = self._dataset_folder()
+        files = self._tree_files("search")
+        out = self._dataset_folder(files)
 
         def work() -> bool:
-            paths = instantiate(self.cfg.preferences.builder)(load_trees(searched))
+            paths = instantiate(self.cfg.preferences.builder)([Tree.from_json(read_json(file)) for file in files])
             pairs = pair_rows(paths, self._strategies())
             if not pairs:
-                raise UserError(f"the {len(files)} trees in {searched} give no preference pair: raise mcts.max_iterations")
+                raise UserError(
+                    f"the {len(files)} trees in {self._search_folder()} give no preference pair: raise mcts.max_iterations"
+                )
             _, train, _ = self._dialogues()
-            seed = seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard)
+            seed = seeds(train, self.cfg.data.seed_dialogues)
             rows = {"pairs": pairs, "sft": sft_rows(paths, self._strategies()), "kto": kto_rows(pairs)}
             counts = {name: write_jsonl(out / "preferences" / f"{name}.jsonl", rows[name]) for name in rows}
             statistics = {"rows": counts, "strategies": strategy_counts(seed, pairs), "table5": table5(seed, paths)}
@@ -190,10 +200,19 @@ class Run:
             search.append([self.cfg.preferences.theta, self.cfg.preferences.min_end_visits])
         return self._shared_folder("search", naming.digest(search))
 
-    def _dataset_folder(self) -> Path:
-        from cso_lab.expansion import tree_files
+    def _tree_files(self, make: str) -> list[Path]:
+        """The trees of the whole search, whichever part `data.shard` names; a UserError says which stages (`make`) to run for them."""
+        from cso_lab.shards import union
 
-        trees = [naming.file_digest(path) for path in tree_files(self._search_folder())]
+        files, missing = union(self._search_folder())
+        if missing:
+            raise self._missing("search", f"of this search {', '.join(missing)} are missing", parts=missing)
+        if not files:
+            raise self._missing(make, "no trees for this configuration")
+        return files
+
+    def _dataset_folder(self, files: list[Path]) -> Path:
+        trees = [naming.file_digest(path) for path in files]
         code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py"))
         return self._shared_folder("dataset", naming.digest([trees, naming.plain(self.cfg, "preferences"), code]))
 
@@ -212,11 +231,7 @@ class Run:
 
     def _preferences(self) -> Path:
         """The folder with the rows to train on; a UserError says how to make it."""
-        from cso_lab.expansion import tree_files
-
-        if not tree_files(self._search_folder()):
-            raise self._missing("search,dataset", "no trees for this configuration")
-        folder = self._dataset_folder()
+        folder = self._dataset_folder(self._tree_files("search,dataset"))
         if not _done(folder):
             raise self._missing("dataset", "no preference data for this configuration")
         self._leave("dataset", folder)
@@ -284,10 +299,17 @@ class Run:
         write_json(file, (read_json(file) if file.exists() else {}) | {stage: str(folder.resolve())})
         write_json(self._record_file, self.record)
 
-    def _missing(self, stages: str, what: str) -> UserError:
-        overrides = [o for o in _overrides() if not o.startswith("stages=")]
+    def _missing(self, stages: str, what: str, parts: list[str] | None = None) -> UserError:
+        """What is missing and the command that makes it; `parts` are those of a search that are still to be run."""
+        overrides = [o for o in _overrides() if not o.startswith("stages=") and not (parts and o.startswith("data.shard="))]
+        if parts:
+            overrides.append(f"data.shard={','.join(parts)}")
         command = " ".join(
-            ["python run.py", f"'stages=[{stages}]'", *(f"'{o}'" if "[" in o or " " in o else o for o in overrides)]
+            [
+                "python run.py -m" if parts and len(parts) > 1 else "python run.py",
+                f"'stages=[{stages}]'",
+                *(f"'{o}'" if "[" in o or " " in o else o for o in overrides),
+            ]
         )
         return UserError(f"{what}; make them with: {command}")
 

@@ -31,6 +31,7 @@ def test_one_cell_from_search_to_report_and_nothing_finished_is_done_again(tmp_p
     stages = json.loads((folder / "stages.json").read_text())
     assert set(stages) == {"search", "dataset", "train", "generate", "evaluate"}
     assert len(list(Path(stages["search"]).glob("trees/*.json"))) == 2
+    assert (Path(stages["search"]) / "report.html").exists()
     assert list((folder / "checkpoint").glob("*.safetensors"))
     assert len((folder / "train_log.jsonl").read_text().splitlines()) == 2
     assert (folder / "report.md").exists()

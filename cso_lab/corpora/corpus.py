@@ -77,12 +77,18 @@ def split(dialogues: Sequence[Dialogue], test_share: float, seed: int = 0) -> tu
     )
 
 
-def shard(dialogues: Sequence[Dialogue], part: str) -> tuple[Dialogue, ...]:
-    """The i-th of n parts ("i/n", i from 1): dialogues i, i+n, i+2n, ...; the n parts are disjoint and cover all."""
+def part_of(part: str) -> tuple[int, int]:
+    """(i, n) of "i/n", 1 <= i <= n."""
     match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", str(part))
     index, parts = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= parts:
         raise UserError(f"data.shard={part}: must be i/n with 1 <= i <= n, such as 1/1 (all of them) or 2/4")
+    return index, parts
+
+
+def shard(dialogues: Sequence[Dialogue], part: str) -> tuple[Dialogue, ...]:
+    """The i-th of n parts ("i/n", i from 1): dialogues i, i+n, i+2n, ...; the n parts are disjoint and cover all."""
+    index, parts = part_of(part)
     return tuple(dialogues[index - 1 :: parts])
 
 

@@ -4,22 +4,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from cso_lab.command import Parser
 from cso_lab.errors import UserError
 from cso_lab.evaluation.score import evaluate_predictions, load_predictions
 from cso_lab.strategies import EXTES, SETS, strategy_set
 
 
-class _Parser(argparse.ArgumentParser):
-    """Wrong arguments are user errors like any other: one line, no usage block."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m cso_lab.evaluation", description="Q, B, Q_W and R-L of a predictions file, as JSON.")
+    parser = Parser(prog="python -m cso_lab.evaluation", description="Q, B, Q_W and R-L of a predictions file, as JSON.")
     parser.add_argument(
         "file",
         type=Path,

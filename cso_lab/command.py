@@ -1,0 +1,25 @@
+"""What the commands beside run.py share: wrong arguments and unreadable files are one line, like any other user error."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from cso_lab.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a command and leave with its exit code."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
