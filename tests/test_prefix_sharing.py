@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainings import config
 
-from cso_lab.training.prefix_sharing import IGNORED, ancestors, fold, share_prefixes
+from cso_lab.training.prefix_sharing import IGNORED, fold, share_prefixes
+from cso_lab.training.tree_attention import ancestors
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_every_row_finds_its_own_tokens_and_sees_exactly_its_own_prefix(rows, le
         assert [p for i, p in enumerate(places) if not first <= i < first + len(row) - 1] == [len(scored)] * (width - len(row))
         for depth, place in enumerate(found, start=1):
             tree, node = scored[place]
-            seen = np.flatnonzero(ancestors(tree)[node].numpy())
+            seen = np.flatnonzero(ancestors(tree.end, tree.depth)[node].numpy())
             assert tree.tokens[seen].tolist() == row[: depth + 1]
             assert tree.depth[seen].tolist() == list(range(depth + 1))
 
@@ -83,7 +84,7 @@ def test_the_window_of_a_sliding_layer_counts_positions_not_tokens():
     forest = folded([[1, 2, 3, 4], [1, 5, 6]])
     tree = forest.trees[0]
     assert tree.tokens.tolist() == [1, 2, 3, 4, 5, 6]
-    assert ancestors(tree, window=2).int().tolist() == [
+    assert ancestors(tree.end, tree.depth, window=2).int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [0, 1, 1, 0, 0, 0],
@@ -99,7 +100,8 @@ SHAPES = {
     "identical": [[5, 6, 7, 8]] * 3,
     "disjoint": [[5, 6, 7], [8, 9, 10, 11], [12, 13]],
     "single": [[5], [5, 6, 7], [9, 8]],
-    "long": [list(range(5, 60)), [*range(5, 40), *range(60, 80)]],
+    # several blocks of queries
+    "long": [[*range(5, 60)] * 4, [*([*range(5, 60)] * 2), *range(60, 80)]],
 }
 
 
@@ -144,20 +146,19 @@ def test_scores_and_gradients_are_those_of_the_batch(shared, backbone, limit):
 @pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen", "tiny_gemma"])
 def test_hidden_states_are_equal_in_float64(shared, backbone):
     from cso_lab.training.backbone import load_model
-    from cso_lab.training.prefix_sharing import _attention_mask
+    from cso_lab.training.tree_attention import attention_arguments, implementation
 
     model = load_model(config(shared, f"backbone={backbone}")).double()
     rows = SHAPES["long"] + SHAPES["shared"]
     forest = folded(rows)
     [tree] = forest.trees
-    mask = _attention_mask(tree, model.config, model.dtype)
+    attention = attention_arguments(tree.end, tree.depth, model.config, model.dtype)
     with torch.no_grad():
-        states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], attention_mask=mask).last_hidden_state[
-            0
-        ]
-        for row, places in zip(rows, forest.place.tolist(), strict=True):
-            alone = model.model(input_ids=torch.tensor([row])).last_hidden_state[0]
-            nodes = tree.scored[places[: len(row) - 1]]
-            # Gemma-2's own attention takes its softmax in float32
-            close = 1e-5 if backbone == "tiny_gemma" else 1e-9
-            torch.testing.assert_close(states[nodes], alone[1:], rtol=close, atol=close)
+        alone = [model.model(input_ids=torch.tensor([row])).last_hidden_state[0] for row in rows]
+        model.config._attn_implementation = implementation(model.config, tree.end.device)
+        states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], **attention).last_hidden_state[0]
+    for row, places, expected in zip(rows, forest.place.tolist(), alone, strict=True):
+        nodes = tree.scored[places[: len(row) - 1]]
+        # Gemma-2's own attention takes its softmax in float32
+        close = 1e-5 if backbone == "tiny_gemma" else 1e-9
+        torch.testing.assert_close(states[nodes], expected[1:], rtol=close, atol=close)

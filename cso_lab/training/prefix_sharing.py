@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cso_lab.errors import UserError
+from cso_lab.training.tree_attention import attention_arguments, implementation
 
 IGNORED = -100  # a label nobody asks the log-probability of
 
@@ -80,13 +80,6 @@ def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
     return Forest(trees, torch.from_numpy(place[:, 1:]).to(device))
 
 
-def ancestors(tree: Tree, window: int | None = None) -> torch.Tensor:
-    """(query, key) bool: whether a token sees another one, itself included; within `window` positions if given."""
-    token = torch.arange(len(tree), device=tree.end.device)
-    seen = (token[None, :] <= token[:, None]) & (token[:, None] < tree.end[None, :])
-    return seen if window is None else seen & (tree.depth[:, None] - tree.depth[None, :] < window)
-
-
 def share_prefixes(model, tokens_per_tree: int, kept_tokens: int) -> None:
     """Have a causal language model that carries TRL's fused output layer fold its batches.
 
@@ -121,18 +114,22 @@ def _scores(model, fused, config, kwargs: dict, tree: Tree):
         output.last_hidden_state = output.last_hidden_state[:, tree.parent]
         return output
 
+    own = config._attn_implementation
     # The output layer computes one position for each scored token, in place of one for each token of the tree.
     hook = model.base_model.register_forward_hook(before_scored)
     try:
+        attention = attention_arguments(tree.end, tree.depth, config, model.dtype)
+        config._attn_implementation = implementation(config, tree.end.device)
         return fused(
             input_ids=tree.tokens[None],
             position_ids=tree.depth[None],
-            attention_mask=_attention_mask(tree, config, model.dtype),
             shift_labels=tree.tokens[tree.scored][None],
             fused_lm_head=True,
+            **attention,
             **kwargs,
         )
     finally:
+        config._attn_implementation = own
         hook.remove()
 
 
@@ -150,41 +147,6 @@ def _by_row(outputs: Sequence, place: torch.Tensor):
     asked = place < sum(output.log_probs.numel() for output in outputs)
     values = {field.name: rows(field.name) for field in fields(kind) if field.name not in ("loss", "aux_loss", "label_mask")}
     return kind(loss=-values["log_probs"].sum() / asked.sum().clamp(min=1), label_mask=asked, **values)
-
-
-def _attention_mask(tree: Tree, config, dtype: torch.dtype):
-    """The mask as the model's attention takes it; for models whose layers differ, one a kind of layer."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windows = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
-    if unknown := kinds - windows.keys():
-        raise UserError(f"training.share_prefixes knows no mask for {sorted(unknown)}: use training.share_prefixes=false")
-    masks = {kind: _prepared(tree, windows[kind], config._attn_implementation, dtype) for kind in kinds}
-    return masks["full_attention"] if kinds == {"full_attention"} else masks
-
-
-def _prepared(tree: Tree, window: int | None, implementation: str, dtype: torch.dtype):
-    if implementation == "flex_attention":
-        return _block_mask(tree, window)
-    if implementation not in ("sdpa", "eager"):
-        raise UserError(
-            f"training.share_prefixes needs an attention that takes a mask, not {implementation!r}: use"
-            " backbone.attn_implementation=sdpa, eager or flex_attention, or training.share_prefixes=false"
-        )
-    seen = ancestors(tree, window)[None, None]
-    if implementation == "sdpa":
-        return seen
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
-
-
-def _block_mask(tree: Tree, window: int | None):
-    """The mask for FlexAttention, which skips the blocks no token of which is seen."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def seen(batch, head, query, key):
-        inside = (key <= query) & (query < tree.end[key])
-        return inside if window is None else inside & (tree.depth[query] - tree.depth[key] < window)
-
-    return create_block_mask(seen, None, None, len(tree), len(tree), device=tree.tokens.device)
 
 
 def _trie(rows: Sequence[np.ndarray], overlap: Sequence[int], asked: Sequence[np.ndarray]) -> tuple[dict, list[np.ndarray]]:
