@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from cso_lab.dialogue import Dialogue, Turn
 from cso_lab.roles import parsing
-from cso_lab.roles.client import Client
+from cso_lab.roles.client import Client, Question
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
 from cso_lab.search.mcts import SeekerReply
 from cso_lab.search.tree import Scores
@@ -27,7 +29,9 @@ class Cast:
             for part in ("system", "query"):
                 check_template(role, part, config[role][part])
         self._config, self._client, self._strategies, self._seed = config, client, strategies, seed
-        self._answers: dict[tuple, asyncio.Task] = {}
+        self._answers: defaultdict[str, dict[str, _Asked]] = defaultdict(dict)  # by dialogue, by question
+        self._open = 0  # questions without an answer yet
+        client.check({role: config[role]["model"] for role in PLACEHOLDERS})
         self._rubric = "\n".join(f"- {name}: {what}" for name, what in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, draw: str) -> SeekerReply:
@@ -47,6 +51,11 @@ class Cast:
     def _with_strategies(self, parse: Callable) -> Callable[[str], object]:
         return lambda reply: parse(reply, self._strategies)
 
+    @property
+    def idle(self) -> int:
+        """How many of the slots for calls are free while nobody waits for one; 0 when anyone does."""
+        return max(0, self._client.max_concurrency - self._open)
+
     async def _ask(self, role, dialogue: Dialogue, history: History, draw: str, parse: Callable, values: Mapping = {}):  # noqa: B006
         config = self._config[role]
         values = {
@@ -58,17 +67,53 @@ class Cast:
         }
         chat = messages(config["system"], config["query"], values)
         system, query = (message["content"] for message in chat)
-        key = (dialogue.id, role, system, query, draw)
-        if key not in self._answers:
-            question = self._client.ask(role, config, chat, self._question_seed(dialogue.id, role, query, draw), parse)
-            self._answers[key] = asyncio.ensure_future(question)
-        return await self._answers[key]
+        sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
+        key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, draw).hex()
+        answers = self._answers[dialogue.id]
+        if (asked := answers.get(key)) is None:
+            seed = self._question_seed(dialogue.id, role, query, draw)
+            asked = answers[key] = self._put(Question(key, dialogue.id, role, config, chat, seed, parse))
+        asked.waiters += 1
+        try:
+            # Who stops waiting takes the answer from nobody else.
+            return await asyncio.shield(asked.answer)
+        finally:
+            asked.waiters -= 1
+
+    def _put(self, question: Question) -> "_Asked":
+        """Ask, on behalf of whoever waits for the answer by the time it can be asked."""
+
+        def wanted() -> bool:
+            if not asked.waiters:
+                self._answers[question.dialogue].pop(question.key, None)
+            return asked.waiters > 0
+
+        def answered(answer: asyncio.Task) -> None:
+            self._open -= 1
+            if not answer.cancelled():
+                answer.exception()  # its askers hear of it; there may be none left
+
+        self._open += 1
+        asked = _Asked(asyncio.ensure_future(self._client.ask(question, wanted)))
+        asked.answer.add_done_callback(answered)
+        return asked
 
     def forget(self, dialogue: Dialogue) -> None:
-        """Drop the answers of a finished dialogue."""
-        self._answers = {key: answer for key, answer in self._answers.items() if key[0] != dialogue.id}
+        """Drop the answers of a dialogue that is finished or set aside."""
+        self._answers.pop(dialogue.id, None)
 
     def _question_seed(self, *key: str) -> int:
         """A seed for this question alone, so that answers do not depend on the order in which questions are asked."""
-        digest = hashlib.sha256("\x1f".join((str(self._seed), *key)).encode()).digest()
-        return int.from_bytes(digest[:4], "big") >> 1
+        return int.from_bytes(_digest(str(self._seed), *key)[:4], "big") >> 1
+
+
+@dataclass
+class _Asked:
+    """One question's answer to come, and how many wait for it."""
+
+    answer: asyncio.Task
+    waiters: int = 0
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\x1f".join(parts).encode()).digest()[:16]

@@ -1,61 +1,38 @@
-"""The one way to any model: litellm, with a limit on calls under way, timeouts, bounded retries, and counts of use."""
+"""Asks models until they answer: limits on calls under way and a minute, timeouts, bounded attempts, budget, journal and counts of use."""
 
 import asyncio
-import logging
-import os
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TypeVar
+from dataclasses import dataclass
 
-from cso_lab.errors import UserError
+from cso_lab.roles.budget import Budget, Usage
+from cso_lab.roles.journal import Journal
+from cso_lab.roles.pace import Pace
 from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.transport import PassingFault, Reply, RoleFailure, Transport, one_line
 
-Parsed = TypeVar("Parsed")
-
-
-class RoleFailure(Exception):
-    """One question got no usable answer within its attempts. The dialogue it belongs to cannot go on."""
-
-
-@dataclass
-class Usage:
-    """What was used so far. `unpriced` counts calls to models whose price nobody knows; they are not free."""
-
-    calls: Counter = field(default_factory=Counter)  # by role
-    failed_attempts: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0  # US dollars
-    unpriced: int = 0
-
-    def to_json(self) -> dict:
-        return vars(self) | {"calls": dict(self.calls)}
+CHARACTERS_A_TOKEN = 4
+"""Of English text, roughly; used only before a call is made and where a server counts no tokens."""
+LONGEST_HOLD = 300
+"""Seconds. Whoever is asked to wait longer than this (a day's quota, say) sets the question aside instead."""
 
 
-@cache
-def load_litellm():
-    """litellm, set up once: no network on import, no chatter, simulated players known as the provider "simulated"."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one role. `model`: its config (model, temperature, max_tokens); `parse` raises GarbledReply."""
 
-    from cso_lab.roles.simulated.provider import SimulatedPlayers
-
-    litellm.suppress_debug_info = True
-    litellm.drop_params = True  # a provider without `seed`, say, simply does not get it
-    litellm.telemetry = False
-    litellm.custom_provider_map = [{"provider": "simulated", "custom_handler": SimulatedPlayers()}]
-    litellm.utils.custom_llm_setup()
-    # Simulated players cost nothing, and that is known; other models without a price are counted as unpriced.
-    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": "simulated", "mode": "chat"}
-    logging.getLogger("LiteLLM").setLevel(logging.ERROR)
-    litellm.register_model({f"simulated/{player}": free for player in SimulatedPlayers.names})
-    return litellm
+    key: str
+    dialogue: str
+    role: str
+    model: Mapping
+    messages: list[dict]
+    seed: int
+    parse: Callable[[str], object]
 
 
 class Client:
-    """Asks models. One instance a search: its limit and its counts are global over all dialogues and roles."""
+    """One instance a search: its limits and counts are global over all dialogues and roles. Use it in an `async with`."""
 
     def __init__(
         self,
@@ -63,136 +40,167 @@ class Client:
         max_concurrency: int,
         timeout: float,
         attempts: int,
+        longest_pause: float = 20,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        budget: Mapping | None = None,
         api_base: str | None = None,
         api_key_env: str | None = None,
-        longest_pause: float = 20,
+        journal: Journal | None = None,
     ):
-        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled
-        replies together."""
-        if api_key_env and not os.environ.get(api_key_env):
-            raise UserError(f"roles.api_key_env names {api_key_env}, which is not set in the environment")
-        self._litellm = load_litellm()
+        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
+        together; the limits a minute hold for each provider; `budget`: caps on calls, tokens and dollars; without a `journal`
+        nothing is kept."""
+        self.max_concurrency = max_concurrency
+        self.usage = journal.usage if journal else Usage()
+        self.in_flight = 0
+        self._transport = Transport(api_base, api_key_env)
         self._slots = asyncio.Semaphore(max_concurrency)
         self._timeout, self._attempts, self._longest_pause = timeout, attempts, longest_pause
-        self._target = {"api_base": api_base} if api_base else {}
-        if api_key_env:
-            self._target["api_key"] = os.environ[api_key_env]
-        elif api_base and not os.environ.get("OPENAI_API_KEY"):
-            self._target["api_key"] = "none"  # servers of one's own ask for no key, their client library does
-        self._known_models: set[str] = set()
-        self.usage = Usage()
+        self._limits = requests_per_minute, tokens_per_minute
+        self._paces: dict[str, Pace] = {}  # by provider
+        self._budget, self._journal = Budget(budget), journal
+        self._garbled = journal.garbled if journal else Counter()
+        self._calls: set[asyncio.Task] = set()
 
-    async def ask(self, role: str, model: Mapping, messages: list[dict], seed: int, parse: Callable[[str], Parsed]) -> Parsed:
-        """The parsed reply of `model` (its config: model, temperature, max_tokens), asked until it parses.
+    async def __aenter__(self) -> "Client":
+        await self._transport.__aenter__()
+        return self
 
-        Raises RoleFailure when `attempts` were in vain, UserError when asking again can never help (no key, no such model).
+    async def __aexit__(self, kind, *_) -> None:
+        """Calls under way have been paid for: they are waited for and kept, but not for long when somebody wants to leave."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=min(self._timeout, 5) if kind is asyncio.CancelledError else None)
+        for call in self._calls:
+            call.cancel()
+        await self._transport.__aexit__()
+
+    def check(self, models: Mapping[str, str]) -> None:
+        """A UserError when no call to these models (by role) could work, or their cost could not be capped as asked."""
+        for role, model in models.items():
+            self._transport.check(role, model)
+        self._budget.check_models(models)
+
+    async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
+        """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
+
+        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when all
+        attempts were in vain, UserError when asking again can never help (no key, no such model, budget spent).
         """
-        from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
+        from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-        self._check_model(role, model["model"])
+        if self._journal and (reply := self._journal.take(question.key)) is not None:
+            try:
+                return question.parse(reply)
+            except GarbledReply:
+                pass  # it parsed once; what parses has changed since
+        back_off = wait_random_exponential(multiplier=0.5, max=self._longest_pause)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.5, max=self._longest_pause),
-            retry=retry_if_exception(self._is_passing),
-            after=lambda _: self._count_failure(),
+            wait=lambda state: back_off(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
+            retry=retry_if_exception_type((GarbledReply, PassingFault)),
         )
         try:
             async for attempt in retrying:
                 with attempt:
-                    # Another seed each time: a model that answered nonsense to one would answer the same nonsense again.
-                    number = attempt.retry_state.attempt_number
-                    return parse(await self._complete(role, model, messages, seed + number - 1))
+                    return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
-            last = _one_line(error.last_attempt.exception())
-            raise RoleFailure(f"{role}: no usable answer in {self._attempts} attempts, last: {last}") from None
-        except self._litellm.exceptions.openai.APIError as error:
-            if self._is_hopeless(error):
-                raise UserError(f"{model['model']} as {role}: {_one_line(error)}") from None
-            raise RoleFailure(f"{role}: request refused: {_one_line(error)}") from None
+            last = one_line(error.last_attempt.exception())
+            raise RoleFailure(f"{question.role}: no usable answer in {self._attempts} attempts, last: {last}") from None
 
-    def _check_model(self, role: str, model: str) -> None:
-        """What litellm would only find out by calling, and then call a server error."""
-        if model in self._known_models:
-            return
+    async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
+        """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""
+        pace = self._pace(question)
+        tokens = estimated_tokens(question.messages) + question.model["max_tokens"]
+        await pace.turn(tokens)
+        await self._slot(pace)
         try:
-            provider = self._litellm.get_llm_provider(model)[1]
-        except self._litellm.exceptions.BadRequestError:
-            raise UserError(
-                f"roles.{role}.model={model}: names no provider; write it as PROVIDER/NAME, such as openai/NAME"
-            ) from None
-        if provider == "openai" and "api_key" not in self._target and not os.environ.get("OPENAI_API_KEY"):
-            raise UserError(f"{model} as {role}: OPENAI_API_KEY is not set in the environment")
-        self._known_models.add(model)
+            if not wanted():
+                raise asyncio.CancelledError
+            self._budget.check(self.usage, self.in_flight)
+        except BaseException:
+            self._slots.release()
+            raise
+        self.in_flight += 1
+        call = asyncio.create_task(self._call(question, number, pace, tokens))
+        self._calls.add(call)
+        call.add_done_callback(self._landed)
+        return await asyncio.shield(call)
 
-    async def _complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> str:
-        async with self._slots:
-            self.usage.calls[role] += 1
-            # litellm's own timeout is not enforced for every provider; this one is.
+    async def _slot(self, pace: Pace) -> None:
+        """Take a slot, at a time at which the provider is not held."""
+        await self._slots.acquire()
+        while pace.held:
+            self._slots.release()
+            # Jitter: all that were held back would come at once.
+            await asyncio.sleep(pace.held + random.uniform(0, min(1.0, self._longest_pause)))
+            await self._slots.acquire()
+
+    def _landed(self, call: asyncio.Task) -> None:
+        self._calls.discard(call)
+        self.in_flight -= 1
+        self._slots.release()
+        if not call.cancelled():
+            call.exception()  # has been noted; perhaps nobody waits for it any more
+
+    async def _call(self, question: Question, number: int, pace: Pace, tokens: int) -> object:
+        """One call, from sending to the journal."""
+        # After nonsense another seed: a model that answered nonsense to one would answer the same nonsense again.
+        seed = question.seed + self._garbled[question.key]
+        call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
+        call |= {"seed": seed, "attempt": number}
+        try:
             async with asyncio.timeout(self._timeout):
-                response = await self._litellm.acompletion(
-                    model=model["model"],
-                    messages=messages,
-                    temperature=model["temperature"],
-                    max_tokens=model["max_tokens"],
-                    seed=seed,
-                    timeout=self._timeout,
-                    num_retries=0,
-                    max_retries=0,
-                    **self._target,
-                )
-        if (
-            response is None
-        ):  # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
-            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
-        self._count(response)
-        return (response.choices[0].message.content or "") if response.choices else ""
+                reply = await self._transport.complete(question.role, question.model, question.messages, seed)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                error = PassingFault(f"no answer within {self._timeout:g} s")
+            self._note(call | {"fault": one_line(error)})
+            self._heed(pace, question.role, error)
+            raise error from None
+        call |= _use(question, reply)
+        pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
+        try:
+            if not reply.text.strip():
+                raise GarbledReply("an empty reply")
+            parsed = question.parse(reply.text)
+        except GarbledReply as error:
+            self._garbled[question.key] += 1
+            self._note(call | {"reply": reply.text, "fault": one_line(error)})
+            raise
+        self._note(call | {"reply": reply.text})
+        self._garbled.pop(question.key, None)
+        return parsed
 
-    def _count(self, response) -> None:
-        if usage := getattr(response, "usage", None):
-            self.usage.prompt_tokens += usage.prompt_tokens or 0
-            self.usage.completion_tokens += usage.completion_tokens or 0
-        cost = response._hidden_params.get("response_cost")
-        if cost is None:
-            self.usage.unpriced += 1
-        else:
-            self.usage.cost += cost
+    def _heed(self, pace: Pace, role: str, error: Exception) -> None:
+        """Hold all calls to a provider that asks for it."""
+        pause = getattr(error, "retry_after", None) or 0
+        if pause > LONGEST_HOLD:
+            raise RoleFailure(f"{role}: told to wait {pause:.0f} s: {one_line(error)}") from None
+        pace.hold(pause)
 
-    def _count_failure(self) -> None:
-        self.usage.failed_attempts += 1
+    def _note(self, call: Mapping) -> None:
+        if self._journal:
+            self._journal.write(call)
+        self.usage.add(call)
 
-    def _is_hopeless(self, error: BaseException) -> bool:
-        """Whether every question would meet this error."""
-        errors = self._litellm.exceptions
-        hopeless = (
-            errors.AuthenticationError,
-            errors.NotFoundError,
-            errors.PermissionDeniedError,
-            errors.LiteLLMUnknownProvider,
-        )
-        # litellm has no name of its own for a 403 of OpenAI-compatible servers
-        return isinstance(error, hopeless) or getattr(error, "status_code", None) == 403
-
-    def _is_passing(self, error: BaseException) -> bool:
-        """Whether asking again may help."""
-        errors = self._litellm.exceptions
-        passing = (
-            GarbledReply,
-            TimeoutError,
-            errors.RateLimitError,
-            errors.Timeout,
-            errors.APIConnectionError,
-            errors.InternalServerError,
-            errors.ServiceUnavailableError,
-            errors.BadGatewayError,
-            errors.APIError,
-        )
-        return isinstance(error, passing) and not self._is_hopeless(error)
+    def _pace(self, question: Question) -> Pace:
+        provider = self._transport.check(question.role, question.model["model"])
+        if provider not in self._paces:
+            self._paces[provider] = Pace(*self._limits)
+        return self._paces[provider]
 
 
-def _one_line(error: BaseException) -> str:
-    """An error's first words, short enough for one line, without any key: servers repeat the one they were given."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN")) and len(value) >= 8:
-            text = text.replace(value, f"${name}")
-    return text if len(text) <= 200 else text[:197] + "..."
+def estimated_tokens(messages: list[dict]) -> int:
+    """Tokens of a prompt, before any model has counted them."""
+    return sum(len(message["content"]) for message in messages) // CHARACTERS_A_TOKEN
+
+
+def _use(question: Question, reply: Reply) -> dict:
+    """The part of a journal line that says what a reply took."""
+    use = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "cost": reply.cost}
+    if None in (reply.prompt_tokens, reply.completion_tokens):
+        use["prompt_tokens"] = estimated_tokens(question.messages)
+        use["completion_tokens"] = len(reply.text) // CHARACTERS_A_TOKEN
+        use["estimated"] = True
+    return use
