@@ -2,16 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cso_lab.dialogue import Dialogue
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
+from cso_lab.plan import Plan
 from cso_lab.search.tree import Tree
 from cso_lab.strategies import StrategySet
 
 SUMMARY = "search.json"
+# What of the roles' configuration goes to the client.
+LIMITS = (
+    *("max_concurrency", "timeout", "attempts", "longest_pause", "requests_per_minute", "tokens_per_minute"),
+    *("budget", "api_base", "api_key_env"),
+)
 
 
 def tree_files(folder: Path) -> list[Path]:
@@ -36,49 +42,91 @@ def expand(
 ) -> dict:
     """Grow every dialogue that has no tree in `folder` yet; returns what is also left in search.json.
 
-    A dialogue whose questions stay unanswered is set aside with its reason while the others go on; the next call takes it up again.
-    `account` (what was read and rejected) goes into search.json as it is.
+    A dialogue whose questions stay unanswered is set aside with its reason while the others go on; the next call takes it up again. A
+    BudgetSpent says what is finished and what the rest would take. Whatever stops it, the next call goes on: no call that the journal in
+    `folder` holds is made again. `account` (what was read and rejected) goes into search.json as it is.
     """
-    from hydra.utils import instantiate
-
-    from cso_lab.roles.cast import Cast
+    from cso_lab.live import Live
+    from cso_lab.roles.budget import BudgetSpent
     from cso_lab.roles.client import Client
+    from cso_lab.roles.journal import Journal
 
-    limits = ("max_concurrency", "timeout", "attempts", "api_base", "api_key_env")
-    client = Client(**{key: roles[key] for key in limits})
-    cast = Cast(roles, client, strategies, mcts["seed"])
-    reward = instantiate(mcts["reward"])
-    search = instantiate(mcts["search"], _partial_=True)(roles=cast, reward=reward, strategies=strategies)
-
-    waiting = [dialogue for dialogue in dialogues if not _tree_file(folder, dialogue).exists()]
+    plan = Plan(mcts=mcts, roles=roles, strategies=strategies, theta=theta, min_end_visits=min_end_visits)
+    waiting = _without_tree(folder, dialogues)
     began = time.perf_counter()
+    with Journal(folder, [dialogue.id for dialogue in waiting]) as journal:
+        client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
+        client.check(plan.models)
+        expected = _remaining(plan, waiting, journal.kept)
+        if waiting and plan.paid:
+            print(f"search: {expected.line(roles)}")
+        live = Live(len(dialogues), len(dialogues) - len(waiting), expected, client)
+        set_aside, stopped = {}, None
 
-    async def grow(dialogue: Dialogue, progress: Callable[[int], None]) -> None:
-        tree = await search.search(dialogue, lambda tree, iteration: progress(iteration))
-        if mcts["extend_negatives"]:
-            await search.extend(dialogue, tree, theta, min_end_visits)
-        write_json(_tree_file(folder, dialogue), tree.to_json())
-        cast.forget(dialogue)
+        def summary() -> dict:
+            trees = load_trees(folder)
+            return {
+                "players": roles["name"],
+                "notice": roles["notice"],
+                "dialogues": len(dialogues),
+                "trees": len(trees),
+                "set_aside": set_aside,
+                "stopped": stopped,
+                "iterations_at_most": mcts["max_iterations"],
+                "iterations": live.iterations,  # of this run, as the seconds
+                "seconds": round(time.perf_counter() - began, 1),
+                "estimate": expected.to_json(roles),
+                "budget": dict(roles["budget"]),
+                "usage": client.usage.to_json(),
+                "agreement_with_gold": agreement(trees),
+                "corpus": account,
+            }
 
-    set_aside = asyncio.run(_grow_all(waiting, grow, client, mcts["max_iterations"])) if waiting else {}
-    trees = load_trees(folder)
-    if dialogues and not trees:
+        try:
+            asyncio.run(_grow_all(plan, waiting, folder, client, live, set_aside))
+        except BudgetSpent as spent:
+            stopped = str(spent)
+            left = _without_tree(folder, waiting)
+            rest = _remaining(plan, left, journal.kept)
+            write_json(folder / SUMMARY, summary())
+            raise BudgetSpent(
+                f"{spent}: {len(dialogues) - len(left)} of {len(dialogues)} dialogues are finished, and the rest would take "
+                f"{rest.line(roles)}; raise the cap, and the same command goes on"
+            ) from None
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            write_json(folder / SUMMARY, summary())
+            raise
+        done = summary()
+        write_json(folder / SUMMARY, done)
+    if dialogues and not done["trees"]:
         name, reason = next(iter(set_aside.items()))
         raise UserError(f"no dialogue could be searched; {name}: {reason}")
-    summary = {
-        "players": roles["name"],
-        "notice": roles["notice"],
-        "dialogues": len(dialogues),
-        "trees": len(trees),
-        "set_aside": set_aside,
-        "iterations_at_most": mcts["max_iterations"],
-        "usage": client.usage.to_json(),
-        "seconds": round(time.perf_counter() - began, 1),
-        "agreement_with_gold": agreement(trees),
-        "corpus": account,
-    }
-    write_json(folder / SUMMARY, summary)
-    return summary
+    return done
+
+
+def estimate_rest(dialogues: Sequence[Dialogue], *, folder: Path, **settings) -> str:
+    """What is left of a search would take, in a line; `settings` as for `expand`."""
+    from cso_lab.roles.journal import Journal
+
+    plan, waiting = Plan(**settings), _without_tree(folder, dialogues)
+    journal = Journal(folder, [dialogue.id for dialogue in waiting])
+    journal.read()
+    line = _remaining(plan, waiting, journal.kept).line(plan.roles)
+    return f"search of {len(waiting)} of {len(dialogues)} dialogues: {line}"
+
+
+def _remaining(plan: Plan, dialogues: Sequence[Dialogue], kept: Mapping[str, int]):
+    """The Estimate of what `dialogues` still take when so many answers of each are in the journal."""
+    from cso_lab.estimate import estimate
+
+    whole = estimate(plan, dialogues)
+    calls, there = whole.calls.total(), sum(kept.get(dialogue.id, 0) for dialogue in dialogues)
+    return whole.times(max(0.0, 1 - there / calls)) if calls else whole
+
+
+def _without_tree(folder: Path, dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    return [dialogue for dialogue in dialogues if not _tree_file(folder, dialogue).exists()]
 
 
 def agreement(trees: Sequence[Tree]) -> dict:
@@ -92,44 +140,28 @@ def _tree_file(folder: Path, dialogue: Dialogue) -> Path:
     return Path(folder) / "trees" / f"{dialogue.id}.json"
 
 
-async def _grow_all(dialogues: Sequence[Dialogue], grow, client, max_iterations: int) -> dict[str, str]:
-    """Run `grow` on all dialogues at once under a progress bar; {id: reason} of those that were set aside."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, client, live, set_aside: dict[str, str]) -> None:
+    """Grow all dialogues at once; `set_aside` takes {id: reason} of those whose questions stay unanswered."""
+    from cso_lab.roles.faults import RoleFailure
 
-    from cso_lab.roles.client import RoleFailure
+    cast = plan.cast(client)
 
-    set_aside = {}
-    columns = (
-        TextColumn("search"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("iterations, {task.fields[done]} dialogues, {task.fields[calls]} calls"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task("search", total=len(dialogues) * max_iterations, done=0, calls=0)
-        iterations, done = dict.fromkeys((dialogue.id for dialogue in dialogues), 0), 0
+    async def one(dialogue: Dialogue) -> None:
+        try:
+            tree = await plan.grow(cast, dialogue, lambda iteration: live.iteration(dialogue.id, iteration))
+            write_json(_tree_file(folder, dialogue), tree.to_json())
+        except RoleFailure as failure:
+            set_aside[dialogue.id] = str(failure)
+        finally:
+            cast.forget(dialogue)
+        live.finished(dialogue.id, set_aside)
 
-        def show() -> None:
-            bar.update(task, completed=sum(iterations.values()), done=done, calls=client.usage.calls.total())
-
-        async def one(dialogue: Dialogue) -> None:
-            nonlocal done
-
-            def progress(iteration: int) -> None:
-                iterations[dialogue.id] = iteration
-                show()
-
+    async with client:
+        with live:
             try:
-                await grow(dialogue, progress)
-            except RoleFailure as failure:
-                set_aside[dialogue.id] = str(failure)
-            iterations[dialogue.id] = max_iterations
-            done += 1
-            show()
-
-        async with asyncio.TaskGroup() as group:
-            for dialogue in dialogues:
-                group.create_task(one(dialogue))
-    return set_aside
+                async with asyncio.TaskGroup() as group:
+                    for dialogue in dialogues:
+                        group.create_task(one(dialogue))
+            except BaseExceptionGroup as failed:
+                # One is enough to say what is wrong; what the user can put right comes first.
+                raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None

@@ -24,7 +24,8 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
     try:
         check(cfg)
         folder.joinpath(FAILED).unlink(missing_ok=True)
-        Run(cfg, folder, sweeping).stages()
+        job = Run(cfg, folder, sweeping)
+        job.estimate() if cfg.estimate else job.stages()
     except Exception as error:
         from cso_lab.explain import explain
 
@@ -65,11 +66,18 @@ class Run:
             if stage in self.cfg.stages and (naming.trains(self.cfg) or stage not in ("search", "dataset", "train")):
                 functions[stage]()
 
+    def estimate(self) -> None:
+        """Print what is left of the search would take, and run nothing."""
+        from cso_lab import shards
+        from cso_lab.expansion import estimate_rest
+
+        dialogues, settings = self._search_settings(shards.part_folder(self._search_folder(), self.cfg.data.shard))
+        print(estimate_rest(dialogues, **settings))
+
     # Shared stages: found by a hash of configuration and inputs.
 
     def search(self) -> Path:
         from cso_lab import shards
-        from cso_lab.corpora import seeds
         from cso_lab.expansion import SUMMARY, expand
         from cso_lab.reporting.tree_page import write_tree_page
 
@@ -77,20 +85,11 @@ class Run:
         out = shards.part_folder(whole, self.cfg.data.shard)
 
         def work() -> bool:
-            corpus, train, _ = self._dialogues()
-            dialogues = seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard)
+            corpus, _, _ = self._dialogues()
+            dialogues, settings = self._search_settings(out)
             if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
                 print(f"took over {taken} trees that other parts of this search have finished")
-            summary = expand(
-                dialogues,
-                mcts=OmegaConf.to_container(self.cfg.mcts, resolve=True),
-                roles=OmegaConf.to_container(self.cfg.roles, resolve=True),
-                strategies=self._strategies(),
-                folder=out,
-                account=corpus.rejects(),
-                theta=self.cfg.preferences.theta,
-                min_end_visits=self.cfg.preferences.min_end_visits,
-            )
+            summary = expand(dialogues, **settings, account=corpus.rejects())
             if parts := shards.usage_of_parts(whole) if out == whole else {}:
                 write_json(out / SUMMARY, summary | {"parts": parts})
             if summary["trees"]:
@@ -101,6 +100,20 @@ class Run:
             return not summary["set_aside"]
 
         return self._shared("search", out, work)
+
+    def _search_settings(self, folder: Path) -> tuple[list, dict]:
+        """The dialogues to search, and how."""
+        from cso_lab.corpora import seeds
+
+        _, train, _ = self._dialogues()
+        return seeds(train, self.cfg.data.seed_dialogues, self.cfg.data.shard), {
+            "mcts": OmegaConf.to_container(self.cfg.mcts, resolve=True),
+            "roles": OmegaConf.to_container(self.cfg.roles, resolve=True),
+            "strategies": self._strategies(),
+            "folder": folder,
+            "theta": self.cfg.preferences.theta,
+            "min_end_visits": self.cfg.preferences.min_end_visits,
+        }
 
     def dataset(self) -> Path:
         from hydra.utils import instantiate

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cso_lab.roles.budget import Budget, Usage
+from cso_lab.roles.faults import PassingFault, RoleFailure, one_line
 from cso_lab.roles.journal import Journal
 from cso_lab.roles.pace import Pace
 from cso_lab.roles.parsing import GarbledReply
-from cso_lab.roles.transport import PassingFault, Reply, RoleFailure, Transport, one_line
+from cso_lab.roles.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly; used only before a call is made and where a server counts no tokens."""

@@ -27,7 +27,7 @@ class Journal:
         self.answers: dict[str, str] = {}  # replies by key
         self.garbled: Counter[str] = Counter()  # replies that did not parse, by key
         self.usage = Usage()
-        self.by_dialogue: Counter[str] = Counter()  # answers of `dialogues`
+        self.kept: Counter[str] = Counter()  # answers of `dialogues`, by dialogue; also those written since
         self._needed = frozenset(dialogues)
         self._failure: UserError | None = None
 
@@ -42,7 +42,7 @@ class Journal:
             raise UserError(f"another process is writing {self.path}: wait for it, or end it") from None
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._size = self._read()
+            self._size = self.read()
             os.ftruncate(self._file, self._size)
         except BaseException:
             self._lock.release()
@@ -72,10 +72,14 @@ class Journal:
                 os.ftruncate(self._file, self._size)
             raise self._failure from None
         self._size += len(line)
+        if "fault" not in call:
+            self.kept[call["dialogue"]] += 1
 
-    def _read(self) -> int:
-        """Take in all whole lines; returns the length of the file up to the last one's end."""
+    def read(self) -> int:
+        """Take in all whole lines; returns the length of the file up to the last one's end. Part of opening, and enough to look."""
         end = 0
+        if not self.path.exists():
+            return end
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
@@ -83,9 +87,7 @@ class Journal:
                 try:
                     self._take_in(json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    raise UserError(
-                        f"{self.path}:{number} is damaged: delete the line, and its call is asked again"
-                    ) from None
+                    raise UserError(f"{self.path}:{number} is damaged: delete the line, and its call is asked again") from None
                 end += len(line)
         return end
 
@@ -95,6 +97,6 @@ class Journal:
             return
         if "fault" not in call:
             self.answers[call["key"]] = call["reply"]
-            self.by_dialogue[call["dialogue"]] += 1
+            self.kept[call["dialogue"]] += 1
         elif "reply" in call:
             self.garbled[call["key"]] += 1

@@ -1,34 +1,21 @@
 """One call to one model: OpenAI's protocol over one aiohttp session, every other provider through litellm.
 
-litellm's own way to OpenAI-compatible servers costs 6 ms of processor time a call, mostly in checking the request's types, looking up prices
-and preparing logs; this one costs a tenth. What litellm knows (a model's parameters, its price) is asked of it all the same.
+litellm's own way to OpenAI-compatible servers takes about 6 ms of processor time a call, most of it to check the request's types, look up
+prices and prepare logs; this one takes a tenth. What litellm knows (a model's parameters, its price) is asked of it all the same.
 """
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
-from time import time
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cso_lab.errors import UserError
 from cso_lab.roles import models
+from cso_lab.roles.faults import PassingFault, RoleFailure, error_text, fault, hide, keys, one_line, secret_names
 from cso_lab.roles.parsing import GarbledReply
-
-
-class RoleFailure(Exception):
-    """One question got no usable answer within its attempts. The dialogue it belongs to cannot go on."""
-
-
-class PassingFault(Exception):
-    """A call that brought no reply; asking again may help, `retry_after` seconds from now if the provider says so."""
-
-    def __init__(self, message: str, retry_after: float | None = None):
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -41,10 +28,6 @@ class Reply:
     cost: float | None
 
 
-HOPELESS = (401, 403, 404)  # every question would meet these
-PASSING = (408, 409, 425, 429)  # and all from 500 on
-
-
 class Transport:
     """Makes calls; limits, attempts and accounts are the client's affair. Use it in an `async with`."""
 
@@ -55,7 +38,8 @@ class Transport:
         self._base = api_base
         self._key = os.environ[api_key_env] if api_key_env else None
         if api_key_env:
-            _secret.add(api_key_env)
+            secret_names.add(api_key_env)
+        self._keys = keys()
         self._providers: dict[str, str] = {}
         self._session = None
 
@@ -108,9 +92,9 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise PassingFault(f"connection failed: {one_line(error)}") from None
         if status != 200:
-            raise _fault(role, name, status, _error_text(payload), headers)
+            raise fault(role, name, status, error_text(payload), headers)
         try:
-            return _read_completion(name, json.loads(payload))
+            return self._read_completion(name, json.loads(payload))
         except (ValueError, TypeError, AttributeError, KeyError):
             raise GarbledReply(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
 
@@ -129,13 +113,13 @@ class Transport:
             raise UserError(f"{model['model']} as {role}: {one_line(error)}") from None
         except litellm.exceptions.openai.APIError as error:
             headers = getattr(getattr(error, "response", None), "headers", None) or {}
-            raise _fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
+            raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
         if response is None:
             # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
             raise RoleFailure(f"{role}: request refused as unprocessable (422)")
         usage = getattr(response, "usage", None)
         return Reply(
-            _clean(response.choices[0].message.content if response.choices else None),
+            self._clean(response.choices[0].message.content if response.choices else None),
             usage and usage.prompt_tokens,
             usage and usage.completion_tokens,
             response._hidden_params.get("response_cost"),
@@ -151,6 +135,19 @@ class Transport:
         key = self._key or ("none" if self._base else os.environ["OPENAI_API_KEY"])
         return {"Authorization": f"Bearer {key}"}
 
+    def _read_completion(self, name: str, completion: Mapping) -> Reply:
+        """OpenAI's chat.completion object; one without words gives an empty text, since it may still have cost something."""
+        choices = completion.get("choices") or [{}]
+        usage = completion.get("usage") or {}
+        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        text = (choices[0].get("message") or {}).get("content")
+        return Reply(self._clean(text), prompt, answer, models.cost(name, prompt or 0, answer or 0, cached))
+
+    def _clean(self, text: str | None) -> str:
+        """Text that any file takes: no half characters, and no key, should a server repeat the one it was given."""
+        return hide((text or "").encode("utf-8", "replace").decode(), self._keys)
+
 
 @cache
 def _parameters(model: str, temperature: float, max_tokens: int) -> dict:
@@ -159,68 +156,3 @@ def _parameters(model: str, temperature: float, max_tokens: int) -> dict:
     litellm, name = models.load_litellm(), model.removeprefix("openai/")
     known = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
     return {key: value for key, value in known.items() if key not in ("stream", "extra_body")}
-
-
-def _read_completion(name: str, completion: Mapping) -> Reply:
-    """OpenAI's chat.completion object; one without words gives an empty text, since it may still have cost something."""
-    choices = completion.get("choices") or [{}]
-    usage = completion.get("usage") or {}
-    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    text = (choices[0].get("message") or {}).get("content")
-    return Reply(_clean(text), prompt, answer, models.cost(name, prompt or 0, answer or 0, cached))
-
-
-def _clean(text: str | None) -> str:
-    """Text that any file takes: no half characters, and no key, should a server repeat the one it was given."""
-    return hide_keys((text or "").encode("utf-8", "replace").decode())
-
-
-def _error_text(payload: bytes) -> str:
-    """The message of an error in OpenAI's form, else the body itself."""
-    try:
-        error = json.loads(payload)["error"]
-        return f"{error['message']} ({error['code']})" if error.get("code") else error["message"]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return payload[:500].decode(errors="replace")
-
-
-def _fault(role: str, model: str, status: int, message: str, headers: Mapping) -> Exception:
-    """The error that says what a failed call means for the question and for the search."""
-    message = one_line(f"{status}: {message}")
-    if status in HOPELESS or "insufficient_quota" in message:
-        return UserError(f"{model} as {role}: {message}")
-    if status in PASSING or status >= 500:
-        return PassingFault(message, retry_after(headers.get("Retry-After")))
-    return RoleFailure(f"{role}: request refused: {message}")
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds, from a Retry-After header: a number, or a date of HTTP (RFC 9110, 10.2.3). None when there is none to be read."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
-
-
-_secret: set[str] = set()  # variables that hold a key whatever they are called
-
-
-def hide_keys(text: str) -> str:
-    """`text` with the name of the variable in place of every key that stands in the environment."""
-    for name, value in os.environ.items():
-        if (name in _secret or name.endswith(("_KEY", "_TOKEN"))) and len(value) >= 8 and value in text:
-            text = text.replace(value, f"${name}")
-    return text
-
-
-def one_line(error: object) -> str:
-    """An error's first words, short enough for one line, without any key."""
-    text = hide_keys(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -28,9 +28,7 @@ class SimulatedPlayers(CustomLLM):
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         if model not in _PLAYERS:
             raise CustomLLMError(404, f"no simulated player {model!r}; valid: {', '.join(_PLAYERS)}")
-        prompt = messages[-1]["content"]
-        chance = random.Random(f"{optional_params.get('seed')}/{model}/{prompt}")
-        reply = _PLAYERS[model](messages[0]["content"], prompt, chance)
+        reply = simulated_reply(model, messages, optional_params.get("seed"))
         model_response.choices[0].message.content = reply
         model_response.choices[0].finish_reason = "stop"
         model_response.model = f"simulated/{model}"
@@ -40,6 +38,12 @@ class SimulatedPlayers(CustomLLM):
             prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered
         )  # words, here
         return model_response
+
+
+def simulated_reply(player: str, messages: list, seed: int | None) -> str:
+    """What `player` (seeker, supporter, strategist or judge) says to these messages."""
+    prompt = messages[-1]["content"]
+    return _PLAYERS[player](messages[0]["content"], prompt, random.Random(f"{seed}/{player}/{prompt}"))
 
 
 def read_dialogue(prompt: str) -> tuple[list[Turn], str]:

@@ -1,0 +1,45 @@
+"""A configured search, whoever plays in it: what the search stage runs and what its estimate rehearses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cso_lab.dialogue import Dialogue
+from cso_lab.roles.prompts import PLACEHOLDERS
+from cso_lab.search.tree import Tree
+from cso_lab.strategies import StrategySet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`mcts` and `roles` as configured; `theta` and `min_end_visits` say which turns are preferred (section 3.2)."""
+
+    mcts: Mapping
+    roles: Mapping
+    strategies: StrategySet
+    theta: float
+    min_end_visits: int
+
+    def cast(self, client):
+        from cso_lab.roles.cast import Cast
+
+        return Cast(self.roles, client, self.strategies, self.mcts["seed"])
+
+    async def grow(self, cast, dialogue: Dialogue, on_iteration: Callable[[int], None]) -> Tree:
+        from hydra.utils import instantiate
+
+        reward = instantiate(self.mcts["reward"])
+        search = instantiate(self.mcts["search"], _partial_=True)(roles=cast, reward=reward, strategies=self.strategies)
+        tree = await search.search(dialogue, lambda tree, iteration: on_iteration(iteration))
+        if self.mcts["extend_negatives"]:
+            await search.extend(dialogue, tree, self.theta, self.min_end_visits)
+        return tree
+
+    @property
+    def paid(self) -> bool:
+        """Whether any player is more than a simulated one."""
+        return any(not model.startswith("simulated/") for model in self.models.values())
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The model of each role."""
+        return {role: self.roles[role]["model"] for role in PLACEHOLDERS}
