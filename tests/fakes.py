@@ -91,19 +91,23 @@ NEVER = object()
 
 @dataclass(frozen=True)
 class Reply:
-    """What the fake server does with one request: after `delay` seconds, `status` and a completion of `text`, or `body`."""
+    """What the fake server does with one request: after `delay` seconds, `status` and a completion of `text`, or `body`; or it hangs
+    up in the middle of it (`cut`)."""
 
     text: str | None = None
     status: int = 200
     delay: float = 0.0
     body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
     usage: Mapping[str, int] | None = field(
         default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     )
 
 
-def failure(status: int, message: str = "no", delay: float = 0.0) -> Reply:
-    return Reply(status=status, delay=delay, body={"error": {"message": message, "type": "error", "code": str(status)}})
+def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str) -> Reply:
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status=status, delay=delay, headers=headers, body={"error": {"message": message, "type": "error", "code": str(status)}})
 
 
 class FakeOpenAI:
@@ -141,7 +145,11 @@ class FakeOpenAI:
                     self.send_response(reply.status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(payload)))
+                    for name, text in reply.headers.items():
+                        self.send_header(name, text)
                     self.end_headers()
+                    if reply.cut:
+                        payload, self.close_connection = payload[: len(payload) // 2], True
                     self.wfile.write(payload)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True  # the client has given up waiting

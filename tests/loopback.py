@@ -1,0 +1,84 @@
+"""Whole searches over a loopback server whose models answer as the simulated players do."""
+
+import json
+import random
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+from fakes import FakeOpenAI, Reply, failure
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cso_lab.corpora import load
+from cso_lab.expansion import expand
+from cso_lab.naming import register_resolvers
+from cso_lab.roles.simulated.provider import simulated_reply
+from cso_lab.strategies import strategy_set
+
+CONF = str(Path(__file__).parents[1] / "conf")
+SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.longest_pause=0.02")
+FAULTS = {
+    "429": failure(429, Retry_After="0"),
+    "500": failure(500),
+    "hanging": Reply("late", delay=0.6),
+    "cut": Reply("half of it", cut=True),
+    "empty": Reply(""),
+    "garbled": Reply(body={"choices": [{"message": {"content": None}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}),
+    "refused": Reply(body={"choices": [{"message": {"content": None, "refusal": "I cannot help with that."}}]}),
+    "no JSON": Reply(body="<html>"),
+}
+
+
+def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) -> FakeOpenAI:
+    """A server whose model NAME answers as simulated/NAME, but for a `share` of its requests, which meet one of `faults`.
+
+    The answers depend on the messages, and on the request's seed where `seeded`. Faults strike by the question and by how often it was
+    asked, so that the same ones strike in every run whatever its order; a question that met four gets its answer.
+    """
+    asked = Counter()
+
+    def reply(body: dict) -> Reply:
+        question = json.dumps([body["model"], body["messages"]])
+        asked[question] += 1
+        chance = random.Random(f"{question}/{asked[question]}")
+        if asked[question] <= 4 and chance.random() < share:
+            return FAULTS[chance.choice(faults)]
+        return Reply(simulated_reply(body["model"], body["messages"], body["seed"] if seeded else 0))
+
+    return FakeOpenAI(reply)
+
+
+@cache
+def config(overrides: tuple[str, ...]):
+    register_resolvers()
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("config", overrides=["roles=server", *SMALL, *overrides])
+
+
+def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2, model: str = "openai/") -> dict:
+    """Search the first dialogues of the sample corpus into `folder`; returns the summary."""
+    roles = [f"roles.{role}.model={model}{role}" for role in ("seeker", "supporter", "strategist", "judge")]
+    cfg = config((f"roles.api_base={api_base}", *roles, *overrides))
+    return expand(
+        load(cfg.data).dialogues[:dialogues],
+        mcts=OmegaConf.to_container(cfg.mcts, resolve=True),
+        roles=OmegaConf.to_container(cfg.roles, resolve=True),
+        strategies=strategy_set(cfg.data.strategies),
+        folder=folder,
+        account={},
+        theta=cfg.preferences.theta,
+        min_end_visits=cfg.preferences.min_end_visits,
+    )
+
+
+def trees(folder: Path) -> dict[str, bytes]:
+    """The tree files of a search, byte for byte."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "trees").glob("*.json"))}
+
+
+def journal(folder: Path) -> list[dict]:
+    """The whole lines of a search's journal."""
+    path = folder / "calls.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
