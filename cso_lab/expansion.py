@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cso_lab.dialogue import Dialogue
@@ -122,7 +123,8 @@ def _remaining(plan: Plan, dialogues: Sequence[Dialogue], kept: Mapping[str, int
 
     whole = estimate(plan, dialogues)
     calls, there = whole.calls.total(), sum(kept.get(dialogue.id, 0) for dialogue in dialogues)
-    return whole.times(max(0.0, 1 - there / calls)) if calls else whole
+    # Every iteration is gone through again, but those with answers in the journal take no time.
+    return replace(whole.times(max(0.0, 1 - there / calls)), iterations=whole.iterations) if calls else whole
 
 
 def _without_tree(folder: Path, dialogues: Sequence[Dialogue]) -> list[Dialogue]:
@@ -156,8 +158,8 @@ async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, cli
             cast.forget(dialogue)
         live.finished(dialogue.id, set_aside)
 
-    async with client:
-        with live:
+    with live:
+        async with client:
             try:
                 async with asyncio.TaskGroup() as group:
                     for dialogue in dialogues:

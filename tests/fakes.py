@@ -107,7 +107,9 @@ class Reply:
 
 def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str) -> Reply:
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status=status, delay=delay, headers=headers, body={"error": {"message": message, "type": "error", "code": str(status)}})
+    return Reply(
+        status=status, delay=delay, headers=headers, body={"error": {"message": message, "type": "error", "code": str(status)}}
+    )
 
 
 class FakeOpenAI:

@@ -56,9 +56,9 @@ def config(overrides: tuple[str, ...]):
         return compose("config", overrides=["roles=server", *SMALL, *overrides])
 
 
-def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2, model: str = "openai/") -> dict:
+def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2) -> dict:
     """Search the first dialogues of the sample corpus into `folder`; returns the summary."""
-    roles = [f"roles.{role}.model={model}{role}" for role in ("seeker", "supporter", "strategist", "judge")]
+    roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
     cfg = config((f"roles.api_base={api_base}", *roles, *overrides))
     return expand(
         load(cfg.data).dialogues[:dialogues],

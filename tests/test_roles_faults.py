@@ -40,7 +40,7 @@ def undisturbed(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.long if f == "hanging" else ()) for f in FAULTS])
 def test_a_fifth_of_all_calls_failing_changes_no_tree(fault, undisturbed, tmp_path):
     seeded = fault in ("429", "500", "hanging", "cut")  # these are repeated as they were, with the same seed
     with answering(0.2, (fault,), seeded) as server:

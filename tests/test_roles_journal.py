@@ -1,0 +1,221 @@
+"""The journal: what was answered once is never asked again, whatever ends the process, and the trees are those of an undisturbed run."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fakes import FakeOpenAI, Reply
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loopback import answering, journal, search, trees
+from test_roles_client import client, question, within
+
+from cso_lab.errors import UserError
+from cso_lab.roles.journal import Journal
+from cso_lab.roles.parsing import GarbledReply
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def line(key="k", **changes) -> dict:
+    call = {"key": key, "dialogue": "d", "role": "judge", "model": "m", "seed": 1, "attempt": 1}
+    return call | {"prompt_tokens": 7, "completion_tokens": 3, "cost": None, "reply": f"reply to {key} – ü\n"} | changes
+
+
+def written(folder: Path, *lines: dict) -> Path:
+    with Journal(folder, []) as opened:
+        for call in lines:
+            opened.write(call)
+    return opened.path
+
+
+# the file
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    written(
+        tmp_path,
+        line("a"),
+        line("b", fault="garbled", reply="?"),
+        line("b", cost=0.25),
+        line("c", dialogue="finished", role="seeker", estimated=True),
+        {name: value for name, value in line("e", fault="500: no").items() if name not in ("reply", "prompt_tokens", "cost")},
+    )
+    with Journal(tmp_path, ["d"]) as opened:
+        assert opened.answers == {"a": line("a")["reply"], "b": line("b")["reply"]}
+        assert opened.garbled == {"b": 1} and opened.kept == {"d": 2}
+        assert opened.take("a") == line("a")["reply"] and opened.take("a") is None and opened.take("e") is None
+        usage = opened.usage
+    assert (usage.calls, usage.failed_attempts) == ({"judge": 4, "seeker": 1}, 2)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cost) == (28, 12, 0.25)
+    assert (usage.unpriced, usage.unmetered) == (3, 1)
+
+
+WHOLE = "".join(json.dumps(line(key), ensure_ascii=False) + "\n" for key in "abc").encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(WHOLE)))
+def test_wherever_the_file_was_torn_the_lines_before_are_whole_and_the_rest_is_cut_off(tmp_path_factory, length):
+    folder = tmp_path_factory.mktemp("torn")
+    (folder / "calls.jsonl").write_bytes(WHOLE[:length])
+    whole = WHOLE[:length].count(b"\n")
+    with Journal(folder, ["d"]) as opened:
+        assert list(opened.answers) == list("abc")[:whole]
+        opened.write(line("z"))
+    assert [call["key"] for call in journal(folder)] == [*list("abc")[:whole], "z"]
+    assert (folder / "calls.jsonl").read_bytes().count(b"\n") == whole + 1
+
+
+@pytest.mark.parametrize("damage", [b"{oops}\n", b"\x00\x00\x00\n", b"[1]\n", b'{"key": 1}\n', b"\xff\xfe\n"])
+def test_a_damaged_line_amid_whole_ones_is_named(damage, tmp_path):
+    path = written(tmp_path, line("a"))
+    path.write_bytes(path.read_bytes() + damage + WHOLE)
+    with pytest.raises(UserError, match=r"calls\.jsonl:2 is damaged: delete the line"):
+        Journal(tmp_path, []).__enter__()
+    written_after = path.read_bytes()
+    assert written_after.endswith(damage + WHOLE)  # nothing was cut off
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path):
+    with Journal(tmp_path, []):
+        with pytest.raises(UserError, match="another process is writing .*calls.jsonl"):
+            Journal(tmp_path, []).__enter__()
+    with Journal(tmp_path, []):
+        pass
+
+
+# asking with it
+
+
+def ask(folder: Path, server, asked, dialogues=("d",)) -> object:
+    with Journal(folder, dialogues) as opened:
+        asking = client(server, journal=opened)
+        import asyncio
+
+        return asyncio.run(within(asking, asking.ask(asked))), asking.usage.to_json()
+
+
+def test_an_answered_question_is_not_asked_again(tmp_path):
+    with FakeOpenAI(Reply("first"), Reply("second")) as server:
+        answers = [ask(tmp_path, server, question())[0] for _ in range(3)]
+    assert answers == ["first"] * 3 and len(server.requests) == 1
+
+
+def test_a_garbled_reply_is_counted_and_not_replayed_and_its_seed_not_used_again(tmp_path):
+    def parse(reply: str) -> str:
+        if reply == "?":
+            raise GarbledReply("nonsense")
+        return reply
+
+    written(tmp_path, line("question 5", reply="?", fault="nonsense"))
+    with FakeOpenAI(Reply("!")) as server:
+        answer, usage = ask(tmp_path, server, question(5, parse))
+    assert answer == "!" and [body["seed"] for body in server.requests] == [6]
+    assert usage["calls"] == {"judge": 2} and usage["prompt_tokens"] == 14 and usage["failed_attempts"] == 1
+
+
+def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
+    def parse(reply: str) -> str:
+        if reply == "old":
+            raise GarbledReply("the form has changed")
+        return reply
+
+    with FakeOpenAI(Reply("old"), Reply("new")) as server:
+        assert [ask(tmp_path, server, question(parse=p))[0] for p in (str, parse)] == ["old", "new"]
+
+
+# whole searches, ended in every way
+
+
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["loopback", "cso_lab.roles.client", "cso_lab.estimate", "cso_lab.live"])
+QUIET = ("roles.max_concurrency=8", "roles.timeout=0.5")
+
+
+def searching(folder: Path, api_base: str, largest_file: int | None = None) -> None:
+    """In a process of its own; what stops it is left in a file."""
+    os.environ.pop("OPENAI_API_KEY", None)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    try:
+        search(folder, api_base, *QUIET)
+    except UserError as error:
+        (folder / "stopped").write_text(str(error))
+
+
+def run_until(folder: Path, server: FakeOpenAI, requests: int) -> bool:
+    """Kill the search after so many more requests; whether it was finished before."""
+    process, goal = SPAWN.Process(target=searching, args=(folder, server.api_base)), len(server.requests) + requests
+    process.start()
+    while process.is_alive() and len(server.requests) < goal:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode == 0
+
+
+def paid_for(folder: Path) -> set[tuple[str, int]]:
+    """(model, seed) of every call whose reply is in the journal. A question's seed is its own."""
+    return {(call["model"].removeprefix("openai/"), call["seed"]) for call in journal(folder) if "reply" in call}
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_random_moments_of_a_run_with_faults(kills, tmp_path):
+    with answering() as server:
+        search(tmp_path / "undisturbed", server.api_base, *QUIET)
+        undisturbed = len(server.requests)
+    chance = random.Random(kills)
+    killed = 0
+    faults = ("429", "500", "cut", "empty", "garbled", "refused", "no JSON")
+    with answering(0.2, faults) as server:
+        for _ in range(kills):
+            before, made = paid_for(tmp_path / "killed"), len(server.requests)
+            killed += not run_until(tmp_path / "killed", server, chance.randint(1, max(2, 2 * undisturbed // kills // 2)))
+            again = {(body["model"], body["seed"]) for body in server.requests[made:]}
+            assert not again & before
+        before, made = paid_for(tmp_path / "killed"), len(server.requests)
+        summary = search(tmp_path / "killed", server.api_base, *QUIET)
+        again = {(body["model"], body["seed"]) for body in server.requests[made:]}
+    assert killed >= kills // 2 and before
+    assert not again & before
+    assert summary["set_aside"] == {} and trees(tmp_path / "killed") == trees(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_is_said_in_a_line_and_the_search_goes_on_when_there_is_room(tmp_path):
+    with answering() as server:
+        search(tmp_path / "undisturbed", server.api_base, *QUIET)
+        undisturbed = len(server.requests)
+        process = SPAWN.Process(target=searching, args=(tmp_path / "full", server.api_base, 9_000))
+        process.start()
+        process.join()
+        said = (tmp_path / "full" / "stopped").read_text()
+        assert process.exitcode == 0
+        assert said.startswith("cannot write ") and "calls.jsonl: File too large; the same command goes on" in said
+        path = tmp_path / "full" / "calls.jsonl"
+        assert 8_000 < path.stat().st_size <= 9_000 and path.read_bytes().endswith(b"\n")
+        before, made = paid_for(tmp_path / "full"), len(server.requests)
+        search(tmp_path / "full", server.api_base, *QUIET)
+    again = {(body["model"], body["seed"]) for body in server.requests[made:]}
+    assert len(before) > 10 and not again & before
+    assert len(again) == undisturbed - len(before)
+    assert trees(tmp_path / "full") == trees(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("concurrency", [1, 64])
+def test_the_trees_do_not_depend_on_concurrency_nor_does_the_number_of_calls(concurrency, tmp_path):
+    with answering() as server:
+        search(tmp_path / "8", server.api_base, "roles.max_concurrency=8")
+        calls = len(server.requests)
+        search(tmp_path / "other", server.api_base, f"roles.max_concurrency={concurrency}")
+    assert trees(tmp_path / "other") == trees(tmp_path / "8") and len(server.requests) == 2 * calls
