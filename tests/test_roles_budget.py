@@ -186,7 +186,8 @@ def test_the_command_estimates_stops_with_code_3_and_goes_on_in_the_same_folder(
         assert re.match(r"search of 2 of 2 dialogues: about \d+ calls \(judge", shown.stdout), shown.stdout + shown.stderr
         stopped = run(*command(tmp_path, server.api_base, "roles.budget.calls=20"))
         assert stopped.returncode == 3 and len(server.requests) == 20
-        assert stopped.stderr.startswith("error: roles.budget.calls=20 is spent: 0 of 2 dialogues are finished")
+        said = stopped.stderr.splitlines()[-1]
+        assert said.startswith("error: roles.budget.calls=20 is spent: 0 of 2 dialogues are finished"), stopped.stderr
         done = run(*command(tmp_path, server.api_base, "roles.max_concurrency=4", "roles.requests_per_minute=100000"))
         assert done.returncode == 0, done.stderr
         assert len({(body["model"], body["seed"]) for body in server.requests}) == len(server.requests)

@@ -29,7 +29,7 @@ class Cast:
             for part in ("system", "query"):
                 check_template(role, part, config[role][part])
         self._config, self._client, self._strategies, self._seed = config, client, strategies, seed
-        self._answers: defaultdict[str, dict[str, _Asked]] = defaultdict(dict)  # by dialogue, by question
+        self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)  # by dialogue, by question: _Asked, or parsed
         self._open = 0  # questions without an answer yet
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
         self._rubric = "\n".join(f"- {name}: {what}" for name, what in strategies.descriptions.items())
@@ -70,7 +70,10 @@ class Cast:
         sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
         key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, draw).hex()
         answers = self._answers[dialogue.id]
-        if (asked := answers.get(key)) is None:
+        asked = answers.get(key)
+        if asked is not None and not isinstance(asked, _Asked):
+            return asked
+        if asked is None:
             seed = self._question_seed(dialogue.id, role, query, draw)
             asked = answers[key] = self._put(Question(key, dialogue.id, role, config, chat, seed, parse))
         asked.waiters += 1
@@ -85,13 +88,14 @@ class Cast:
 
         def wanted() -> bool:
             if not asked.waiters:
-                self._answers[question.dialogue].pop(question.key, None)
+                self._answers.get(question.dialogue, {}).pop(question.key, None)
             return asked.waiters > 0
 
         def answered(answer: asyncio.Task) -> None:
             self._open -= 1
-            if not answer.cancelled():
-                answer.exception()  # its askers hear of it; there may be none left
+            # An error is its askers' affair; there may be none left. Of an answer only the words are kept, there are so many.
+            if not answer.cancelled() and not answer.exception() and question.dialogue in self._answers:
+                self._answers[question.dialogue][question.key] = answer.result()
 
         self._open += 1
         asked = _Asked(asyncio.ensure_future(self._client.ask(question, wanted)))
