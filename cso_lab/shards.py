@@ -26,10 +26,10 @@ def union(whole: Path) -> tuple[list[Path], list[str]]:
     """
     ended = defaultdict(set)
     for folder in _parts(whole):
-        if (folder / SUMMARY).exists():
+        if _ended(folder):
             index, parts = _numbers(folder)
             ended[parts].add(index)
-    if (whole / SUMMARY).exists() or not ended:
+    if _ended(whole) or not ended:
         return tree_files(whole), []
     parts = min(ended, key=lambda n: (n - len(ended[n]), n))
     missing = [f"{index}/{parts}" for index in range(1, parts + 1) if index not in ended[parts]]
@@ -50,6 +50,11 @@ def usage_of_parts(whole: Path) -> Mapping[str, Mapping]:
     """{"i/n": what the part's search.json says under `usage`} of every part that has ended."""
     summaries = ((folder, folder / SUMMARY) for folder in _parts(whole))
     return {"{}/{}".format(*_numbers(folder)): read_json(file)["usage"] for folder, file in summaries if file.exists()}
+
+
+def _ended(folder: Path) -> bool:
+    """Whether the search in `folder` came to its end, rather than to a cap on its budget or to Ctrl-C."""
+    return (folder / SUMMARY).exists() and not read_json(folder / SUMMARY).get("stopped")
 
 
 def _parts(whole: Path) -> list[Path]:

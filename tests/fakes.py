@@ -112,6 +112,10 @@ def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str
     )
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # the default of 5 loses connections when many are made at once
+
+
 class FakeOpenAI:
     """A real HTTP server on loopback that speaks /v1/chat/completions.
 
@@ -132,6 +136,7 @@ class FakeOpenAI:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else every answer waits 40 ms for the client to acknowledge its head
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -159,7 +164,7 @@ class FakeOpenAI:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

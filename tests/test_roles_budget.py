@@ -160,8 +160,8 @@ def test_what_is_left_is_less_once_a_part_is_in_the_journal(tmp_path):
     assert not (tmp_path / "calls.jsonl").exists()  # looking leaves nothing
     with answering() as server:
         with pytest.raises(BudgetSpent):
-            search(tmp_path, server.api_base, "roles.budget.calls=40")
-    assert calls() == pytest.approx(before - 40, abs=3)
+            search(tmp_path, server.api_base, "roles.budget.calls=20")
+    assert calls() == pytest.approx(before - 20, abs=3)
 
 
 # the command
