@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -114,6 +115,11 @@ def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str
 
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # the default of 5 loses connections when many are made at once
+
+    def handle_error(self, request, client_address):
+        """Say nothing of clients that were killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class FakeOpenAI:

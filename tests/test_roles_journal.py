@@ -139,7 +139,7 @@ def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
 
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["loopback", "cso_lab.roles.client", "cso_lab.estimate", "cso_lab.live"])
-QUIET = ("roles.max_concurrency=8", "roles.timeout=0.5")
+QUIET = ("roles.max_concurrency=8", "roles.timeout=20")
 
 
 def searching(folder: Path, api_base: str, largest_file: int | None = None) -> None:
@@ -175,13 +175,13 @@ def test_killed_at_random_moments_of_a_run_with_faults(kills, tmp_path):
     with answering() as server:
         search(tmp_path / "undisturbed", server.api_base, *QUIET)
         undisturbed = len(server.requests)
-    chance = random.Random(kills)
+    chance, usual = random.Random(kills), undisturbed // kills
     killed = 0
     faults = ("429", "500", "cut", "empty", "garbled", "refused", "no JSON")
     with answering(0.2, faults) as server:
         for _ in range(kills):
             before, made = paid_for(tmp_path / "killed"), len(server.requests)
-            killed += not run_until(tmp_path / "killed", server, chance.randint(1, max(2, 2 * undisturbed // kills // 2)))
+            killed += not run_until(tmp_path / "killed", server, chance.randint(usual // 3, 2 * usual))
             again = {(body["model"], body["seed"]) for body in server.requests[made:]}
             assert not again & before
         before, made = paid_for(tmp_path / "killed"), len(server.requests)

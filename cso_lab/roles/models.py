@@ -1,7 +1,6 @@
 """What is known of a model before it is called: its provider and its price. litellm is set up here, once."""
 
 import logging
-import os
 from functools import cache
 
 from cso_lab.errors import UserError
@@ -11,8 +10,7 @@ SIMULATED = "simulated"
 
 @cache
 def load_litellm():
-    """litellm, set up once: no network on import, no chatter, simulated players known as the provider "simulated"."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    """litellm, set up once: no chatter, simulated players known as the provider "simulated"."""
     import litellm
 
     from cso_lab.roles.simulated.provider import SimulatedPlayers
