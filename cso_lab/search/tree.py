@@ -43,6 +43,11 @@ class Node:
             node = node.parent
         return nodes[::-1]
 
+    @property
+    def place(self) -> str:
+        """The strategies from the root down: what a node is called before it has a number, whatever the order of the search."""
+        return ".".join(node.strategy for node in self.path()[1:])
+
     def history(self) -> tuple[Turn, ...]:
         """Everything said up to and including this node."""
         turns = []
