@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cso_lab.dialogue import Dialogue
+from cso_lab.search.idle import IdleSlots
 from cso_lab.search.players import Roles, SeekerReply
 from cso_lab.search.simulation import Expansion, Simulator, until_supporter
+from cso_lab.search.speculation import Ahead
 from cso_lab.search.tree import Node, Scores, Tree
 
 __all__ = ["MCTS", "Outcome", "Roles", "SeekerReply"]
@@ -37,30 +40,61 @@ class MCTS(Simulator):
     max_iterations: int
     min_ends: int
     max_ends: int
+    speculation: int = 0
+    leaves_per_wave: int = 1
+
+    @cached_property
+    def idle_slots(self) -> IdleSlots:
+        """For work ahead of time, shared by all dialogues."""
+        return IdleSlots(self.roles)
 
     async def search(self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, done: None) -> Tree:
         """Grow `dialogue` into a tree; `on_iteration` hears of every finished iteration."""
         tree = await self.plant(dialogue)
         iteration = 0
-        while not self.finished(tree, iteration):
-            leaf = tree.select(self.c)
-            self.apply(tree, leaf, await self.work(dialogue, leaf))
-            iteration += 1
-            on_iteration(tree, iteration)
+        async with Ahead(self, dialogue, tree) as ahead:
+            while left := self._left(tree, iteration):
+                leaves = self._wave(tree, min(self.leaves_per_wave, left))
+                for leaf, outcome in zip(leaves, await ahead.outcomes(leaves, left), strict=True):
+                    self.apply(tree, leaf, outcome)
+                    iteration += 1
+                    on_iteration(tree, iteration)
         return tree
 
     def finished(self, tree: Tree, iteration: int) -> bool:
         """The stop rule. Looks only; expands nothing."""
+        return self._left(tree, iteration) == 0
+
+    def _left(self, tree: Tree, iteration: int) -> int:
+        """How many iterations the stop rule leaves, as long as no further end is found."""
         ends = sum(1 for _ in tree.ends())
-        if iteration >= self.max_iterations or ends >= self.max_ends:
-            return True
-        return iteration >= self.min_iterations and ends >= self.min_ends
+        if ends >= self.max_ends:
+            return 0
+        return max(0, (self.min_iterations if ends >= self.min_ends else self.max_iterations) - iteration)
+
+    def _wave(self, tree: Tree, most: int) -> list[Node]:
+        """The next leaf, or up to `most` different ones with virtual loss: one that is chosen counts as a visit of the worst
+        reward until the wave is complete, so that the others are looked for elsewhere. Changes nothing."""
+        leaves, before = [], []
+        while len(leaves) < most and (leaf := tree.select(self.c)) not in leaves:
+            leaves.append(leaf)
+            before += [(node, node.q, node.n) for node in leaf.path()]
+            leaf.backpropagate(self.reward.worst)
+        for node, q, n in reversed(before):
+            node.q, node.n = q, n
+        return leaves
+
+    def known(self, leaf: Node) -> Outcome | None:
+        """The outcome of a leaf that nobody need be asked about: an end that was scored before."""
+        return Outcome(reward=self.reward(leaf.scores), scores=leaf.scores) if leaf.end and leaf.scores else None
 
     async def work(self, dialogue: Dialogue, leaf: Node) -> Outcome:
         """Expansion and simulation (3.1.3, 3.1.4) from `leaf`: everything that is asked in one iteration."""
+        if known := self.known(leaf):
+            return known
         place = leaf.place
         if leaf.end:
-            scores = leaf.scores or await self.roles.judge(dialogue, until_supporter(leaf.history()), self.draw(place))
+            scores = await self.roles.judge(dialogue, until_supporter(leaf.history()), self.draw(place))
             return Outcome(reward=self.reward(scores), scores=scores)
 
         history, expansion = leaf.history(), None

@@ -21,3 +21,8 @@ class LinearReward:
     def best(self) -> float:
         """The reward of a turn that scores 4 throughout, which a gold turn is taken to deserve."""
         return 4 * sum(self.weights.values()) / self.divisor + self.bias
+
+    @property
+    def worst(self) -> float:
+        """The reward of a turn that scores 0 throughout, which a leaf under way is taken to deserve (virtual loss)."""
+        return self.bias

@@ -91,9 +91,12 @@ class Tree:
     def select(self, c: float) -> Node:
         """Section 3.1.2: descend by the highest PUCB (the first of equals) to a node without children. Changes nothing."""
         node = self.root
-        while node.children:
-            node = max(node.children, key=lambda child: child.pucb(c))
+        while children := self.below(node):
+            node = max(children, key=lambda child: child.pucb(c))
         return node
+
+    def below(self, node: Node) -> list[Node]:
+        return node.children
 
     def ends(self) -> Iterator[Node]:
         return (node for node in self.nodes if node.end)
