@@ -33,6 +33,9 @@ class MCTS(Simulator):
     What an iteration asks its roles depends on the leaf alone, not on Q or N: `work` asks, `apply` changes the tree.
 
     Stop: never before `min_iterations` and `min_ends`, always at `max_iterations` or `max_ends`.
+    `speculation`: likely next leaves worked on ahead of time, at most so many at once; changes no tree (see `Ahead`).
+    `leaves_per_wave`: above 1, so many leaves are selected with virtual loss and worked on at once. Faster, and another search:
+    its trees depend on the number, though never on the order of answers.
     """
 
     c: float
@@ -56,6 +59,8 @@ class MCTS(Simulator):
             while left := self._left(tree, iteration):
                 leaves = self._wave(tree, min(self.leaves_per_wave, left))
                 for leaf, outcome in zip(leaves, await ahead.outcomes(leaves, left), strict=True):
+                    if self.finished(tree, iteration):
+                        break
                     self.apply(tree, leaf, outcome)
                     iteration += 1
                     on_iteration(tree, iteration)

@@ -2,12 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.players import History, Roles, SeekerReply
+from cso_lab.search.reward import Reward
 from cso_lab.search.together import gather, together
 from cso_lab.search.tree import Node, Scores, Tree
 from cso_lab.strategies import StrategySet
@@ -26,13 +27,15 @@ class Expansion:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulator:
-    """What every search over strategies is made of; it asks, and decides nothing.
+    """What every search over strategies is made of: planting, single turns, simulations, the extension pass.
 
+    `gold_visits`, `gold_prior`: N of a gold node, and the prior of a gold strategy that nobody scored. `rollout_rounds`: simulated
+    rounds after the turn a simulation starts from.
     `memory`: one state of a dialogue has one answer within a tree; otherwise every question is asked afresh.
     """
 
     roles: Roles
-    reward: Callable[[Scores], float]
+    reward: Reward
     strategies: StrategySet
     prior_temperature: float
     gold_visits: int
@@ -85,6 +88,7 @@ class Simulator:
             sibling.scores, sibling.q = scores[0], self.mean_reward(scores)
 
     async def expand(self, dialogue: Dialogue, history: History, strategy: str, place: str) -> tuple[History, Expansion]:
+        """One turn in `strategy` and the seeker's answer, and the history with both."""
         draw = self.draw(place)
         supporter = await self.roles.supporter(dialogue, history, strategy, draw)
         history += (Turn(SUPPORTER, supporter, strategy),)
@@ -97,7 +101,7 @@ class Simulator:
         """One simulation from a turn in `strategy`: that turn, and the scores of it and of every simulated turn after it."""
         history, expansion = await self.expand(dialogue, history, strategy, place)
         async with together() as judging:
-            judgements = [self._judge(judging, dialogue, until_supporter(history), place)]
+            judgements = [self.judged(judging, dialogue, history, place)]
             if not expansion.seeker.end:
                 await self._roll_out(dialogue, history, place, judging, judgements)
         return expansion, [judgement.result() for judgement in judgements]
@@ -116,7 +120,7 @@ class Simulator:
             priors = self.priors(await self.roles.strategist(dialogue, history, draw))
             strategy = max(priors, key=priors.get)
             history += (Turn(SUPPORTER, await self.roles.supporter(dialogue, history, strategy, draw), strategy),)
-            judgements.append(self._judge(judging, dialogue, history, f"{place}+{i}"))
+            judgements.append(self.judged(judging, dialogue, history, f"{place}+{i}"))
             if i == self.rollout_rounds:
                 return
             seeker = await self.roles.seeker(dialogue, history, draw)
@@ -124,8 +128,9 @@ class Simulator:
                 return
             history += (Turn(SEEKER, seeker.text),)
 
-    def _judge(self, judging: asyncio.TaskGroup, dialogue: Dialogue, history: History, place: str) -> asyncio.Task:
-        return judging.create_task(self.roles.judge(dialogue, history, self.draw(place)))
+    def judged(self, judging: asyncio.TaskGroup, dialogue: Dialogue, history: History, place: str) -> "asyncio.Task[Scores]":
+        """The judge's scores of the last supporter turn, asked for in a group of questions."""
+        return judging.create_task(self.roles.judge(dialogue, until_supporter(history), self.draw(place)))
 
     def draw(self, place: str) -> str:
         """Which answer about a state is meant: the one remembered, or the one for this place of the tree and no other."""
