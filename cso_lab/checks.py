@@ -45,6 +45,8 @@ RULES = {
     "mcts.min_ends": Natural,
     "mcts.max_ends": Count,
     "mcts.memory": Flag,
+    "mcts.speculation": Natural,
+    "mcts.leaves_per_wave": Count,
     "mcts.extend_negatives": Flag,
     "preferences.theta": float,
     "preferences.min_end_visits": Natural,

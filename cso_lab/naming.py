@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = {
         *("max_concurrency", "timeout", "attempts", "longest_pause", "requests_per_minute", "tokens_per_minute"),
         *("budget", "api_base", "api_key_env", "notice"),
     ),
+    "mcts": ("speculation",),
     "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size",),
@@ -31,9 +32,14 @@ def digest(value: object) -> str:
 def plain(cfg: DictConfig, node: str) -> object:
     """One resolved node of the configuration as plain JSON, without the keys that have no effect on results."""
     value = OmegaConf.to_container(cfg[node], resolve=True) if OmegaConf.is_config(cfg[node]) else cfg[node]
-    if isinstance(value, dict):
-        value = {key: child for key, child in value.items() if key not in _WITHOUT_EFFECT.get(node, ())}
-    return value
+    return _without(value, _WITHOUT_EFFECT.get(node, ()))
+
+
+def _without(value: object, keys: tuple[str, ...]) -> object:
+    """`value` without `keys`, wherever in it they stand."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(child, keys) for key, child in value.items() if key not in keys}
 
 
 def file_digest(path: Path) -> str:

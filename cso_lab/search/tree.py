@@ -43,6 +43,11 @@ class Node:
             node = node.parent
         return nodes[::-1]
 
+    @property
+    def place(self) -> str:
+        """The strategies from the root down: what a node is called before it has a number, whatever the order of the search."""
+        return ".".join(node.strategy for node in self.path()[1:])
+
     def history(self) -> tuple[Turn, ...]:
         """Everything said up to and including this node."""
         turns = []
@@ -86,9 +91,12 @@ class Tree:
     def select(self, c: float) -> Node:
         """Section 3.1.2: descend by the highest PUCB (the first of equals) to a node without children. Changes nothing."""
         node = self.root
-        while node.children:
-            node = max(node.children, key=lambda child: child.pucb(c))
+        while children := self.below(node):
+            node = max(children, key=lambda child: child.pucb(c))
         return node
+
+    def below(self, node: Node) -> list[Node]:
+        return node.children
 
     def ends(self) -> Iterator[Node]:
         return (node for node in self.nodes if node.end)
