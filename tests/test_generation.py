@@ -49,7 +49,7 @@ def test_a_batch_replies_as_each_prompt_alone_does(shared, backbone):
     # Two dialogues whose prompts extend one another, one prompt that only shares the beginning, and one that is alone.
     start = list(range(20, 40))
     prompts = [start + [50], start + [50, 51, 52, 53], [90, 91], start + [50, 51, 52, 53, 54, 55, 56], start + [70, 71]]
-    together = reply_ids(model, prompts, Decoding(max_new_tokens=6, temperature=0.0, ends=(), pad=0))
+    together = reply_ids(model, prompts, Decoding(max_new_tokens=6, temperature=0.0, ends=()))
     for prompt, reply in zip(prompts, together, strict=True):
         alone = list(prompt)
         with torch.inference_mode():
@@ -63,9 +63,9 @@ def test_a_reply_stops_before_the_token_that_ends_it(shared):
     from cso_lab.training.backbone import load_model
 
     model = load_model(config(shared, "tiny_llama"))
-    whole = reply_ids(model, [[20, 21, 22]], Decoding(max_new_tokens=6, temperature=0.0, ends=(), pad=0))[0]
+    whole = reply_ids(model, [[20, 21, 22]], Decoding(max_new_tokens=6, temperature=0.0, ends=()))[0]
     end = whole[2]
-    ended = reply_ids(model, [[20, 21, 22]], Decoding(max_new_tokens=6, temperature=0.0, ends=(end,), pad=0))[0]
+    ended = reply_ids(model, [[20, 21, 22]], Decoding(max_new_tokens=6, temperature=0.0, ends=(end,)))[0]
     assert ended == whole[: whole.index(end)]
 
 
@@ -74,7 +74,7 @@ def test_openings_are_kept_to_and_nothing_after_them_is_forced(shared):
     from cso_lab.training.backbone import load_model
 
     model = load_model(config(shared, "tiny_llama"))
-    decoding = Decoding(max_new_tokens=6, temperature=0.0, ends=(), pad=0)
+    decoding = Decoding(max_new_tokens=6, temperature=0.0, ends=())
     openings = [[300], [301, 302, 303], [301, 305]]
     replies = reply_ids(model, [[20, 21], [30, 31, 32]], decoding, openings)
     for prompt, reply in zip([[20, 21], [30, 31, 32]], replies, strict=True):

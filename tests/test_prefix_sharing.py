@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from trainings import config
 
 from cso_lab.training.prefix_sharing import IGNORED, fold, share_prefixes
-from cso_lab.training.tree_attention import ancestors
+from cso_lab.training.tree_attention import ancestors, running, tree_mask
 
 
 @pytest.fixture(scope="module")
@@ -146,17 +146,16 @@ def test_scores_and_gradients_are_those_of_the_batch(shared, backbone, limit):
 @pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen", "tiny_gemma"])
 def test_hidden_states_are_equal_in_float64(shared, backbone):
     from cso_lab.training.backbone import load_model
-    from cso_lab.training.tree_attention import attention_arguments, implementation
 
     model = load_model(config(shared, f"backbone={backbone}")).double()
     rows = SHAPES["long"] + SHAPES["shared"]
     forest = folded(rows)
     [tree] = forest.trees
-    attention = attention_arguments(tree.end, tree.depth, model.config, model.dtype)
     with torch.no_grad():
         alone = [model.model(input_ids=torch.tensor([row])).last_hidden_state[0] for row in rows]
-        model.config._attn_implementation = implementation(model.config, tree.end.device)
-        states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], **attention).last_hidden_state[0]
+        with running(model.config):
+            mask = tree_mask(tree.end, tree.depth, model.config, model.dtype)
+            states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], **mask).last_hidden_state[0]
     for row, places, expected in zip(rows, forest.place.tolist(), alone, strict=True):
         nodes = tree.scored[places[: len(row) - 1]]
         # Gemma-2's own attention takes its softmax in float32

@@ -1,11 +1,13 @@
-"""Replies to a batch of prompts, where what prompts have in common is read once."""
+"""Replies to a batch of prompts. What prompts have in common is read once, and kept once while the replies are written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from cso_lab.training.tree_attention import dense_mask, running
 
 Ids = list[int]
 
@@ -17,7 +19,6 @@ class Decoding:
     max_new_tokens: int
     temperature: float
     ends: tuple[int, ...]
-    pad: int
 
 
 def reply_ids(model, prompts: Sequence[Ids], decoding: Decoding, openings: Sequence[Ids] = ()) -> list[Ids]:
@@ -26,31 +27,105 @@ def reply_ids(model, prompts: Sequence[Ids], decoding: Decoding, openings: Seque
     Prompts of one dialogue, each extending the one before, are read in one pass over the longest, and what all prompts open
     with (the system prompt) in one pass over it alone. With `openings`, every reply begins with one of these sequences.
     """
-    sampling = {"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0} if decoding.temperature > 0 else {}
-    # In place of the model's own, whose sampling and penalties would fill what a configuration given to generate() leaves open.
-    model.generation_config = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens,
-        do_sample=bool(sampling),
-        eos_token_id=list(decoding.ends),
-        pad_token_id=decoding.pad,
-        **sampling,
-    )
-    width = max(len(prompt) for prompt in prompts)
-    padded = torch.tensor([[decoding.pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    constraint = LogitsProcessorList([_Opening(openings, width)] if openings else [])
+    stems, members = _stems([prompt[:-1] for prompt in prompts])
+    replies: list[Ids] = [[] for _ in prompts]
+    # Stems with about as many prompts each, so that little of a (stem, prompt) grid is empty.
+    sizes = {len(rows).bit_length() for rows in members}
     with torch.inference_mode():
-        cache = _read_prompts(model, prompts, room=decoding.max_new_tokens)
-        written = model.generate(padded, attention_mask=mask, past_key_values=cache, logits_processor=constraint)
-    return [_until_end(row, decoding.ends) for row in written[:, width:].tolist()]
+        for size in sorted(sizes):
+            chosen = [i for i, rows in enumerate(members) if len(rows).bit_length() == size]
+            group = _Group(model, [stems[i] for i in chosen], [[prompts[row] for row in members[i]] for i in chosen], decoding)
+            written = group.write(openings)
+            for row, reply in zip((row for i in chosen for row in members[i]), written, strict=True):
+                replies[row] = _until_end(reply, decoding.ends)
+    return replies
 
 
-def _read_prompts(model, prompts: Sequence[Ids], room: int) -> DynamicCache:
-    """Keys and values of every prompt but its last token, left-padded: `DynamicCache` over (batch, heads, longest - 1, width).
+class _Group:
+    """Replies under way to some prompts of every stem: a grid (stem, prompt) that grows by one token a cell and step.
 
-    There is room for `room` more tokens.
+    A cell's token sees its prompt, which is the beginning of its stem, and the tokens of its own cell.
     """
-    stems, stem_of = _stems([prompt[:-1] for prompt in prompts])
+
+    def __init__(self, model, stems: list[Ids], prompts: list[list[Ids]], decoding: Decoding):
+        self.model, self.prompts, self.decoding = model, prompts, decoding
+        self.columns = max(map(len, prompts))
+        device = model.device
+        # Empty cells repeat the last prompt of their stem; nobody reads what is written there.
+        filled = [row + row[-1:] * (self.columns - len(row)) for row in prompts]
+        self.lengths = torch.tensor([[len(prompt) for prompt in row] for row in filled], device=device)
+        self.last = torch.tensor([[prompt[-1] for prompt in row] for row in filled], device=device)
+        self.real = torch.tensor([[i < len(row) for i in range(self.columns)] for row in prompts], device=device)
+        self.width = max(map(len, stems))
+        self.cache = _read_stems(model, stems, room=self.columns * decoding.max_new_tokens)
+        # Of a cell's own keys: the step they were written at is their place divided by the columns.
+        self.own = torch.arange(self.columns * decoding.max_new_tokens, device=device)
+
+    def write(self, openings: Sequence[Ids]) -> list[Ids]:
+        """The tokens written in every real cell, row by row, what comes after an end included."""
+        rows = int(self.real.sum())
+        written: list[Ids] = [[] for _ in range(rows)]
+        ended = torch.zeros(rows, dtype=torch.bool, device=self.model.device)
+        ends = torch.tensor(self.decoding.ends, device=ended.device)
+        tokens = self.last
+        for step in range(self.decoding.max_new_tokens):
+            scores = self._scores(tokens, step)[self.real].float()
+            _keep_to(openings, written, scores)
+            chosen = self._choose(scores)
+            for reply, token in zip(written, chosen.tolist(), strict=True):
+                reply.append(token)
+            ended |= torch.isin(chosen, ends)
+            if ended.all():
+                break
+            tokens = tokens.masked_scatter(self.real, chosen)
+        return written
+
+    def _scores(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits of the next token of every cell, (stems, columns, vocabulary), after these at `step`."""
+        position = self.lengths - 1 + step
+        config = self.model.config.get_text_config()
+        with running(config):
+            return self.model(
+                input_ids=tokens,
+                position_ids=position,
+                attention_mask=dense_mask(lambda window: self._seen(position, step, window), config, self.model.dtype),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+
+    def _seen(self, position: torch.Tensor, step: int, window: int | None) -> torch.Tensor:
+        """(stems, 1, columns, keys) bool: the keys a cell's token sees, of its stem and then of its own cell."""
+        own = self.own[: self.columns * (step + 1)]
+        column = torch.arange(self.columns, device=own.device)
+        stem_at = torch.arange(self.width, device=own.device).expand(*position.shape, -1)
+        own_at = (self.lengths - 1)[..., None] + own // self.columns
+        seen = torch.cat(
+            [stem_at < (self.lengths - 1)[..., None], (own % self.columns == column[:, None]).expand(len(position), -1, -1)], dim=-1
+        )
+        if window is not None:
+            seen = seen & (position[..., None] - torch.cat([stem_at, own_at], dim=-1) < window)
+        return seen[:, None]
+
+    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.decoding.temperature == 0:
+            return scores.argmax(-1)
+        return torch.multinomial(torch.softmax(scores / self.decoding.temperature, dim=-1), 1).squeeze(1)
+
+
+def _keep_to(openings: Sequence[Ids], written: Sequence[Ids], scores: torch.Tensor) -> None:
+    """Leave, in the scores of replies whose opening is not complete, only tokens that continue one of the openings."""
+    for row, start in enumerate(written):
+        if any(tuple(opening) == tuple(start[: len(opening)]) for opening in openings):
+            continue
+        allowed = sorted({opening[len(start)] for opening in openings if list(opening[: len(start)]) == start})
+        if allowed:
+            kept = scores[row, allowed].clone()
+            scores[row] = -torch.inf
+            scores[row, allowed] = kept
+
+
+def _read_stems(model, stems: Sequence[Ids], room: int) -> DynamicCache:
+    """Keys and values of every stem, padded on the right to the longest, with room for `room` more tokens."""
     shared = _common_prefix(stems)
     cache = DynamicCache()
     if shared:
@@ -60,20 +135,11 @@ def _read_prompts(model, prompts: Sequence[Ids], room: int) -> DynamicCache:
         )
     rest = [stem[len(shared) :] for stem in stems]
     if longest := max(map(len, rest)):
-        # Padding on the right: nothing before it sees it, and its keys are not taken over below.
+        # Padding on the right: nothing before it sees it, and nobody is shown its keys.
         _read(model, [stem + [0] * (longest - len(stem)) for stem in rest], cache)
-
-    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
-    width = int(lengths.max())
-    stem_index = torch.tensor(stem_of, device=model.device)[:, None]
-    position = (torch.arange(width, device=model.device)[None] - (width - lengths)[:, None]).clamp(min=0)
-
-    def taken(states):
-        return states[stem_index, :, position].transpose(1, 2)
-
-    prompts_read = DynamicCache()
-    prompts_read.layers = [_RoomyLayer(taken(layer.keys), taken(layer.values), room + 1) for layer in cache.layers]
-    return prompts_read
+    roomy = DynamicCache()
+    roomy.layers = [_RoomyLayer(layer.keys, layer.values, room) for layer in cache.layers]
+    return roomy
 
 
 def _read(model, rows: list[Ids], cache: DynamicCache) -> None:
@@ -81,18 +147,19 @@ def _read(model, rows: list[Ids], cache: DynamicCache) -> None:
     model.base_model(input_ids=torch.tensor(rows, device=model.device), past_key_values=cache, use_cache=True)
 
 
-def _stems(sequences: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
-    """The sequences that are no prefix of another one, and for each sequence the index of one that it is a prefix of."""
+def _stems(sequences: Sequence[Ids]) -> tuple[list[Ids], list[list[int]]]:
+    """The sequences that are no prefix of another one, and for each of them the indices of those that are its beginning."""
     stems: list[Ids] = []
-    stem_of = [0] * len(sequences)
+    members: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda i: -len(sequences[i])):
         sequence = sequences[index]
         found = next((i for i, stem in enumerate(stems) if stem[: len(sequence)] == sequence), None)
         if found is None:
             stems.append(sequence)
-            found = len(stems) - 1
-        stem_of[index] = found
-    return stems, stem_of
+            members.append([index])
+        else:
+            members[found].append(index)
+    return stems, members
 
 
 def _common_prefix(sequences: Sequence[Ids]) -> Ids:
@@ -127,30 +194,3 @@ def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
 
 def _until_end(ids: Ids, ends: Sequence[int]) -> Ids:
     return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
-
-
-class _Opening(LogitsProcessor):
-    """Allows, at the start of every reply, only tokens that continue one of the openings; after it, everything."""
-
-    def __init__(self, openings: Sequence[Ids], prompt_width: int):
-        self.openings = [tuple(opening) for opening in openings]
-        self.prompt_width = prompt_width
-        self.longest = max(map(len, openings))
-
-    def __call__(self, input_ids, scores):
-        written = input_ids.shape[1] - self.prompt_width
-        if written >= self.longest:
-            return scores
-        for row, start in enumerate(input_ids[:, self.prompt_width :].tolist()):
-            allowed = self._continuations(tuple(start))
-            if allowed is not None:
-                blocked = torch.ones_like(scores[row], dtype=torch.bool)
-                blocked[allowed] = False
-                scores[row] = scores[row].masked_fill(blocked, -torch.inf)
-        return scores
-
-    def _continuations(self, start: tuple[int, ...]) -> list[int] | None:
-        """The tokens that may follow, or None when an opening is complete."""
-        if any(opening == start[: len(opening)] for opening in self.openings):
-            return None
-        return sorted({opening[len(start)] for opening in self.openings if opening[: len(start)] == start})

@@ -121,7 +121,6 @@ def _write_replies(
         max_new_tokens=generation.max_new_tokens,
         temperature=generation.temperature,
         ends=_ends(model, chat.tokenizer),
-        pad=chat.tokenizer.pad_token_id,
     )
     openings = strategy_openings(chat, requests[0].messages, strategies) if generation.constrain == "format" else []
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cso_lab.training.tree_attention import attention_arguments, implementation
+from cso_lab.training.tree_attention import running, tree_mask
 
 IGNORED = -100  # a label nobody asks the log-probability of
 
@@ -114,22 +114,19 @@ def _scores(model, fused, config, kwargs: dict, tree: Tree):
         output.last_hidden_state = output.last_hidden_state[:, tree.parent]
         return output
 
-    own = config._attn_implementation
     # The output layer computes one position for each scored token, in place of one for each token of the tree.
     hook = model.base_model.register_forward_hook(before_scored)
     try:
-        attention = attention_arguments(tree.end, tree.depth, config, model.dtype)
-        config._attn_implementation = implementation(config, tree.end.device)
-        return fused(
-            input_ids=tree.tokens[None],
-            position_ids=tree.depth[None],
-            shift_labels=tree.tokens[tree.scored][None],
-            fused_lm_head=True,
-            **attention,
-            **kwargs,
-        )
+        with running(config):
+            return fused(
+                input_ids=tree.tokens[None],
+                position_ids=tree.depth[None],
+                shift_labels=tree.tokens[tree.scored][None],
+                fused_lm_head=True,
+                **tree_mask(tree.end, tree.depth, config, model.dtype),
+                **kwargs,
+            )
     finally:
-        config._attn_implementation = own
         hook.remove()
 
 

@@ -1,16 +1,23 @@
-"""Attention over a prefix tree in pre-order: token i is seen by token j exactly when i <= j < end[i]."""
+"""Attention where tokens of several rows stand side by side, and each is told which ones it sees.
 
+In a prefix tree in pre-order, token i is seen by token j exactly when i <= j < end[i].
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from cso_lab.errors import UserError
 
-# Queries that are answered together, and what the model's configuration calls it.
+# Queries of a tree that are answered together on CPUs, which compute what a mask hides as well.
 _BLOCK = 128
-_IN_BLOCKS = "tree_in_blocks"
+# What a model's configuration calls the attention below while it runs.
+_PACKED = "packed_sdpa"
+_FLEX = "flex_attention"
 
 
 @dataclass(frozen=True)
@@ -30,46 +37,58 @@ def ancestors(end: torch.Tensor, depth: torch.Tensor, window: int | None = None)
     return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)
 
 
-def attention_arguments(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype) -> dict:
-    """What to call a model's backbone with so that it attends as the tree says, under `implementation(config, device)`.
+@contextmanager
+def running(config) -> Iterator[None]:
+    """A model of this configuration takes the masks made here: in place of plain SDPA it runs one that repeats no keys."""
+    own = config._attn_implementation
+    if own == "sdpa":
+        config._attn_implementation = _PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
 
-    A mask of the form its attention takes (for models whose layers differ, one a kind of layer); on CPUs, which compute what a mask
-    hides as well, blocks that leave most of it out.
-    """
-    if implementation(config, end.device) == _IN_BLOCKS:
+
+def tree_mask(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype) -> dict:
+    """The arguments with which a backbone, `running`, attends as a tree says."""
+    kinds = _windows(config)
+    if config._attn_implementation == _FLEX:
+        return {"attention_mask": _one_or_all({kind: _block_mask(end, depth, window) for kind, window in kinds.items()})}
+    if config._attn_implementation == _PACKED and end.device.type == "cpu" and set(kinds.values()) == {None}:
         # Not looked at, but a mask that is there already is one the model does not make.
         return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool), "tree_blocks": _blocks(ancestors(end, depth))}
-    kinds = _kinds(config)
-    windows = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
-    if unknown := kinds - windows.keys():
-        raise UserError(f"training.share_prefixes knows no mask for {sorted(unknown)}: use training.share_prefixes=false")
-    masks = {kind: _mask(end, depth, windows[kind], config._attn_implementation, dtype) for kind in kinds}
-    return {"attention_mask": masks["full_attention"] if kinds == {"full_attention"} else masks}
+    return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype)}
 
 
-def implementation(config, device: torch.device) -> str:
-    """The attention a model of this configuration runs a tree with."""
-    if config._attn_implementation == "sdpa" and device.type == "cpu" and _kinds(config) == {"full_attention"}:
-        return _IN_BLOCKS
-    return config._attn_implementation
-
-
-def _kinds(config) -> set[str]:
-    return set(getattr(config, "layer_types", None) or ["full_attention"])
-
-
-def _mask(end: torch.Tensor, depth: torch.Tensor, window: int | None, kind: str, dtype: torch.dtype):
-    if kind == "flex_attention":
-        return _block_mask(end, depth, window)
-    if kind not in ("sdpa", "eager"):
+def dense_mask(seen: Callable[[int | None], torch.Tensor], config, dtype: torch.dtype):
+    """`seen(window)`, (batch, 1, queries, keys) bool, as the model's attention takes it; for models whose layers differ, one a kind."""
+    implementation = config._attn_implementation
+    if implementation not in (_PACKED, "eager"):
         raise UserError(
-            f"training.share_prefixes needs an attention that takes a mask, not {kind!r}: use"
-            " backbone.attn_implementation=sdpa, eager or flex_attention, or training.share_prefixes=false"
+            f"prefixes are shared by an attention that takes a mask, not {implementation!r}: use backbone.attn_implementation=sdpa or"
+            " eager, or training.share_prefixes=false"
         )
-    seen = ancestors(end, depth, window)[None, None]
-    if kind == "sdpa":
-        return seen
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+
+    def prepared(window: int | None) -> torch.Tensor:
+        mask = seen(window)
+        if implementation == _PACKED:
+            return mask
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+    return _one_or_all({kind: prepared(window) for kind, window in _windows(config).items()})
+
+
+def _windows(config) -> dict[str, int | None]:
+    """The kinds of layer a model has, and how far back each looks."""
+    known = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if unknown := kinds - known.keys():
+        raise UserError(f"no mask is known for layers of {sorted(unknown)}: use training.share_prefixes=false")
+    return {kind: known[kind] for kind in kinds}
+
+
+def _one_or_all(masks: dict):
+    return masks["full_attention"] if masks.keys() == {"full_attention"} else masks
 
 
 def _block_mask(end: torch.Tensor, depth: torch.Tensor, window: int | None):
@@ -92,21 +111,32 @@ def _blocks(seen: torch.Tensor) -> list[Block]:
     return blocks
 
 
-def _attend_in_blocks(module, query, key, value, attention_mask, tree_blocks: list[Block], **kwargs):
-    """Queries block by block, each over the keys it sees. Shapes as in transformers: (batch, heads, tokens, width) in,
-    (batch, tokens, heads, width) out."""
+def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_blocks: list[Block] | None = None, **kwargs):
+    """SDPA under a bool mask. Shapes as in transformers: (batch, heads, tokens, width) in, (batch, tokens, heads, width) out."""
+    if tree_blocks is None:
+        return _packed(query, key, value, attention_mask, scaling).transpose(1, 2), None
     answers = [
-        sdpa_attention_forward(
-            module,
+        _packed(
             query[:, :, block.first : block.last],
             key.index_select(2, block.keys),
             value.index_select(2, block.keys),
             block.seen,
-            **kwargs,
-        )[0]
+            scaling,
+        )
         for block in tree_blocks
     ]
-    return torch.cat(answers, dim=1), None
+    return torch.cat(answers, dim=2).transpose(1, 2), None
 
 
-AttentionInterface.register(_IN_BLOCKS, _attend_in_blocks)
+def _packed(query, key, value, seen, scaling):
+    """Attention of (batch, heads, queries, width). The heads that share keys ask as one head with more queries: no key is repeated."""
+    batch, heads, queries, width = query.shape
+    group = heads // key.shape[1]
+    if group > 1:
+        query = query.reshape(batch, key.shape[1], group * queries, width)
+        seen = seen.repeat(1, 1, group, 1)
+    answer = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
+    return answer.reshape(batch, heads, queries, width)
+
+
+AttentionInterface.register(_PACKED, _packed_sdpa)
