@@ -176,7 +176,7 @@ def _found(trees: list[dict]) -> tuple[Counter, Counter, int]:
     paths = EscPro(theta=0.5, min_end_visits=2)(map(Tree.from_json, trees))
     turns = {(path.dialogue, choice.preferred.place): choice.preferred for path in paths for choice in path.choices}
     found = {place: node for place, node in turns.items() if not node.gold}
-    return Counter(node.strategy for node in found.values()), Counter(found), len(pair_rows(paths, EXTES))
+    return Counter(node.strategy for node in found.values()), Counter(list(found)), len(pair_rows(paths, EXTES))
 
 
 def _common(one: Counter, other: Counter) -> float:
