@@ -10,15 +10,11 @@ from cso_lab.dialogue import Dialogue
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 from cso_lab.plan import Plan
+from cso_lab.roles import LIMITS
 from cso_lab.search.tree import Tree
 from cso_lab.strategies import StrategySet
 
 SUMMARY = "search.json"
-# What of the roles' configuration goes to the client.
-LIMITS = (
-    *("max_concurrency", "timeout", "attempts", "longest_pause", "requests_per_minute", "tokens_per_minute"),
-    *("budget", "api_base", "api_key_env"),
-)
 
 
 def tree_files(folder: Path) -> list[Path]:

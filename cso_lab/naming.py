@@ -8,16 +8,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from cso_lab.roles import LIMITS
+
 _PACKAGE = Path(__file__).parent
 CONF = _PACKAGE.parent / "conf"
 
 # What changes how a result is reached, or what it costs, but not the result.
 _WITHOUT_EFFECT = {
-    "roles": (
-        *("max_concurrency", "timeout", "attempts", "longest_pause", "requests_per_minute", "tokens_per_minute"),
-        *("budget", "api_base", "api_key_env", "notice"),
-    ),
     "mcts": ("speculation",),
+    "roles": (*LIMITS, "notice"),
     "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size",),

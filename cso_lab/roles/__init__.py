@@ -4,3 +4,9 @@ import os
 
 # litellm asks the network for prices when it is imported, unless it has been told not to.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+# The keys of the roles' configuration that go to the client. They change how calls are made and not what is asked.
+LIMITS = (
+    *("max_concurrency", "timeout", "attempts", "longest_pause", "requests_per_minute", "tokens_per_minute"),
+    *("budget", "api_base", "api_key_env"),
+)
