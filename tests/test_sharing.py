@@ -13,6 +13,7 @@ from cso_lab.strategies import EXTES
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
+ALL = [pytest.param(backbone, mode, marks=pytest.mark.long) for backbone in ARCHITECTURES for mode in ("lora", "full")]
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +66,12 @@ def first_step(cfg, data, out):
 
 
 @pytest.mark.parametrize("algo", ALGOS)
-@pytest.mark.parametrize(
-    ("backbone", "mode"), [("tiny_llama", "lora"), *(pytest.param(b, m, marks=pytest.mark.long) for b in ARCHITECTURES for m in ("lora", "full"))]
-)
+@pytest.mark.parametrize(("backbone", "mode"), [("tiny_llama", "lora"), *ALL])
 def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path, algo, backbone, mode):
     common = [f"algo={algo}", f"backbone={backbone}", f"mode={mode}", "training.max_prompt_length=2000"]
-    common += ["training.per_device_batch_size=4", "algorithm.beta=0.5"] if algo != "sft" else ["training.per_device_batch_size=4"]
+    common += (
+        ["training.per_device_batch_size=4", "algorithm.beta=0.5"] if algo != "sft" else ["training.per_device_batch_size=4"]
+    )
     stock = first_step(config(shared, *common, "training.share_prefixes=false"), data, tmp_path / "stock")
     for limit in ("training.tokens_per_tree=100000", "training.tokens_per_tree=300"):
         loss, gradient = first_step(config(shared, *common, limit, "training.kept_tokens=400"), data, tmp_path / "shared")
@@ -87,7 +88,9 @@ def test_a_short_training_ends_in_the_same_weights(shared, data, tmp_path, algo)
 
     ends = []
     for share in ("true", "false"):
-        cfg = config(shared, f"algo={algo}", "mode=full", "training.per_device_batch_size=4", f"training.share_prefixes={share}")
+        cfg = config(
+            shared, f"algo={algo}", "mode=full", "training.per_device_batch_size=4", f"training.share_prefixes={share}"
+        )
         cfg.training.max_prompt_length = 2000
         train(cfg, data, tmp_path / share)
         ends.append(load_file(next((tmp_path / share / "checkpoint").glob("*.safetensors"))))

@@ -100,7 +100,8 @@ class _Group:
         stem_at = torch.arange(self.width, device=own.device).expand(*position.shape, -1)
         own_at = (self.lengths - 1)[..., None] + own // self.columns
         seen = torch.cat(
-            [stem_at < (self.lengths - 1)[..., None], (own % self.columns == column[:, None]).expand(len(position), -1, -1)], dim=-1
+            [stem_at < (self.lengths - 1)[..., None], (own % self.columns == column[:, None]).expand(len(position), -1, -1)],
+            dim=-1,
         )
         if window is not None:
             seen = seen & (position[..., None] - torch.cat([stem_at, own_at], dim=-1) < window)
