@@ -53,7 +53,12 @@ class Cast:
 
     @property
     def idle(self) -> int:
-        """How many of the slots for calls are free while nobody waits for one; 0 when anyone does."""
+        """How many of the slots for calls are free while nobody waits for one; 0 when anyone does.
+
+        Simulated players answer in this very process: with them nothing is ever idle.
+        """
+        if all(self._config[role]["model"].startswith("simulated/") for role in PLACEHOLDERS):
+            return 0
         return max(0, self._client.max_concurrency - self._open)
 
     async def _ask(self, role, dialogue: Dialogue, history: History, draw: str, parse: Callable, values: Mapping = {}):  # noqa: B006
