@@ -364,13 +364,15 @@ class Run:
             data["path"] = path
         if not trained:
             return data
-        rows = read_json(self.folder / "training.json")["rows"] if (self.folder / "training.json").exists() else None
+        file = self.folder / "training.json"
+        training = read_json(file) if file.exists() else {}
         return data | {
             "roles": cfg.roles.name,
             "roles_notice": cfg.roles.notice,
             "mcts": cfg.mcts.name,
             "preferences": cfg.preferences.name,
-            "training_rows": rows,
+            "training_rows": training.get("rows"),
+            "training_steps": f"{training.get('steps')} of {cfg.training.batch_size} rows",
         }
 
 

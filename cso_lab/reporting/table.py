@@ -17,7 +17,7 @@ _DECODINGS = ("plain", "direct_refine", "self_refine", "with_example")
 _ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
 _PREFERENCES = (None, "escpro", "random")
 # Follow from the other values, or from the data, and make no cell another one.
-_CONSEQUENCES = ("test_turns", "training_rows", "roles_notice", "seed")
+_CONSEQUENCES = ("test_turns", "training_rows", "training_steps", "roles_notice", "seed")
 
 
 @dataclass(frozen=True)
