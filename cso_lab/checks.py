@@ -3,10 +3,11 @@
 from typing import Annotated, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from cso_lab.errors import UserError, unknown
-from cso_lab.naming import trains
+from cso_lab.naming import is_api, trains, trains_here
+from cso_lab.reporting.published import tables
 from cso_lab.strategies import strategy_set
 
 STAGES = ("search", "dataset", "train", "generate", "evaluate", "report")
@@ -19,22 +20,29 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
+# What a client is held to, wherever one is configured.
+_LIMITS = {
+    "max_concurrency": Count,
+    "timeout": Positive,
+    "attempts": Count,
+    "longest_pause": NotNegative,
+    "requests_per_minute": Positive | None,
+    "tokens_per_minute": Positive | None,
+    "budget.calls": Natural | None,
+    "budget.tokens": Natural | None,
+    "budget.dollars": NotNegative | None,
+}
+
 RULES = {
     "seed": Natural,
     "rerun": Flag,
     "estimate": Flag,
+    "report.folder": str | None,
+    "report.table": Annotated[Literal[tables()] | None, BeforeValidator(lambda table: table if table is None else str(table))],
     "data.test_share": Share,
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,
-    "roles.max_concurrency": Count,
-    "roles.timeout": Positive,
-    "roles.attempts": Count,
-    "roles.longest_pause": NotNegative,
-    "roles.requests_per_minute": Positive | None,
-    "roles.tokens_per_minute": Positive | None,
-    "roles.budget.calls": Natural | None,
-    "roles.budget.tokens": Natural | None,
-    "roles.budget.dollars": NotNegative | None,
+    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in _LIMITS.items()},
     "mcts.c": NotNegative,
     "mcts.prior_temperature": Positive,
     "mcts.gold_visits": Count,
@@ -50,6 +58,8 @@ RULES = {
     "mcts.extend_negatives": Flag,
     "preferences.theta": float,
     "preferences.min_end_visits": Natural,
+    "preferences.dialogues": Natural | None,
+    "preferences.seed": Natural,
     "algorithm.start_from": Literal["base", "sft"],
     "training.learning_rate": Positive,
     "training.num_train_epochs": Positive,
@@ -70,6 +80,7 @@ RULES = {
     "training.max_rows": Count | None,
     "training.save_steps": Count,
     "training.logging_steps": Count,
+    "generation.engine": Literal["local", "server"],
     "generation.max_new_tokens": Count,
     "generation.batch_size": Count,
     "generation.temperature": NotNegative,
@@ -77,8 +88,14 @@ RULES = {
     "generation.constrain": Literal["none", "format"],
     "generation.max_turns": Count | None,
     "generation.dtype": Dtype,
+    "evaluation.testset": Literal["turns", "strategy"],
+    "evaluation.testset_seed": Natural,
+    "evaluation.shortest": Count,
+    "evaluation.longest": Count,
+    "evaluation.cuts": Annotated[int, Field(ge=2, strict=True)],
     "hardware.device": Literal["auto", "cpu", "cuda"],
     "hardware.processes": Count,
+    "hardware.nodes": Count,
 }
 
 
@@ -94,12 +111,22 @@ def check(cfg: DictConfig) -> None:
         except ValidationError as error:
             problem = error.errors()[0]["msg"].replace("Input should be", "should be")
             raise UserError(f"{key}={value}: {problem}") from None
+    if cfg.report.folder and list(cfg.stages) != ["report"]:
+        raise UserError(f"report.folder={cfg.report.folder} reports on finished runs: give 'stages=[report]' with it")
     if cfg.mcts.min_iterations > cfg.mcts.max_iterations:
         raise UserError(f"mcts.min_iterations={cfg.mcts.min_iterations} is above mcts.max_iterations={cfg.mcts.max_iterations}")
+    if cfg.evaluation.shortest > cfg.evaluation.longest:
+        raise UserError(f"evaluation.shortest={cfg.evaluation.shortest} is above evaluation.longest={cfg.evaluation.longest}")
     strategy_set(cfg.data.strategies)
     _check_data(cfg)
-    if "search" in cfg.stages and trains(cfg):
+    _check_engine(cfg)
+    searches = "search" in cfg.stages and not cfg.data.get("expanded")
+    if trains_here(cfg) and (searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)):
         _check_roles(cfg)
+    if trains(cfg) and cfg.preferences.dialogues == 0:
+        raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
+    if "train" in cfg.stages and trains_here(cfg):
+        _check_shares(cfg)
 
 
 def _check_data(cfg: DictConfig) -> None:
@@ -107,6 +134,50 @@ def _check_data(cfg: DictConfig) -> None:
 
     data_file(cfg.data)
     shard((), cfg.data.shard)
+
+
+def _check_engine(cfg: DictConfig) -> None:
+    """What a server cannot do, and what it takes to ask one."""
+    name, generation = cfg.backbone.name, cfg.generation
+    if is_api(cfg):
+        if trains(cfg):
+            raise UserError(
+                f"backbone={name} is an API model and is never trained: give algo=base, not algo={cfg.algorithm.name}"
+            )
+        if generation.engine == "local":
+            raise UserError(f"backbone={name} is an API model and does not run here: leave out generation.engine=local")
+    if generation.engine == "local":
+        return
+    if generation.client.model is None:
+        key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"
+        raise UserError(f"backbone={name} on a server needs the model's name: give {key}")
+    if not is_api(cfg) and generation.client.api_base is None:
+        raise UserError(
+            f"generation.engine=server needs the address where {name} is served: generation.client.api_base=http://HOST:PORT/v1"
+        )
+    if generation.constrain != "none":
+        raise UserError(
+            f"generation.constrain={generation.constrain} works on a model in this process only: give generation.constrain=none"
+        )
+
+
+def _check_shares(cfg: DictConfig) -> None:
+    """That the effective batch can be shared out among the processes."""
+    from cso_lab.training.train import batches
+
+    hardware = cfg.hardware
+    if hardware.processes % hardware.nodes:
+        raise UserError(f"hardware.processes={hardware.processes} is no multiple of hardware.nodes ({hardware.nodes})")
+    if hardware.nodes > 1 and not hardware.launcher:
+        raise UserError(
+            f"hardware.nodes={hardware.nodes} needs hardware.launcher, which starts a command on each: use hardware=slurm"
+        )
+    at_once, _ = batches(cfg)
+    if cfg.algorithm.rows == "kto" and at_once < 2:
+        raise UserError(
+            "KTO estimates its KL term on neighbouring rows, so a process takes at least 2 at once: raise training.batch_size"
+            f" ({cfg.training.batch_size}) or training.per_device_batch_size, or lower hardware.processes ({hardware.processes})"
+        )
 
 
 def _check_roles(cfg: DictConfig) -> None:

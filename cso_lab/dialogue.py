@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from cso_lab.strategies import StrategySet, format_reply
 
 SEEKER, SUPPORTER = "seeker", "supporter"
+# Beside a run's predictions: the dialogues they are of, so that the run can be looked at where the corpus is not.
+TEST_DIALOGUES = "test_dialogues.jsonl"
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A preferred and a dispreferred (strategy, response) after the same history: one element of D in eq. 6."""
+    """A preferred and a dispreferred (strategy, response) after the same history: one element of D in eq. 6. Q is None where nothing
+    was searched."""
 
     dialogue: str
     history: tuple[Turn, ...]
     chosen: Turn
     rejected: Turn
-    q_chosen: float
-    q_rejected: float
+    q_chosen: float | None
+    q_rejected: float | None
 
 
 @dataclass(frozen=True)

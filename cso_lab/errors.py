@@ -10,6 +10,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class MissingKey(UserError):
+    """A model cannot be asked for want of its key. An API model's cell is then listed as not run, and no other is stopped."""
+
+
 def unknown(what: str, given: object, valid: Iterable[object]) -> UserError:
     """An error that names the valid choices, the likeliest first: "unknown data 'extess': did you mean ...?"."""
     choices = [str(choice) for choice in valid]

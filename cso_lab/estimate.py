@@ -85,10 +85,11 @@ def _rehearse(plan: Plan, dialogues: Sequence[Dialogue], leaving: bool = True) -
     client = _Rehearsal(leaving, plan.strategies.names)
     iterations = dict.fromkeys((dialogue.id for dialogue in dialogues), 0)
     cast = plan.cast(client)
+    search = plan.search(cast)
 
     async def run() -> None:
         for dialogue in dialogues:
-            await plan.grow(cast, dialogue, lambda iteration, id=dialogue.id: iterations.update({id: iteration}))
+            await plan.grow(search, dialogue, lambda iteration, id=dialogue.id: iterations.update({id: iteration}))
             cast.forget(dialogue)
 
     asyncio.run(run())

@@ -143,10 +143,11 @@ async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, cli
     from cso_lab.roles.faults import RoleFailure
 
     cast = plan.cast(client)
+    search = plan.search(cast)
 
     async def one(dialogue: Dialogue) -> None:
         try:
-            tree = await plan.grow(cast, dialogue, lambda iteration: live.iteration(dialogue.id, iteration))
+            tree = await plan.grow(search, dialogue, lambda iteration: live.iteration(dialogue.id, iteration))
             write_json(_tree_file(folder, dialogue), tree.to_json())
         except RoleFailure as failure:
             set_aside[dialogue.id] = str(failure)

@@ -19,7 +19,8 @@ _WITHOUT_EFFECT = {
     "roles": (*LIMITS, "notice"),
     "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
-    "generation": ("batch_size",),
+    "generation": ("batch_size", *LIMITS),
+    "hardware": ("nodes", "launcher"),  # the number of processes counts: sums over them are rounded otherwise
 }
 
 
@@ -62,33 +63,61 @@ def trains(cfg: DictConfig) -> bool:
     return cfg.algorithm.trainer is not None
 
 
+def is_api(cfg: DictConfig) -> bool:
+    """Whether the backbone is an API model, which has no weights here."""
+    return cfg.backbone.get("engine") == "server"
+
+
+def trains_here(cfg: DictConfig) -> bool:
+    """Whether the cell's training is part of the run; what a server holds has been trained before."""
+    return trains(cfg) and cfg.generation.engine == "local"
+
+
 def _effective_nodes(cfg: DictConfig) -> Iterable[str]:
     """The nodes a cell's numbers depend on."""
-    yield from ("backbone", "data", "generation")
+    yield from ("backbone", "data", "generation", "decoding", "evaluation")
     if trains(cfg):
         yield from ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences", "hardware")
 
 
 def uses_seed(cfg: DictConfig) -> bool:
-    """The untrained model decoded greedily is the same under every seed, so it is one cell."""
-    return trains(cfg) or cfg.generation.temperature > 0
+    """The untrained model decoded greedily is the same under every seed, so it is one cell, unless its prompt is drawn by one."""
+    return trains(cfg) or cfg.generation.temperature > 0 or "seed" in cfg.decoding.method
 
 
 def variant(cfg: DictConfig) -> str:
     """A hash of every value a cell's numbers depend on, but for the seed."""
-    values = {node: plain(cfg, node) for node in _effective_nodes(cfg)}
-    for node in ("training", "generation"):  # these seeds follow the run's; mcts.seed and data.split_seed are their own
-        if values.get(node, {}).get("seed") == cfg.seed:
-            del values[node]["seed"]
+    values = {node: plain(cfg, node) for node in _effective_nodes(cfg)} | {"evaluation": evaluation(cfg)}
+    # these seeds follow the run's; mcts.seed, data.split_seed and evaluation.testset_seed are their own
+    for node in (values.get("training", {}), values["generation"], values["decoding"]["method"]):
+        if node.get("seed") == cfg.seed:
+            del node["seed"]
     return digest(values)[:6]
 
 
+def evaluation(cfg: DictConfig) -> dict:
+    """What the numbers depend on beside the predictions: how the strategy test set is drawn, where it is used."""
+    values = plain(cfg, "evaluation")
+    return values if values["testset"] == "strategy" else {"testset": values["testset"]}
+
+
+def generation(cfg: DictConfig) -> dict:
+    """What the predictions depend on beside model and data. Seeds that decide nothing are left out."""
+    values = {node: plain(cfg, node) for node in ("generation", "decoding")}
+    if cfg.generation.temperature == 0:
+        del values["generation"]["seed"]
+    return values
+
+
 def other_path(cfg: DictConfig) -> str | None:
-    """`backbone.path` where it is not the one the backbone's own YAML names, so that another model goes by its name; else None."""
+    """`backbone.path` (of an API model, `.model`) where it is not the one the backbone's own YAML names, so that another model goes
+    by its name; else None."""
     file = CONF / "backbone" / f"{cfg.backbone.name}.yaml"
-    if not file.is_file() or cfg.backbone.path == OmegaConf.load(file).path:
+    key = "model" if is_api(cfg) else "path"
+    own = OmegaConf.load(file) if file.is_file() else None
+    if own is None or OmegaConf.is_missing(own, key) or own[key] == cfg.backbone[key]:
         return None
-    return str(cfg.backbone.path)
+    return str(cfg.backbone[key])
 
 
 def varied(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
@@ -100,7 +129,7 @@ def varied(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         node, _, rest = key.partition(".")
-        if rest and node in _effective_nodes(cfg) and rest not in _WITHOUT_EFFECT.get(node, ()):
+        if rest and node in _effective_nodes(cfg) and not set(rest.split(".")) & set(_WITHOUT_EFFECT.get(node, ())):
             values[key] = value
     return values
 
@@ -111,9 +140,16 @@ def cell_name(cfg: DictConfig) -> str:
     seed = [f"seed{cfg.seed}"] if uses_seed(cfg) else []
     # Parts of a search give the same results, but two at once need a run folder each.
     part = [f"shard{cfg.data.shard}".replace("/", "of").replace(" ", "")] if cfg.data.shard != "1/1" else []
-    return "-".join([cfg.backbone.name, cfg.algorithm.name, *mode, *seed, variant(cfg), *part])
+    decoding = [cfg.decoding.name] if cfg.decoding.name != "plain" else []
+    return "-".join([cfg.backbone.name, cfg.algorithm.name, *mode, *decoding, *seed, variant(cfg), *part])
+
+
+def run_folder(cfg: DictConfig) -> str:
+    """Where a single run leaves its files: a folder named by the cell, or that which it is asked to report on."""
+    return str(cfg.report.folder or f"multirun_outputs/runs/{cell_name(cfg)}")
 
 
 def register_resolvers() -> None:
-    """Make `${cell:}` known to configurations."""
+    """Make `${cell:}` and `${run_folder:}` known to configurations."""
     OmegaConf.register_new_resolver("cell", lambda _root_: cell_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("run_folder", lambda _root_: run_folder(_root_), replace=True)

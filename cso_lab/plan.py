@@ -24,11 +24,15 @@ class Plan:
 
         return Cast(self.roles, client, self.strategies, self.mcts["seed"])
 
-    async def grow(self, cast, dialogue: Dialogue, on_iteration: Callable[[int], None]) -> Tree:
+    def search(self, cast):
+        """The configured search with `cast` as its players; one for all dialogues, which share its idle slots."""
         from hydra.utils import instantiate
 
         reward = instantiate(self.mcts["reward"])
-        search = instantiate(self.mcts["search"], _partial_=True)(roles=cast, reward=reward, strategies=self.strategies)
+        return instantiate(self.mcts["search"], _partial_=True)(roles=cast, reward=reward, strategies=self.strategies)
+
+    async def grow(self, search, dialogue: Dialogue, on_iteration: Callable[[int], None]) -> Tree:
+        """The tree of one dialogue, extended where the configuration says so."""
         tree = await search.search(dialogue, lambda tree, iteration: on_iteration(iteration))
         if self.mcts["extend_negatives"]:
             await search.extend(dialogue, tree, self.theta, self.min_end_visits)

@@ -244,7 +244,19 @@ class FourPlayers:
 ALGORITHMS = {"base": "base", "sft": "SFT", "dpo": "CSO-DPO", "kto": "CSO-KTO"}
 
 
-def metrics(backbone="smollm2", algo="dpo", mode="lora", seed=0, q=20.0, b=1.0, n=210, context=None, **cell) -> dict:
+def metrics(
+    backbone="smollm2",
+    algo="dpo",
+    mode="lora",
+    seed=0,
+    q=20.0,
+    b=1.0,
+    n=210,
+    context=None,
+    intervals=None,
+    per_turn=None,
+    **cell,
+) -> dict:
     """What a run leaves in its metrics.json; `cell` and `context` are added to what stands there."""
     trained = algo != "base"
     return {
@@ -266,7 +278,8 @@ def metrics(backbone="smollm2", algo="dpo", mode="lora", seed=0, q=20.0, b=1.0, 
         "R-L": 15.5,
         "n": n,
         "unparsed": 4,
-        "intervals": {"Q": [q - 3, q + 3], "B": [0.5, 2.645]},
+        "intervals": {"Q": [q - 3, q + 3], "B": [0.5, 2.645]} if intervals is None else intervals,
         "strategies": {"Affirmation": {"f1": 40.0, "predicted": 9}, "Share Information": {"f1": 0.0, "predicted": 0}},
         "context": {"data": "sample", "constrain": "format", "max_new_tokens": 64, **(context or {})},
+        **({"per_turn": per_turn} if per_turn else {}),
     }

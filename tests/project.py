@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.naming import register_resolvers
-from cso_lab.reporting.callback import compose_jobs
+from cso_lab.sweeping import plan
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -36,7 +36,7 @@ def sweep_config(*overrides: str) -> Iterator[DictConfig]:
 def jobs_of(*overrides: str) -> list[DictConfig]:
     """The configuration of every job that `python run.py -m OVERRIDES` runs."""
     with sweep_config(*overrides) as config:
-        return compose_jobs(config)
+        return [job.config for job in plan(config)]
 
 
 def without_hydra(job: DictConfig) -> DictConfig:

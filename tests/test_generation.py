@@ -97,6 +97,19 @@ def test_with_format_every_reply_opens_with_a_strategy(shared, backbone, tmp_pat
         assert (row["strategy"], row["response"]) == parse_reply(row["raw"], EXTES)
 
 
+def test_a_refined_reply_opens_with_a_strategy_and_does_not_depend_on_its_batch(shared, tmp_path):
+    from cso_lab.generation.generate import generate
+
+    found = []
+    for size in (1, 4):
+        line = ("decoding=self_refine", "generation.constrain=format", "generation.max_new_tokens=30")
+        cfg = config(shared, "tiny_llama", *line, f"generation.batch_size={size}")
+        generate(cfg, [dialogue("a", 2), dialogue("b", 1)], EXTES, None, tmp_path / str(size))
+        found.append(predictions(tmp_path / str(size)))
+    assert found[0] == found[1] and len(found[0]) == 3
+    assert all(row["strategy"] in EXTES.names for row in found[0])
+
+
 def test_an_opening_greeting_is_history_and_not_predicted(shared, tmp_path):
     from cso_lab.generation.generate import generate
 

@@ -2,24 +2,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from fakes import metrics
 from project import ROOT, sweep_config
 
-from cso_lab.reporting.callback import SweepReport, compose_jobs, job_folder
-
-
-def test_the_demo_composes_its_jobs_and_the_untrained_cell_comes_once():
-    with sweep_config("+table=demo", "algo=base,sft,dpo", "seed=0,1,2") as config:
-        jobs = compose_jobs(config)
-        folders = {job_folder(job) for job in jobs}
-    assert sorted((job.algorithm.name, job.seed) for job in jobs) == [(a, s) for a in ("base", "dpo", "sft") for s in range(3)]
-    assert {job.generation.constrain for job in jobs} == {"format"}
-    assert len(folders) == 1 + 3 + 3  # the base model knows no seed
-    assert {folder.parent for folder in folders} == {Path("multirun_outputs/demo")}
-
+from cso_lab.reporting.callback import SweepReport
 
 APP = """
 import json, sys
@@ -51,7 +39,8 @@ def check(cfg):
 CONFIG = """
 letter: a
 seed: 0
-stages: [report]
+stages: [evaluate, report]
+report: {folder: null, table: null}
 hydra:
   sweep: {dir: out, subdir: "${letter}-${seed}-${hydra:job.name}"}
   sweeper: {params: {seed: "1,3"}}
@@ -87,7 +76,7 @@ def test_a_sweep_ends_with_a_report_of_its_own_cells(sweep, tmp_path):
         f"| toy | – | {letter} | 2.00 ± 1.41 | 1.50 ± 0.00 | 2.50 ± 0.00 | 3.50 ± 0.00 | 7 | 0 | 2 |" for letter in "ab"
     ]
     assert "SmolLM2" not in "\n".join(lines)
-    assert done.stdout.splitlines()[-1] == "report: out/report.md"
+    assert done.stdout.splitlines()[-2:] == ["report: out/report.md", "report: out/report.html"]
 
 
 def test_a_sweep_with_failed_or_missing_cells_reports_them_and_exits_with_1(sweep, tmp_path):

@@ -3,7 +3,9 @@ import io
 
 from rich.console import Console
 
-from cso_lab.reporting.report import markdown_table, print_report, write_report
+from cso_lab.reporting.markdown import markdown_table
+from cso_lab.reporting.report import write_report
+from cso_lab.reporting.terminal import print_report
 
 NOTICE = "searched with simulated role players, not with language models"
 
@@ -79,7 +81,7 @@ def test_the_report_says_why_another_model_has_no_published_value(cell, tmp_path
         "no published value stands beside it."
     )
     assert text.split("## Notes\n\n")[1] == f"- {note}\n"
-    models = "LLaMA-3.1-8B-Instruct (path=org/Other), SmolLM2-135M-Instruct (path=org/Other), LLaMA-3.1-8B-Instruct"
+    models = "LLaMA-3.1-8B-Instruct, LLaMA-3.1-8B-Instruct (path=org/Other), SmolLM2-135M-Instruct (path=org/Other)"
     assert f"- model: {models}\n" in text
     lines = {row["folder"]: row for row in csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text(encoding="utf-8")))}
     assert {name: (line["path"], line["Q_paper"]) for name, line in lines.items()} == {
@@ -95,7 +97,7 @@ def test_the_report_says_why_another_model_has_no_published_value(cell, tmp_path
 def test_the_report_names_the_values_that_were_given(cell, tmp_path):
     folders = [cell(rate, variant=rate, varied={"training.learning_rate": rate}) for rate in ("1e-5", "1e-4")]
     lines = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").splitlines()
-    assert "- training.learning_rate: 1e-5, 1e-4" in lines
+    assert "- training.learning_rate: 1e-4, 1e-5" in lines
     assert [line.split(" | ")[2] for line in lines if "| LoRA |" in line] == [
         "CSO-DPO [training.learning_rate=1e-4]",
         "CSO-DPO [training.learning_rate=1e-5]",

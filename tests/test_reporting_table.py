@@ -1,7 +1,8 @@
 import pytest
 
 from cso_lab.reporting.cells import read_cells
-from cso_lab.reporting.table import main_table, mean_and_deviation, table_rows
+from cso_lab.reporting.comparison import main_table
+from cso_lab.reporting.table import mean_and_deviation, table_rows
 
 
 def test_mean_and_sample_deviation():

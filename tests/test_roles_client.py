@@ -188,7 +188,7 @@ def test_a_refused_question_fails_at_once(status):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("openai/gpt-4o-mini", "OPENAI_API_KEY is not set"),
+        ("openai/gpt-4o-mini", "needs OPENAI_API_KEY"),
         ("tiny", "roles.judge.model=tiny: names no provider"),
         ("simulated/nobody", "valid: seeker, supporter, strategist, judge"),
     ],

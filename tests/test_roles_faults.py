@@ -17,6 +17,7 @@ from cso_lab.errors import UserError
 from cso_lab.roles.cast import Cast
 from cso_lab.roles.client import Client
 from cso_lab.roles.faults import RoleFailure, retry_after
+from cso_lab.roles.models import load_litellm
 from cso_lab.roles.pace import Pace
 from cso_lab.strategies import EXTES
 
@@ -243,12 +244,15 @@ def test_one_who_leaves_takes_the_answer_from_nobody_else():
 
 
 def test_a_provider_of_litellms_that_hangs_ends_at_the_timeout(monkeypatch):
-    from cso_lab.roles.simulated.provider import SimulatedPlayers
+    litellm = load_litellm()
 
-    async def hang(*_, **__):
-        await asyncio.sleep(60)
+    class Hanging(litellm.CustomLLM):
+        async def acompletion(self, *_, **__):
+            await asyncio.sleep(60)
 
-    monkeypatch.setattr(SimulatedPlayers, "acompletion", hang)
+    providers = [*litellm.custom_provider_map, {"provider": "hanging", "custom_handler": Hanging()}]
+    monkeypatch.setattr(litellm, "custom_provider_map", providers)
+    litellm.utils.custom_llm_setup()
     asking = Client(max_concurrency=1, timeout=0.2, attempts=2, longest_pause=0)
     with pytest.raises(RoleFailure, match="2 attempts, last: no answer within 0.2 s"):
-        ask(asking, model=MODEL | {"model": "simulated/judge"})
+        ask(asking, model=MODEL | {"model": "hanging/judge"})

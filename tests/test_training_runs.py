@@ -31,6 +31,9 @@ def data(tmp_path_factory):
     bad = [{"role": "assistant", "content": "(Share Information) Sleep has several stages."}]
     write_jsonl(folder / "pairs.jsonl", [{"prompt": p, "chosen": good, "rejected": bad} for p in prompts])
     write_jsonl(folder / "sft.jsonl", [{"prompt": p, "completion": good} for p in prompts])
+    write_jsonl(
+        folder / "kto.jsonl", [{"prompt": p, "completion": r, "label": r is good} for p in prompts for r in (good, bad)]
+    )
     return folder
 
 
@@ -52,8 +55,7 @@ def test_effective_batch_is_shared_out_or_refused(shared):
     assert batches(config(shared, "training.batch_size=32", "training.share_prefixes=false")) == (4, 8)
     with pytest.raises(UserError, match=r"batch_size=6 is no multiple of training.per_device_batch_size \(4\)"):
         batches(config(shared, "training.batch_size=6", "training.per_device_batch_size=4"))
-    with pytest.raises(UserError, match="hardware.processes=2, but 1 run"):
-        batches(config(shared, "hardware.processes=2"))
+    assert batches(config(shared, "training.batch_size=32", "hardware.processes=2")) == (16, 1)
 
 
 def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
@@ -159,13 +161,17 @@ train(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("algo", ["sft", "dpo"])
-def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, shared, data, tmp_path):
+@pytest.mark.parametrize(
+    ("algo", "mode"),
+    [("sft", "lora"), ("dpo", "lora"), ("dpo", "full"), ("ipo", "lora"), ("kto", "full"), ("simpo", "lora"), ("orpo", "full")],
+)
+def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, mode, shared, data, tmp_path):
     import torch
     from omegaconf import OmegaConf
 
     # warm-up and decay make steps differ, so a wrong step count, order of rows or optimizer state would show
-    cfg = config(shared, f"algo={algo}", "training.max_steps=12", "training.save_steps=2", "training.warmup_ratio=0.2")
+    line = [f"algo={algo}", f"mode={mode}", "training.max_steps=12", "training.save_steps=2", "training.warmup_ratio=0.2"]
+    cfg = config(shared, *line)
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
 
     def start(out):

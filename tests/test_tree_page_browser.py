@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from browser import Visit, chromium
+from browser import Visit, chromium, contrast, luminance
 from trees import HOSTILE, bushy, hand_made, write_search
 
 from cso_lab.reporting.tree_page import write_tree_page
@@ -107,18 +107,6 @@ def test_text_stands_out_and_nothing_is_wider_than_the_window(visit, width, sche
         ...[...document.querySelectorAll('body, dt, .source, .preview, .node b')].map(e => getComputedStyle(e).color)]""")
     assert len(inks) > 10 and (luminance(paper) > 0.5) == (scheme == "light")
     assert min(contrast(paper, ink) for ink in inks) >= 4.5  # WCAG AA
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of "rgb(r, g, b)", as WCAG 2 defines it."""
-    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one: str, two: str) -> float:
-    low, high = sorted((luminance(one), luminance(two)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_a_tree_of_2000_nodes_answers_within_a_second(visit):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
+from cso_lab.corpora.hub import from_hub, is_hub_id
 from cso_lab.dialogue import Dialogue
 from cso_lab.errors import UserError
 from cso_lab.strategies import strategy_set
@@ -23,6 +24,7 @@ class Reason(StrEnum):
     NO_TEXT = "a supporter turn with a strategy but without text"
     NO_STRATEGY = "a supporter turn without a strategy"
     OTHERS = "a supporter turn labelled Others"
+    TWO_SUPPORTERS = "two supporter turns in a row"
     UNKNOWN_STRATEGY = "a supporter turn with an unknown strategy"
     NO_SEEKER = "no seeker turn"
     TOO_SHORT = "fewer than 2 supporter turns after a seeker turn"
@@ -42,6 +44,10 @@ class Corpus:
             "usable": len(self.dialogues),
             "rejected": {str(reason): {"count": len(ids), "ids": list(ids)} for reason, ids in self.rejected.items()},
         }
+
+    def split(self, test_share: float, seed: int) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+        """(train, test), see `split`."""
+        return split(self.dialogues, test_share, seed)
 
     def __str__(self) -> str:
         """How many records are usable, and one line a reason for the others."""
@@ -102,7 +108,8 @@ def seeds(train: Sequence[Dialogue], seed_dialogues: int | None, part: str = "1/
 
 
 def data_file(cfg_data: Mapping) -> Path:
-    """The file `data.path` means; `pkg://PACKAGE/FILE` lies within an installed package. A UserError when there is none."""
+    """The file `data.path` means; `pkg://PACKAGE/FILE` lies within an installed package; where `data.hub` is true,
+    OWNER/NAME is a data set on the model hub. A UserError when there is none."""
     from omegaconf import OmegaConf
 
     name, given = cfg_data.get("name"), None
@@ -118,6 +125,8 @@ def data_file(cfg_data: Mapping) -> Path:
             raise UserError(f"data.path={given}: no package {package!r} is installed") from None
     else:
         path = Path(str(given)).expanduser()
+    if not path.is_file() and cfg_data.get("hub") and is_hub_id(str(given)):
+        return from_hub(str(given))
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "no such file"
         raise UserError(f"data.path={given}: {problem}; give data.path=FILE")

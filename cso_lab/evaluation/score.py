@@ -15,12 +15,15 @@ RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 
 
-def evaluate_predictions(predictions: Sequence[Prediction], strategies: StrategySet, seed: int = 0) -> dict:
+def evaluate_predictions(
+    predictions: Sequence[Prediction], strategies: StrategySet, seed: int = 0, per_turn: bool = False
+) -> dict:
     """{Q, B, Q_W, R-L, n, unparsed, intervals: {metric: [low, high]}, strategies: {name: {precision, recall, f1, support,
     predicted, preference}}}: percent but for B, `preference` and the counts. See `metrics` for the equations.
 
     A label counts whatever its case; a predicted one outside the set is unparsed. `intervals` are 95% bootstrap intervals over
     turns: B saturates on small test sets, so a difference in it means little without them.
+    `per_turn` adds what `turn_columns` gives, from which cells are compared turn by turn.
     Raises UserError when there is nothing to score or a gold strategy is not of the set.
     """
     if not predictions:
@@ -47,6 +50,26 @@ def evaluate_predictions(predictions: Sequence[Prediction], strategies: Strategy
             name: {**scores["strategies"][name], "predicted": int(counts[:, k].sum()), "preference": float(preferences[k])}
             for k, name in enumerate(names)
         },
+        **({"per_turn": turn_columns(predictions, gold, predicted, rouge, names)} if per_turn else {}),
+    }
+
+
+def turn_columns(
+    predictions: Sequence[Prediction],
+    gold: Sequence[str],
+    predicted: Sequence[str | None],
+    rouge: np.ndarray,
+    names: Sequence[str],
+) -> dict[str, list]:
+    """One list a column, one entry a test turn: `dialogue` and `turn` say which, `gold` and `predicted` are positions in `names`
+    (null when unparsed), `R-L` is in percent."""
+    place = {name: position for position, name in enumerate(names)}
+    return {
+        "dialogue": [p.dialogue for p in predictions],
+        "turn": [p.turn for p in predictions],
+        "gold": [place[name] for name in gold],
+        "predicted": [None if name is None else place[name] for name in predicted],
+        "R-L": [round(float(score), 2) for score in rouge],
     }
 
 

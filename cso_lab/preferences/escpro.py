@@ -1,6 +1,7 @@
 """ESC-Pro: preference pairs along the valid paths of the trees (section 3.2, eq. 5 and 6)."""
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cso_lab.dialogue import SUPPORTER, PreferencePair, Turn
@@ -36,6 +37,8 @@ class Path:
     dialogue: str
     opening: Node
     choices: tuple[Choice, ...]
+    scene: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,4 +59,11 @@ class EscPro:
             choices = tuple(
                 Choice(tree.id, node.parent.history(), node, tuple(dispreferred(node, self.theta, preferred))) for node in nodes
             )
-            yield Path(tree.id, root, choices)
+            yield Path(tree.id, root, choices, tree.scene, tree.description)
+
+
+def some(paths: Sequence[Path], number: int | None, seed: int) -> list[Path]:
+    """`number` of the paths in their order (None, or more than there are: all), drawn by `seed` so that a larger number holds every
+    smaller one (section 5.4)."""
+    order = random.Random(seed).sample(range(len(paths)), len(paths))
+    return [paths[place] for place in sorted(order[:number])]

@@ -6,11 +6,11 @@ from cso_lab.dialogue import SEEKER, Dialogue
 from cso_lab.preferences.escpro import Path
 
 
-def table5(seed: Sequence[Dialogue], paths: Sequence[Path]) -> dict:
+def table5(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict:
     """{"per_path": Table 5 as the paper counts it, "distinct": the same with every utterance of a tree counted once}.
 
     Lengths of utterances are in words, lengths of dialogues in utterances. A path's seeker utterances are those that precede a
-    preferred turn. Per path, a turn that several paths share counts for each, and so do its negatives.
+    preferred turn. `seed`: None if unknown. Per path, a turn that several paths share counts for each, and so do its negatives.
     """
     per_path = {"seeker": [], "preferred": [], "dispreferred": []}
     distinct = {"seeker": {}, "preferred": {}, "dispreferred": {}}
@@ -26,9 +26,7 @@ def table5(seed: Sequence[Dialogue], paths: Sequence[Path]) -> dict:
                 per_path[part].append(text)
                 distinct[part][path.dialogue, node.id] = text
     return {
-        "seed": _columns(
-            len(seed), [turn.text for dialogue in seed for turn in dialogue.turns], sum(len(d.turns) for d in seed)
-        ),
+        "seed": dict.fromkeys(_columns(None, [], None)) if seed is None else _seed(seed),
         "per_path": _escpro(len(paths), per_path),
         "distinct": _escpro(
             len({path.dialogue for path in paths}), {part: list(texts.values()) for part, texts in distinct.items()}
@@ -50,6 +48,11 @@ def strategy_counts(seed: Sequence[Dialogue], pairs: Sequence[dict]) -> dict:
         "chosen": count(pair["chosen_strategy"] for pair in pairs),
         "rejected": count(pair["rejected_strategy"] for pair in pairs),
     }
+
+
+def _seed(seed: Sequence[Dialogue]) -> dict:
+    texts = [turn.text for dialogue in seed for turn in dialogue.turns]
+    return _columns(len(seed), texts, len(texts))
 
 
 def _escpro(dialogues: int, parts: dict[str, list[str]]) -> dict:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+from cso_lab.sweeping import current, only_reports, plan
 
 
 class SweepReport(Callback):
@@ -21,84 +21,42 @@ class SweepReport(Callback):
     def __init__(self) -> None:
         # Folder of each cell -> whether a report is asked for; None when the sweeper does not tell beforehand.
         self.asked: dict[Path, bool] | None = None
+        # Whether nothing is run, and the report is made again from what is there.
+        self.again = False
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         with _heard():
             from cso_lab.checks import check
+            from cso_lab.reporting.folders import leave_sweep, table_of, title
 
-            jobs = compose_jobs(config)
+            jobs = plan(config)
             if jobs is None:
                 return
-            asked: dict[Path, bool] = {}
+            self.again = all(only_reports(job.config) for job in jobs)
+            if self.again:
+                return
             for job in jobs:
-                with _current(job):
-                    check(_task(job))
-                    folder = job_folder(job)
-                asked[folder] = asked.get(folder, False) or _reports(job)
-            self.asked = asked
+                with current(job.config):
+                    check(_task(job.config))
+            self.asked = {job.folder: _reports(job.config) for job in jobs}
+            if reported := [folder for folder, wanted in self.asked.items() if wanted]:
+                out = Path(str(config.hydra.sweep.dir))
+                leave_sweep(out, reported, title(config, out), table_of(config), list(config.hydra.overrides.task))
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         with _heard():
+            from cso_lab.reporting.folders import left_folders, report_again, table_of, title, write_and_print
+
             out = Path(str(config.hydra.sweep.dir))
-            asked = dict.fromkeys(left_folders(out), _reports(config)) if self.asked is None else self.asked
-            reported = [folder for folder, wanted in asked.items() if wanted]
-            complete = not reported or report(reported, out, config)
-            complete = _name_failures(folder for folder, wanted in asked.items() if not wanted) and complete
+            if self.again:
+                complete = report_again(config, out)
+            else:
+                asked = dict.fromkeys(left_folders(out), _reports(config)) if self.asked is None else self.asked
+                reported = [folder for folder, wanted in asked.items() if wanted]
+                complete = not reported or write_and_print(reported, out, title(config, out), table_of(config))
+                complete = _name_failures(folder for folder, wanted in asked.items() if not wanted) and complete
         if not complete:
             raise SystemExit(1)
-
-
-def report(folders: list[Path], out: Path, config: DictConfig) -> bool:
-    """Write and print the report on `folders` into `out`; returns whether every cell has its numbers."""
-    from cso_lab.reporting.cells import gather
-    from cso_lab.reporting.published import tables
-    from cso_lab.reporting.report import print_report, write_report
-
-    cells, absent = gather(folders)
-    asked = OmegaConf.select(config, "hydra.runtime.choices.table")
-    table = str(asked) if str(asked) in tables() else None
-    title = f"Table {table}" if table else out.name
-    path = write_report([*cells, *absent], out, title, table=table)
-    print_report([*cells, *absent], path, title, table=table)
-    return bool(cells) and not absent
-
-
-def compose_jobs(config: DictConfig) -> list[DictConfig] | None:
-    """The configuration of every job of the sweep, as Hydra's basic sweeper composes them, `hydra` node included.
-
-    None when another sweeper chooses the jobs. Raises what Hydra raises when a job cannot be composed.
-    """
-    if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
-        return None
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import open_dict
-
-    loader = GlobalHydra.instance().config_loader()
-    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True) if config.hydra.sweeper.params else {}
-    arguments = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
-    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    jobs = []
-    for number, job_overrides in enumerate(batch):
-        job = loader.load_sweep_config(config, list(job_overrides))
-        with open_dict(job):
-            job.hydra.job.id = job.hydra.job.num = number
-        jobs.append(job)
-    return jobs
-
-
-def job_folder(job: DictConfig) -> Path:
-    """Where a job of the sweep leaves its files."""
-    return Path(str(job.hydra.sweep.dir), str(job.hydra.sweep.subdir))
-
-
-def left_folders(out: Path) -> list[Path]:
-    """Every folder below `out` that holds a cell's numbers, or the reason why it has none."""
-    from cso_lab.reporting.cells import FAILED_FILE, METRICS_FILE
-
-    return sorted({path.parent for name in (METRICS_FILE, FAILED_FILE) for path in out.rglob(name)})
 
 
 def _reports(cfg: DictConfig) -> bool:
@@ -126,19 +84,6 @@ def _task(job: DictConfig) -> DictConfig:
     with read_write(task), open_dict(task):
         del task["hydra"]
     return task
-
-
-@contextmanager
-def _current(job: DictConfig) -> Iterator[None]:
-    """Make `job` the one that `${hydra:...}` speaks of."""
-    from hydra.core.hydra_config import HydraConfig
-
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(job)
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 @contextmanager

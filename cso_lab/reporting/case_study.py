@@ -11,7 +11,7 @@ from cso_lab.command import Parser, run
 from cso_lab.dialogue import SUPPORTER, Turn
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
-from cso_lab.reporting.report import markdown_table
+from cso_lab.reporting.markdown import markdown_table
 from cso_lab.reporting.table import NONE
 from cso_lab.reporting.trees import (
     DISPREFERRED,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cso_lab.errors import UserError
+from cso_lab.evaluation.paired import Turns
 from cso_lab.files import read_json
 
 METRICS_FILE = "metrics.json"
@@ -20,7 +21,8 @@ class Cell:
     `scores` holds Q, B, Q_W and R-L (percent but for B); `intervals` {metric: [low, high]} at 95%; `strategies` {name: {f1,
     predicted, ...}}; `context` what surrounded the cell: data, roles, mcts, constrain, ... `mode` is None for the untrained
     model, `seed` where none plays a part; `variant` tells cells apart that differ in some other value, `varied` holds the values
-    that were set on the command line. `context["path"]` is there when another model than the backbone's own was loaded.
+    that were set on the command line. `context["path"]` is there when another model than the backbone's own was loaded. `family` is
+    the paper's backbone whose hyperparameters it takes, `turns` what it did at each test turn, where its metrics.json says so.
     """
 
     folder: Path
@@ -43,6 +45,8 @@ class Cell:
     intervals: Mapping[str, list[float]] = field(default_factory=dict)
     strategies: Mapping[str, Mapping] = field(default_factory=dict)
     context: Mapping[str, object] = field(default_factory=dict)
+    family: str | None = None
+    turns: Turns | None = field(default=None, repr=False, compare=False)
 
     def choice(self, key: str) -> object:
         """The value of a choice around the cell, in words; None when it plays no part."""
@@ -58,10 +62,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Absent:
-    """A cell that should have numbers and has none."""
+    """A cell that should have numbers and has none; `failed` is false where it was not run for want of a key."""
 
     folder: Path
     reason: str
+    failed: bool = True
 
 
 def read_cells(folders: Iterable[Path]) -> list[Cell]:
@@ -78,14 +83,14 @@ def gather(items: Iterable[Cell | Absent | Path]) -> tuple[list[Cell], list[Abse
     cells = [item for item in items if isinstance(item, Cell)]
     absent = [item for item in items if isinstance(item, Absent)]
     for folder in _distinct(item for item in items if not isinstance(item, Cell | Absent)):
-        reason = _failure(folder)
-        if reason is None:
+        lack = _failure(folder)
+        if lack is None:
             try:
                 cells.append(_read_cell(folder))
             except UserError as error:
-                reason = str(error)
-        if reason is not None:
-            absent.append(Absent(folder, reason))
+                lack = Absent(folder, str(error))
+        if lack is not None:
+            absent.append(lack)
     return cells, absent
 
 
@@ -93,16 +98,17 @@ def _distinct(folders: Iterable[Path]) -> list[Path]:
     return list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
 
 
-def _failure(folder: Path) -> str | None:
+def _failure(folder: Path) -> Absent | None:
     """Why the folder has no numbers of its last run; None when it has. Numbers beside a failure are those of an earlier run."""
     if (folder / FAILED_FILE).exists():
         try:
             note = read_json(folder / FAILED_FILE)
         except UserError as error:
-            return f"failed, and {error}"
-        return str(note.get("reason") or "failed") if isinstance(note, dict) else "failed"
+            return Absent(folder, f"failed, and {error}")
+        note = note if isinstance(note, dict) else {}
+        return Absent(folder, str(note.get("reason") or "failed"), failed=not note.get("needs_key"))
     if not (folder / METRICS_FILE).exists():
-        return f"missing: the cell left no {METRICS_FILE}"
+        return Absent(folder, f"missing: the cell left no {METRICS_FILE}")
     return None
 
 
@@ -134,6 +140,8 @@ def _read_cell(folder: Path) -> Cell:
         intervals=_intervals(metrics, path),
         strategies=_strategies(metrics, path),
         context=context,
+        family=cell.get("family"),
+        turns=_turns(metrics, path),
     )
 
 
@@ -174,3 +182,11 @@ def _strategies(metrics: Mapping, path: Path) -> dict[str, dict]:
     for name in strategies:
         _number(_mapping(strategies, name, path), "f1", path)
     return strategies
+
+
+def _turns(metrics: Mapping, path: Path) -> Turns | None:
+    columns = _mapping(metrics, "per_turn", path)
+    try:
+        return Turns.from_columns(columns, len(metrics["strategies"])) if columns else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: 'per_turn' cannot be read ({error!r})") from None

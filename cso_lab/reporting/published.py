@@ -6,7 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from cso_lab.naming import CONF
+
 _FILE = Path(__file__).with_name("published.yaml")
+_STUDIES = Path(__file__).with_name("published_studies.yaml")
 
 
 @cache
@@ -38,3 +41,21 @@ def published(backbone: str, row: str, table: str | None = None) -> Mapping[str,
         if isinstance(node, list):
             return dict(zip(columns, node, strict=True))
     return None
+
+
+def of_table(table: str) -> dict[str, bool]:
+    """The backbones of one of the paper's tables, in its order, and whether the paper trained them; API models it did not."""
+    return {name: len(rows) > 1 for name, rows in _published()["tables"].get(table, {}).items()}
+
+
+def label(backbone: str) -> str:
+    """How the paper's tables print a backbone."""
+    file = CONF / "backbone" / f"{backbone}.yaml"
+    return str(yaml.safe_load(file.read_text(encoding="utf-8"))["label"]) if file.is_file() else backbone
+
+
+@cache
+def published_study(table: str) -> Mapping[str, Mapping[str, float | None]]:
+    """{row: {column: value}} of Table 1, 3, 5, 6 or 7; empty for any other. See published_studies.yaml for units and names."""
+    study = yaml.safe_load(_STUDIES.read_text(encoding="utf-8")).get(table)
+    return {row: dict(zip(study["columns"], values, strict=True)) for row, values in study["rows"].items()} if study else {}

@@ -5,13 +5,16 @@ import io
 from collections.abc import Sequence
 
 from cso_lab.reporting.cells import METRICS, Cell
+from cso_lab.reporting.comparison import stand_in_name, stand_in_values, stand_ins
 from cso_lab.reporting.table import Row, paper_values
 
 
 def csv_text(rows: Sequence[Row], table: str | None) -> str:
-    """One line a cell and seed, plain numbers; the paper's columns only where any cell has such a value."""
+    """One line a cell and seed, plain numbers; the paper's columns only where any cell has such a value,
+    and those of other models under their names."""
     with_paper = any(row.paper for row in rows)
-    records = [_record(row, cell, table, with_paper) for row in rows for cell in row.cells]
+    others = stand_ins(rows, table)
+    records = [_record(row, cell, table, with_paper, others) for row in rows for cell in row.cells]
     columns = list(dict.fromkeys(key for record in records for key in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -20,7 +23,7 @@ def csv_text(rows: Sequence[Row], table: str | None) -> str:
     return text.getvalue()
 
 
-def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
+def _record(row: Row, cell: Cell, table: str | None, with_paper: bool, others: Sequence[str]) -> dict:
     own = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
     record = {
         "row": row.name,
@@ -35,6 +38,9 @@ def _record(row: Row, cell: Cell, table: str | None, with_paper: bool) -> dict:
     if with_paper:
         paper = paper_values(cell, table) or {}
         record |= {f"{metric}_paper": paper.get(metric) for metric in METRICS}
+    for backbone in others:
+        values = stand_in_values(row, backbone, table) or {}
+        record |= {f"{stand_in_name(backbone)} {metric}": values.get(metric) for metric in METRICS}
     context = {key: cell.choice(key) for key in cell.context if key not in record} | dict(cell.varied)
     return (
         record

@@ -6,18 +6,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cso_lab.reporting.cells import METRICS, Cell
+from cso_lab.reporting.cells import Cell
 from cso_lab.reporting.published import backbones, published
 
 NONE = "–"
 HEADERS = {"Q": "Q ↑", "B": "B ↓", "Q_W": "Q_W ↑", "R-L": "R-L ↑"}
+LOWER_IS_BETTER = ("B",)
 # As in Tables 2, 4 and 9 to 12.
 _MODES = (None, "full", "lora")
 _DECODINGS = ("plain", "direct_refine", "self_refine", "with_example")
 _ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
 _PREFERENCES = (None, "escpro", "random")
 # Follow from the other values, or from the data, and make no cell another one.
-_CONSEQUENCES = ("test_turns", "training_rows", "training_steps", "roles_notice", "seed")
+_CONSEQUENCES = (
+    "test_turns",
+    "training_rows",
+    "training_steps",
+    "preference_dialogues",
+    "roles_notice",
+    "seed",
+    "served_at",
+    "usage",
+)
 
 
 @dataclass(frozen=True)
@@ -74,14 +84,20 @@ def withheld(cell: Cell) -> bool:
     return bool(cell.context.get("path")) and _published(cell, None) is not None
 
 
-def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
+def published_row(cell: Cell) -> str | None:
+    """Which of the paper's rows does what the cell does, whatever its model; None where none does."""
     if cell.algo == "base":
-        return published(cell.backbone, "base" if cell.decoding == "plain" else cell.decoding, table)
+        return "base" if cell.decoding == "plain" else cell.decoding
     if cell.start_from != "base" or cell.decoding != "plain":
         return None
     if cell.preferences == "random":
-        return published(cell.backbone, "random", table) if (cell.mode, cell.algo) == ("lora", "dpo") else None
-    return published(cell.backbone, f"{cell.mode}.{cell.algo}", table)
+        return "random" if (cell.mode, cell.algo) == ("lora", "dpo") else None
+    return f"{cell.mode}.{cell.algo}"
+
+
+def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
+    row = published_row(cell)
+    return row and published(cell.backbone, row, table)
 
 
 def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
@@ -109,26 +125,6 @@ def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1); a single value has no deviation."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """(header, lines): Q, B, Q_W and R-L, as mean ± sample standard deviation where there are several seeds, each beside the
-    paper's value if any row has one; n, unparsed, and the number of seeds."""
-    with_paper = any(row.paper for row in rows)
-    header = ["Model", "Tuning", "Method"]
-    for metric in METRICS:
-        header += [HEADERS[metric], "paper"] if with_paper else [HEADERS[metric]]
-    lines = []
-    for row in rows:
-        line = [row.model, row.tuning or NONE, row.full_method]
-        for metric in METRICS:
-            line.append(_measured([cell.scores[metric] for cell in row.cells]))
-            if with_paper:
-                line.append(f"{row.paper[metric]:.2f}" if row.paper else NONE)
-        seeds = [cell.seed for cell in row.cells if cell.seed is not None]
-        line += [_range(cell.n for cell in row.cells), _range(cell.unparsed for cell in row.cells), str(len(seeds) or NONE)]
-        lines.append(line)
-    return [*header, "n", "unparsed", "seeds"], lines
 
 
 def _identity(cell: Cell) -> tuple:
@@ -183,13 +179,3 @@ def _rank(cell: Cell) -> tuple:
 def _place(name: str | None, order: Sequence[str | None]) -> tuple[int, str]:
     """The paper's order first, anything else by name after it."""
     return (order.index(name), "") if name in order else (len(order), str(name))
-
-
-def _measured(values: Sequence[float]) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
-
-
-def _range(counts: Iterable[int | None]) -> str:
-    known = sorted({count for count in counts if count is not None})
-    return NONE if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"

@@ -4,20 +4,16 @@
 """
 
 import argparse
-import base64
-import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 from cso_lab.command import Parser, run
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
+from cso_lab.reporting.html.render import render, write_page
 from cso_lab.reporting.trees import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, marks, read_tree
 from cso_lab.search.tree import Node, Tree
 
-PAGE_FILE = "report.html"
 # Digits that are shown; more would only make the page larger.
 _DIGITS = 4
 
@@ -29,44 +25,21 @@ def write_tree_page(folder: Path, theta: float, min_end_visits: int) -> Path:
     if not files:
         raise UserError(f"{folder}: no trees/*.json; give the folder of a search (a run's stages.json names it)")
     summary = read_json(folder / "search.json") if (folder / "search.json").exists() else {}
-    shown = [_dialogue(read_tree(file), theta, min_end_visits) for file in files]
+    shown = [tree_data(read_tree(file), theta, min_end_visits) for file in files]
     page = render(
         "tree_page",
+        scripts=("tree.js", "tree_page.js"),
         title=f"Search: {len(files)} dialogue{'' if len(files) == 1 else 's'}",
         players=summary.get("players"),
-        notice=summary.get("notice"),
-        facts=list(_facts(summary, shown, theta, min_end_visits)),
+        notices=[summary["notice"]] if summary.get("notice") else [],
+        facts=list(facts(summary, shown, theta, min_end_visits)),
         set_aside=summary.get("set_aside") or {},
         dialogues=shown,
     )
-    partial = folder / f".{PAGE_FILE}.{os.getpid()}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, folder / PAGE_FILE)
-    return folder / PAGE_FILE
+    return write_page(page, folder)
 
 
-def render(name: str, **values: object) -> str:
-    """The page of the template `page/NAME.html.j2`, with page.css and `page/NAME.js` in it.
-
-    The browser is told to run and to apply nothing but these two, whatever the data hold, and to fetch nothing at all.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # trim_blocks would change the style and the script, which the browser checks against their hashes.
-    environment = Environment(loader=PackageLoader("cso_lab.reporting", "page"), autoescape=True, undefined=StrictUndefined)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    room = resources.files("cso_lab.reporting") / "page"
-    style, script = ((room / file).read_text(encoding="utf-8") for file in ("page.css", f"{name}.js"))
-    return environment.get_template(f"{name}.html.j2").render(
-        style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), **values
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _dialogue(tree: Tree, theta: float, min_end_visits: int) -> dict:
+def tree_data(tree: Tree, theta: float, min_end_visits: int) -> dict:
     """A tree as the page's script reads it: its strategies once, and one row a node (`FIELDS` in tree_page.js)."""
     marked = marks(tree, theta, min_end_visits)
     strategies = sorted({node.strategy for node in tree.nodes if node.strategy})
@@ -99,7 +72,7 @@ def _grown(node: Node, mark: str) -> list:
     return [mark, round(node.q, _DIGITS), node.n, int(node.gold), int(node.end), node.supporter, node.seeker, scores]
 
 
-def _facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
+def facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
     """(name, value) of what a reader wants to know of the search; what search.json does not tell is left out."""
     if "dialogues" in summary:
         yield "dialogues", f"{len(shown)} of {summary['dialogues']} searched"

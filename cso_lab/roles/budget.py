@@ -1,24 +1,25 @@
-"""What a search has used, and the caps on it."""
+"""What a search, or a cell, has used, and the caps on it."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cso_lab.errors import UserError
+from cso_lab.roles import ROLES, Place
 from cso_lab.roles.models import priced
 
 CAPS = ("calls", "tokens", "dollars")
 
 
 class BudgetSpent(UserError):
-    """A cap of roles.budget is reached. The same command goes on once it is raised."""
+    """A cap on calls, tokens or dollars is reached. The same command goes on once it is raised."""
 
     exit_code = 3
 
 
 @dataclass
 class Usage:
-    """What was used so far, over all runs of a search. `unpriced` counts calls to models whose price nobody knows; they are not free.
+    """What was used so far, over all runs. `unpriced` counts calls to models whose price nobody knows; they are not free.
     `unmetered` counts replies that came without a count of tokens; theirs are estimated."""
 
     calls: Counter = field(default_factory=Counter)  # by role
@@ -52,21 +53,23 @@ class Usage:
 
 
 class Budget:
-    """Caps on what a search may use in all, over all its runs; None: no cap.
+    """Caps on what may be used in all, over all runs; None: no cap.
 
     Calls under way when a cap is reached are finished and kept, so tokens and dollars can exceed it by those; calls never do.
     """
 
-    def __init__(self, caps: Mapping | None = None):
+    def __init__(self, caps: Mapping | None = None, place: Place = ROLES):
+        self._place = place
         self._caps = dict.fromkeys(CAPS) | dict(caps or {})
 
     def check_models(self, models: Mapping[str, str]) -> None:
         """A UserError when dollars are capped and a role's model has no known price. `models`: by role."""
         for role, model in models.items():
             if self._caps["dollars"] is not None and not priced(model):
+                budget = f"{self._place.node}.budget"
                 raise UserError(
-                    f"roles.budget.dollars needs a known price, and nobody knows that of {model} (roles.{role}.model): "
-                    "cap roles.budget.calls or roles.budget.tokens instead"
+                    f"{budget}.dollars needs a known price, and nobody knows that of {model} ({self._place.model(role)}): "
+                    f"cap {budget}.calls or {budget}.tokens instead"
                 )
 
     def check(self, usage: Usage, in_flight: int) -> None:
@@ -74,4 +77,4 @@ class Budget:
         used = {"calls": usage.calls.total() + in_flight, "tokens": usage.tokens, "dollars": usage.cost}
         for name, cap in self._caps.items():
             if cap is not None and used[name] >= cap:
-                raise BudgetSpent(f"roles.budget.{name}={cap:g} is spent")
+                raise BudgetSpent(f"{self._place.node}.budget.{name}={cap:g} is spent")

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cso_lab.roles import ROLES, Place
 from cso_lab.roles.budget import Budget, Usage
-from cso_lab.roles.faults import PassingFault, RoleFailure, one_line
+from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, one_line
 from cso_lab.roles.journal import Journal
 from cso_lab.roles.pace import Pace
 from cso_lab.roles.parsing import GarbledReply
@@ -33,7 +34,9 @@ class Question:
 
 
 class Client:
-    """One instance a search: its limits and counts are global over all dialogues and roles. Use it in an `async with`."""
+    """One instance a search: its limits and counts are global over all dialogues and roles.
+
+    Use it in an `async with`."""
 
     def __init__(
         self,
@@ -48,19 +51,20 @@ class Client:
         api_base: str | None = None,
         api_key_env: str | None = None,
         journal: Journal | None = None,
+        place: Place = ROLES,
     ):
         """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
         together; the limits a minute hold for each provider; `budget`: caps on calls, tokens and dollars; without a `journal`
-        nothing is kept."""
+        nothing is kept; `place`: where all this is configured, for errors."""
         self.max_concurrency = max_concurrency
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
-        self._transport = Transport(api_base, api_key_env)
+        self._transport = Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
         self._timeout, self._attempts, self._longest_pause = timeout, attempts, longest_pause
         self._limits = requests_per_minute, tokens_per_minute
         self._paces: dict[str, Pace] = {}  # by provider
-        self._budget, self._journal = Budget(budget), journal
+        self._budget, self._journal = Budget(budget, place), journal
         self._garbled = journal.garbled if journal else Counter()
         self._calls: set[asyncio.Task] = set()
 
@@ -85,8 +89,9 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
 
-        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when all
-        attempts were in vain, UserError when asking again can never help (no key, no such model, budget spent).
+        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises
+        RoleFailure when all attempts were in vain (Refused, where the model was reached), UserError when asking again can never
+        help (no key, no such model, budget spent).
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -106,8 +111,9 @@ class Client:
                 with attempt:
                     return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
-            last = one_line(error.last_attempt.exception())
-            raise RoleFailure(f"{question.role}: no usable answer in {self._attempts} attempts, last: {last}") from None
+            fault = error.last_attempt.exception()
+            last, kind = one_line(fault), Refused if isinstance(fault, GarbledReply) else RoleFailure
+            raise kind(f"{question.role}: no usable answer in {self._attempts} attempts, last: {last}") from None
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""

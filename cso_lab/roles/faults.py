@@ -13,6 +13,10 @@ class RoleFailure(Exception):
     """One question got no usable answer within its attempts. The dialogue it belongs to cannot go on."""
 
 
+class Refused(RoleFailure):
+    """The model was reached and had no usable words for this question: refused it, or answered nonsense in every attempt."""
+
+
 class PassingFault(Exception):
     """A call that brought no reply; asking again may help, `retry_after` seconds from now if the provider says so."""
 
@@ -41,7 +45,7 @@ def fault(role: str, model: str, status: int, message: str, headers: Mapping) ->
         return UserError(f"{model} as {role}: {message}")
     if status in PASSING or status >= 500:
         return PassingFault(message, retry_after(headers.get("Retry-After")))
-    return RoleFailure(f"{role}: request refused: {message}")
+    return Refused(f"{role}: request refused: {message}")
 
 
 def retry_after(value: str | None) -> float | None:

@@ -27,15 +27,21 @@ def load_litellm():
     return litellm
 
 
-def provider(role: str, model: str) -> str:
-    """litellm's name of who serves `model`; a UserError when the name says nothing of it."""
+def provider(key: str, model: str) -> str:
+    """litellm's name of who serves `model`, which was configured under `key`; a UserError when the name says nothing of it."""
     litellm = load_litellm()
     try:
         return litellm.get_llm_provider(model)[1]
     except litellm.exceptions.BadRequestError:
-        raise UserError(
-            f"roles.{role}.model={model}: names no provider; write it as PROVIDER/NAME, such as openai/NAME"
-        ) from None
+        raise UserError(f"{key}={model}: names no provider; write it as PROVIDER/NAME, such as openai/NAME") from None
+
+
+def missing_keys(model: str) -> list[str]:
+    """The variables any one of which would let litellm ask `model`, where none is set; [] where one is, or where it takes no key.
+
+    Of what litellm names, addresses and cloud credentials are left out: they can be had in other ways.
+    """
+    return [name for name in load_litellm().validate_environment(model)["missing_keys"] if name.endswith("_API_KEY")]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""One call to one model: OpenAI's protocol over one aiohttp session, every other provider through litellm.
+"""One call to one model: OpenAI's protocol over an aiohttp session, simulated players in this process, all else through litellm.
 
 litellm's own way to OpenAI-compatible servers takes about 6 ms of processor time a call, most of it to check the request's types, look up
 prices and prepare logs; this one takes a tenth. What litellm knows (a model's parameters, its price) is asked of it all the same.
@@ -12,9 +12,9 @@ from functools import cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from cso_lab.errors import UserError
-from cso_lab.roles import models
-from cso_lab.roles.faults import PassingFault, RoleFailure, error_text, fault, hide, keys, one_line, secret_names
+from cso_lab.errors import MissingKey, UserError
+from cso_lab.roles import ROLES, Place, models
+from cso_lab.roles.faults import PassingFault, Refused, error_text, fault, hide, keys, one_line, secret_names
 from cso_lab.roles.parsing import GarbledReply
 
 
@@ -31,11 +31,11 @@ class Reply:
 class Transport:
     """Makes calls; limits, attempts and accounts are the client's affair. Use it in an `async with`."""
 
-    def __init__(self, api_base: str | None = None, api_key_env: str | None = None):
+    def __init__(self, api_base: str | None = None, api_key_env: str | None = None, place: Place = ROLES):
         """`api_base`: of an OpenAI-compatible server. It is sent the key that `api_key_env` names and no other."""
         if api_key_env and not os.environ.get(api_key_env):
-            raise UserError(f"roles.api_key_env names {api_key_env}, which is not set in the environment")
-        self._base = api_base
+            raise UserError(f"{place.node}.api_key_env names {api_key_env}, which is not set in the environment")
+        self._base, self._place = api_base, place
         self._key = os.environ[api_key_env] if api_key_env else None
         if api_key_env:
             secret_names.add(api_key_env)
@@ -60,20 +60,23 @@ class Transport:
         """The provider's name; a UserError when no call to `model` could work."""
         if model in self._providers:
             return self._providers[model]
-        provider = models.provider(role, model)
-        if provider == "openai" and not (self._base or self._key or os.environ.get("OPENAI_API_KEY")):
-            raise UserError(f"{model} as {role}: OPENAI_API_KEY is not set in the environment")
+        provider = models.provider(self._place.model(role), model)
+        if not (self._base or self._key) and (needed := models.missing_keys(model)):
+            raise MissingKey(f"{model} as {role} needs {' or '.join(needed)}, and it is not set in the environment")
         self._providers[model] = provider
         return provider
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """The reply of `model` (its config: model, temperature, max_tokens).
 
-        Raises PassingFault, GarbledReply (an answer that is no completion), RoleFailure (this question is refused) or UserError (every
+        Raises PassingFault, GarbledReply (an answer that is no completion), Refused (this question is refused) or UserError (every
         question would be)."""
         name = model["model"]
-        if self.check(role, name) == "openai" and models.speaks_chat(name):
+        provider = self.check(role, name)
+        if provider == "openai" and models.speaks_chat(name):
             return await self._over_http(role, model, messages, seed)
+        if provider == models.SIMULATED:
+            return self._simulated(role, name, messages, seed)
         return await self._over_litellm(role, model, messages, seed)
 
     async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
@@ -116,7 +119,7 @@ class Transport:
             raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
         if response is None:
             # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
-            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
+            raise Refused(f"{role}: request refused as unprocessable (422)")
         usage = getattr(response, "usage", None)
         return Reply(
             self._clean(response.choices[0].message.content if response.choices else None),
@@ -124,6 +127,15 @@ class Transport:
             usage and usage.completion_tokens,
             response._hidden_params.get("response_cost"),
         )
+
+    def _simulated(self, role: str, name: str, messages: list[dict], seed: int) -> Reply:
+        from cso_lab.roles.simulated.provider import CustomLLMError, answer
+
+        try:
+            text, said, answered = answer(name.partition("/")[2], messages, seed)
+        except CustomLLMError as error:
+            raise fault(role, name, error.status_code, error.message, {}) from None
+        return Reply(text, said, answered, 0.0)
 
     def _url(self) -> str:
         env = os.environ

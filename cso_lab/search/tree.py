@@ -22,7 +22,7 @@ class Node:
     parent: "Node | None"
     strategy: str | None
     prior: float
-    q: float = 0.0
+    q: float | None = 0.0  # None: not from a search
     n: int = 0
     supporter: str | None = None
     seeker: str | None = None

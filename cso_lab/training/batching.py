@@ -3,8 +3,10 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 
 
 def tree_order(dialogues: Sequence[str], prompts: Sequence[str], batch_size: int, seed: int) -> list[int]:
@@ -40,18 +42,41 @@ def _taking_turns(batch: Sequence[tuple[int, int]]) -> list[int]:
     return [row for _, _, row in sorted(turns)]
 
 
-class TreeSampler(Sampler):
-    """`tree_order`, another one every epoch."""
+def filled(order: Sequence, whole: int) -> list:
+    """`order` with as many of its last rows again as it takes for `whole` to divide its length.
 
-    def __init__(self, dialogues: Sequence[str], prompts: Sequence[str], batch_size: int, seed: int):
+    Several processes take `whole` rows at once. Left alone they would fill up an epoch's last step with the epoch's first rows; so it has
+    the rows that one process has in it.
+    """
+    left = len(order) % whole
+    last = order[len(order) - left :]
+    return [*order, *islice(cycle(last), whole - left)] if left else list(order)
+
+
+class TreeSampler(Sampler):
+    """`tree_order`, another one every epoch, `filled` to a multiple of `whole`."""
+
+    def __init__(self, dialogues: Sequence[str], prompts: Sequence[str], batch_size: int, seed: int, whole: int = 1):
         self.dialogues, self.prompts, self.batch_size, self.seed, self.epoch = dialogues, prompts, batch_size, seed, 0
+        self.whole = whole
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer, so that a resumed training draws what an undisturbed one does."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.dialogues)
+        return -(-len(self.dialogues) // self.whole) * self.whole
 
     def __iter__(self) -> Iterator[int]:
-        return iter(tree_order(self.dialogues, self.prompts, self.batch_size, self.seed * 1_000_003 + self.epoch))
+        order = tree_order(self.dialogues, self.prompts, self.batch_size, self.seed * 1_000_003 + self.epoch)
+        return iter(filled(order, self.whole))
+
+
+class Epochs(TrainerCallback):
+    """Tells a sampler its epoch: what wraps it in several processes does not hand that on when a training is resumed."""
+
+    def __init__(self, sampler: TreeSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch + 1e-6))

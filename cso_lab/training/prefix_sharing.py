@@ -6,7 +6,7 @@ That one comparison is the attention mask, and a token's depth is its position. 
 and hand back, row by row, what TRL's trainers read. Log-probabilities and gradients are those of the batch itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from types import MethodType
@@ -57,17 +57,9 @@ def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
     real = attention_mask.bool().cpu().numpy()
     ids, asked = input_ids.cpu().numpy(), (labels != IGNORED).cpu().numpy() & real
     rows = [ids[row][real[row]] for row in range(len(ids))]
-    # Big-endian bytes sort as the tokens do, and a row before all that continue it: the order of the trie's leaves.
-    order = sorted(range(len(rows)), key=lambda row: rows[row].astype(">i8").tobytes())
-    overlap = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
-
     place = np.full((len(rows), ids.shape[1]), -1)
     trees, scored_before = [], 0
-    for first, last in _cut([len(rows[row]) for row in order], overlap, tokens_per_tree):
-        members = order[first:last]
-        tree, paths = _trie(
-            [rows[row] for row in members], [0, *overlap[first + 1 : last]], [asked[row][real[row]] for row in members]
-        )
+    for members, tree, paths in _tries(rows, [asked[row][real[row]] for row in range(len(rows))], tokens_per_tree):
         index = np.full(len(tree["tokens"]), -1)
         index[tree["scored"]] = np.arange(len(tree["scored"])) + scored_before
         for row, path in zip(members, paths, strict=True):
@@ -75,9 +67,16 @@ def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
             place[row, np.flatnonzero(real[row])[:1]] = -1
         scored_before += len(tree["scored"])
         if len(tree["scored"]):
-            trees.append(Tree(**{name: torch.from_numpy(values).to(device) for name, values in tree.items()}))
+            trees.append(_on(tree, device))
     place[place == -1] = scored_before
     return Forest(trees, torch.from_numpy(place[:, 1:]).to(device))
+
+
+def pack(rows: Sequence[Sequence[int]], tokens_per_tree: int, device) -> Iterator[tuple[list[int], Tree, list[np.ndarray]]]:
+    """Prefix trees of rows of tokens, none scored: for each, the rows that are in it, the tree, and where in it each row's tokens are."""
+    arrays = [np.asarray(row, dtype=np.int64) for row in rows]
+    for members, tree, paths in _tries(arrays, [np.zeros(len(row), dtype=bool) for row in rows], tokens_per_tree):
+        yield members, _on(tree, device), paths
 
 
 def share_prefixes(model, tokens_per_tree: int, kept_tokens: int) -> None:
@@ -144,6 +143,23 @@ def _by_row(outputs: Sequence, place: torch.Tensor):
     asked = place < sum(output.log_probs.numel() for output in outputs)
     values = {field.name: rows(field.name) for field in fields(kind) if field.name not in ("loss", "aux_loss", "label_mask")}
     return kind(loss=-values["log_probs"].sum() / asked.sum().clamp(min=1), label_mask=asked, **values)
+
+
+def _tries(
+    rows: Sequence[np.ndarray], asked: Sequence[np.ndarray], tokens_per_tree: int
+) -> Iterator[tuple[list[int], dict, list[np.ndarray]]]:
+    """Rows as tries of at most `tokens_per_tree` tokens: (which rows, the fields of a Tree, each row's tokens in it)."""
+    # Big-endian bytes sort as the tokens do, and a row before all that continue it: the order of the trie's leaves.
+    order = sorted(range(len(rows)), key=lambda row: rows[row].astype(">i8").tobytes())
+    overlap = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+    for first, last in _cut([len(rows[row]) for row in order], overlap, tokens_per_tree):
+        members = order[first:last]
+        shared = [0, *overlap[first + 1 : last]]
+        yield members, *_trie([rows[row] for row in members], shared, [asked[row] for row in members])
+
+
+def _on(tree: dict, device) -> Tree:
+    return Tree(**{name: torch.from_numpy(values).to(device) for name, values in tree.items()})
 
 
 def _trie(rows: Sequence[np.ndarray], overlap: Sequence[int], asked: Sequence[np.ndarray]) -> tuple[dict, list[np.ndarray]]:

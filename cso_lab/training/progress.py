@@ -16,6 +16,8 @@ class StepLog(TrainerCallback):
         self.path = path
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
         # A resumed training repeats the steps after its checkpoint: only what came before is kept.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(_line(entry) for entry in state.log_history if "loss" in entry), encoding="utf-8")
@@ -24,8 +26,9 @@ class StepLog(TrainerCallback):
         if "loss" not in logs:
             return
         entry = state.log_history[-1]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(entry))
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(entry))
         for name in ("loss", "grad_norm"):
             if not math.isfinite(entry.get(name, 0.0)):
                 raise UserError(

@@ -91,7 +91,7 @@ class ChatFormat:
 
     def _text(self, messages: Messages, add_generation_prompt: bool) -> str:
         if self.folds_system:
-            messages = _fold_system(messages)
+            messages = fold_system(messages)
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
         return text.removeprefix(self.tokenizer.bos_token) if self._adds_bos else text
 
@@ -160,7 +160,7 @@ def fit_rows(
     return fitted, counts
 
 
-def _fold_system(messages: Messages) -> Messages:
+def fold_system(messages: Messages) -> Messages:
     """The system prompt as the opening lines of the first user turn, for templates without a system role (Gemma-2)."""
     if not messages or messages[0]["role"] != _SYSTEM:
         return messages

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,8 @@ from cso_lab.training.backbone import (
     quiet_libraries,
     resolve_dtype,
 )
+from cso_lab.training.balance import balance_warning
+from cso_lab.training.launch import WORKERS, in_processes, train_in_processes
 from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
 
 CHECKPOINT = "checkpoint"
@@ -33,14 +36,25 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
 
     `start` is the checkpoint of an SFT run to start from, which is then also the reference model of a preference algorithm
     (merged into the base weights where an adapter is trained). An interrupted training continues from its last complete
-    checkpoint and ends the same. Returns `rows` (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device`
-    and `loss` of the last step; times count from where this call began.
+    checkpoint and ends the same. Where `cfg.hardware` asks for several processes, they are started and waited for. Returns `rows`
+    (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step; times count from where this
+    call began.
     """
+    if cfg.algorithm.trainer is None:
+        raise UserError(f"algo={cfg.algorithm.name} trains nothing: leave the train stage out, or choose another algo")
+    if "LOCAL_RANK" in os.environ:
+        raise UserError("a run starts the processes of its training itself: run it without torchrun, with hardware.processes=N")
+    batches(cfg)
+    _clear_incomplete(Path(out) / _STEPS)
+    return (train_in_processes if in_processes(cfg) else train_here)(cfg, Path(data), Path(out), start)
+
+
+def train_here(cfg, data: Path, out: Path, start: Path | None) -> dict:
+    """`train` in this process, which may be one of several that do the same."""
+    from peft.helpers import disable_input_dtype_casting
+
     algorithm, training = cfg.algorithm, cfg.training
-    if algorithm.trainer is None:
-        raise UserError(f"algo={algorithm.name} trains nothing: leave the train stage out, or choose another algo")
     at_once, accumulation = batches(cfg)
-    data, out = Path(data), Path(out)
 
     quiet_libraries()
     chat = ChatFormat(load_tokenizer(cfg))
@@ -48,14 +62,19 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     rows, counts = fit_rows(read_rows(data, algorithm.rows), chat, *limits, training.max_rows, training.seed)
 
     arguments = _arguments(cfg, at_once, accumulation, out / _STEPS)
+    if "label" in rows[0] and arguments.process_index == 0 and (warning := _balance(cfg.algorithm, rows)):
+        print(warning, file=sys.stderr)
     trainer = _build_trainer(cfg, arguments, rows, chat.tokenizer, out, start)
     began = time.perf_counter()
     resumed = last_complete_checkpoint(out / _STEPS)
-    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    # Autocast casts for an adapter as well; PEFT's own cast would only take the inputs to float32 and back.
+    with disable_input_dtype_casting(trainer.model, active=arguments.bf16):
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     seconds = time.perf_counter() - began
 
     _save(trainer, chat.tokenizer, out / CHECKPOINT, start)
-    shutil.rmtree(out / _STEPS, ignore_errors=True)
+    if arguments.process_index == 0:
+        shutil.rmtree(out / _STEPS, ignore_errors=True)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     done = trainer.state.global_step - (0 if resumed is None else _step(resumed))
     summary = {
@@ -71,17 +90,17 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     return summary
 
 
+def _balance(algorithm, rows: list[dict]) -> str | None:
+    desirable = sum(row["label"] for row in rows)
+    return balance_warning(desirable, len(rows) - desirable, algorithm.desirable_weight, algorithm.undesirable_weight)
+
+
 def batches(cfg) -> tuple[int, int]:
     """Rows a process takes at once, and how many such steps' gradients are added up: batch_size = rows x steps x processes.
 
     Where prefixes are shared a process takes all its rows of a step at once, unless `training.per_device_batch_size` says how many.
     """
     training, processes = cfg.training, cfg.hardware.processes
-    running = int(os.environ.get("WORLD_SIZE", 1))
-    if running != processes:
-        raise UserError(
-            f"hardware.processes={processes}, but {running} run: start them with torchrun, or set the one to the other"
-        )
     if training.batch_size % processes:
         raise UserError(f"training.batch_size={training.batch_size} is no multiple of hardware.processes ({processes})")
     share = training.batch_size // processes
@@ -95,15 +114,23 @@ def batches(cfg) -> tuple[int, int]:
 
 
 def last_complete_checkpoint(steps: Path) -> Path | None:
-    """The latest `checkpoint-N` in a folder that was written to its end: the trainer's state, written last, can be read."""
-    folders = sorted(steps.glob("checkpoint-*"), key=_step, reverse=True) if steps.is_dir() else []
-    for folder in folders:
-        try:
-            if read_json(folder / "trainer_state.json")["global_step"] == _step(folder):
-                return folder
-        except UserError:
+    """The latest `checkpoint-N` in a folder that was written to its end."""
+    return max(filter(_complete, steps.glob("checkpoint-*")), key=_step, default=None)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether the trainer's state, which is written last, can be read."""
+    try:
+        return read_json(folder / "trainer_state.json")["global_step"] == _step(folder)
+    except UserError:
+        return False
+
+
+def _clear_incomplete(steps: Path) -> None:
+    """Remove the checkpoint that a killed training did not finish writing."""
+    for folder in steps.glob("checkpoint-*"):
+        if not _complete(folder):
             shutil.rmtree(folder)
-    return None
 
 
 def _step(folder: Path) -> int:
@@ -117,7 +144,7 @@ def _build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start
     from hydra.utils import instantiate
     from transformers import PrinterCallback, set_seed
 
-    from cso_lab.training.batching import TreeSampler, tree_order
+    from cso_lab.training.batching import Epochs, TreeSampler, filled, tree_order
     from cso_lab.training.progress import StepLog, StepProgress
     from cso_lab.training.sharing import sharing
 
@@ -132,23 +159,43 @@ def _build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start
     if training.batching == "tree":
         # For trainers that compute reference log-probabilities before training, or read rows as they come.
         rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
+    drawn = training.batching == "tree" and arguments.train_sampling_strategy == "random"
+    round_of_all = arguments.per_device_train_batch_size * arguments.world_size
+    if arguments.train_sampling_strategy != "random" and arguments.world_size > 1:
+        rows = filled(rows, round_of_all)
+    dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])
+    if arguments.world_size > 1:
+        dataset = _for_all(dataset, out / WORKERS / "rows", arguments)
 
     make = instantiate(cfg.algorithm.trainer, _partial_=True)
     with sharing(make.func, training) as share:
         trainer = make(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows]),
+            train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[StepLog(out / LOG), StepProgress(cfg.algorithm.label)],
             **adapter,
         )
         share(trainer)
     trainer.remove_callback(PrinterCallback)
-    if training.batching == "tree" and arguments.train_sampling_strategy == "random":
-        sampler = TreeSampler(*_trees(rows), training.batch_size, training.seed)
+    if drawn:
+        sampler = TreeSampler(
+            *_trees(rows), training.batch_size, training.seed, round_of_all if arguments.world_size > 1 else 1
+        )
         trainer._get_train_sampler = lambda dataset=None: sampler
+        trainer.add_callback(Epochs(sampler))
     return trainer
+
+
+def _for_all(dataset, folder: Path, arguments):
+    """The dataset from one place on disk, where all processes find what one of them computes of it (reference log-probabilities)."""
+    from datasets import load_from_disk
+
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0:
+            dataset.save_to_disk(folder)
+    return load_from_disk(folder)
 
 
 def _trees(rows: list[dict]) -> tuple[list[str], list[str]]:
@@ -192,6 +239,7 @@ def _arguments(cfg, at_once: int, accumulation: int, folder: Path):
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": where != "cpu",
+        **_parallel(cfg, where),
     }
     own = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
     try:
@@ -201,15 +249,37 @@ def _arguments(cfg, at_once: int, accumulation: int, folder: Path):
     if arguments.parallel_mode.value == "not_distributed":
         # One process takes one GPU; the trainers refuse to spread a model over all that are visible.
         arguments._n_gpu = 1
+    if cfg.hardware.deepspeed is not None:
+        import deepspeed
+
+        # It takes over the processes' group; asked for no sooner than by the model, it would think itself alone.
+        deepspeed.init_distributed()
     return arguments
+
+
+def _parallel(cfg, where: str) -> dict:
+    """The arguments with which several processes train together."""
+    from omegaconf import OmegaConf
+
+    if cfg.hardware.deepspeed is not None:
+        return {"deepspeed": OmegaConf.to_container(cfg.hardware.deepspeed, resolve=True)}
+    if cfg.hardware.processes == 1:
+        return {}
+    return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if where == "cpu" else {})}
 
 
 def _save(trainer, tokenizer, folder: Path, start: Path | None) -> None:
     """Write the trained adapter or model and the tokenizer as safetensors and JSON, whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.save_pretrained(partial)
+    # Under ZeRO-3 every process holds a part: all of them give theirs, one writes.
+    state = {}
+    if trainer.accelerator.num_processes > 1:
+        state["state_dict"] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.args.process_index != 0:
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, **state)
     tokenizer.save_pretrained(partial)
     (partial / "README.md").unlink(missing_ok=True)
     if start is not None and is_adapter(partial):

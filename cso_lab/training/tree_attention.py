@@ -70,9 +70,8 @@ def dense_mask(seen: Callable[[int | None], torch.Tensor], config, dtype: torch.
         )
 
     def prepared(window: int | None) -> torch.Tensor:
+        # Added to the scores: SDPA would make the same of a bool mask, once in every layer.
         mask = seen(window)
-        if implementation == _PACKED:
-            return mask
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
     return _one_or_all({kind: prepared(window) for kind, window in _windows(config).items()})
@@ -112,7 +111,7 @@ def _blocks(seen: torch.Tensor) -> list[Block]:
 
 
 def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_blocks: list[Block] | None = None, **kwargs):
-    """SDPA under a bool mask. Shapes as in transformers: (batch, heads, tokens, width) in, (batch, tokens, heads, width) out."""
+    """SDPA under a mask. Shapes as in transformers: (batch, heads, tokens, width) in, (batch, tokens, heads, width) out."""
     if tree_blocks is None:
         return _packed(query, key, value, attention_mask, scaling).transpose(1, 2), None
     answers = [

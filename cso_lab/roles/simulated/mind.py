@@ -103,9 +103,17 @@ def cue_strengths(text: str) -> tuple[float, ...]:
 
 def needs(history: Sequence[Turn]) -> list[float]:
     """Probability of each need (in the order of NEEDS) after `history`, read off the seeker's last open words and the stage."""
-    turns = sum(turn.speaker != SEEKER for turn in history)
-    said = [turn.text for turn in history if turn.speaker == SEEKER]
-    open_words = next((text for text in reversed(said) if text not in _guarded()), "")
+    return list(_needs(*_situation(history)))
+
+
+def _situation(history: Sequence[Turn]) -> tuple[int, str]:
+    """All that needs are read off: the number of supporter turns, and the seeker's last open words."""
+    said = (turn.text for turn in reversed(history) if turn.speaker == SEEKER)
+    return sum(turn.speaker != SEEKER for turn in history), next((text for text in said if text not in _guarded()), "")
+
+
+@lru_cache(maxsize=100_000)
+def _needs(turns: int, open_words: str) -> tuple[float, ...]:
     stage = min(turns / (USUAL_LENGTH - 1), 1.0) * 2
     low, share = min(int(stage), 1), stage - min(int(stage), 1)
     logits = []
@@ -113,13 +121,19 @@ def needs(history: Sequence[Turn]) -> list[float]:
         prior = STAGES[need][low] * (1 - share) + STAGES[need][low + 1] * share
         logits.append(prior + CUE_WEIGHT * strength)
     weights = [math.exp(logit - max(logits)) for logit in logits]
-    return [weight / sum(weights) for weight in weights]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def fits(history: Sequence[Turn]) -> dict[str, float]:
     """How well each strategy meets the need of the moment, 0 to 1; `relative` compares those of one set."""
-    probable = dict(zip(NEEDS, needs(history), strict=True))
     last = next((turn.strategy for turn in reversed(history) if turn.speaker != SEEKER), None)
+    return dict(_fits(*_situation(history), last))
+
+
+@lru_cache(maxsize=100_000)
+def _fits(turns: int, open_words: str, last: str | None) -> dict[str, float]:
+    """`fits` of a situation and the supporter's last strategy; every caller gets the same dict."""
+    probable = dict(zip(NEEDS, _needs(turns, open_words), strict=True))
     return {
         strategy: sum(degree * probable[need] for need, degree in meets.items()) * (REPEATED if strategy == last else 1.0)
         for strategy, meets in MEETS.items()

@@ -26,18 +26,20 @@ class SimulatedPlayers(CustomLLM):
     names = ("seeker", "supporter", "strategist", "judge")
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
-        if model not in _PLAYERS:
-            raise CustomLLMError(404, f"no simulated player {model!r}; valid: {', '.join(_PLAYERS)}")
-        reply = simulated_reply(model, messages, optional_params.get("seed"))
+        reply, said, answered = answer(model, messages, optional_params.get("seed"))
         model_response.choices[0].message.content = reply
         model_response.choices[0].finish_reason = "stop"
         model_response.model = f"simulated/{model}"
-        said = sum(len(message["content"].split()) for message in messages)
-        answered = len(reply.split())
-        model_response.usage = Usage(
-            prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered
-        )  # words, here
+        model_response.usage = Usage(prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered)
         return model_response
+
+
+def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int]:
+    """The reply, and the tokens of prompt and reply, which are words here. CustomLLMError when there is no such player."""
+    if player not in _PLAYERS:
+        raise CustomLLMError(404, f"no simulated player {player!r}; valid: {', '.join(_PLAYERS)}")
+    reply = simulated_reply(player, messages, seed)
+    return reply, sum(len(message["content"].split()) for message in messages), len(reply.split())
 
 
 def simulated_reply(player: str, messages: list, seed: int | None) -> str:

@@ -1,0 +1,166 @@
+"""A model on a server, asked through the client of the search: API models, and checkpoints that vLLM or its like serves."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cso_lab.dialogue import SUPPORTER
+from cso_lab.errors import UserError
+from cso_lab.files import write_json
+from cso_lab.generation.refine import Messages
+from cso_lab.naming import digest, is_api
+from cso_lab.roles import LIMITS, Place
+
+USAGE = "usage.json"
+_PLACE = Place("generation.client", "generation.client.model")
+# The journal keeps answers by what they belong to; all belong to this cell.
+_CELL = "cell"
+
+
+class ServedModel:
+    """The model `generation.client.model`. Every call is in the journal of the run folder before its reply is used, so that what was
+    paid for is not asked again. Use it in a `with`; it leaves usage.json.
+
+    A model that is reached and has no words for a question, be it an empty reply in every attempt or a refusal, has replied "". A question
+    that no attempt got through with is an error once all others are answered: the next run asks it again, and nothing else.
+    """
+
+    def __init__(self, cfg, folder: Path):
+        from cso_lab.roles.client import Client
+        from cso_lab.roles.journal import Journal
+
+        client = OmegaConf.to_container(cfg.generation.client, resolve=True)
+        self._limits = {key: client[key] for key in LIMITS}
+        self._model = {
+            "model": client["model"],
+            "temperature": cfg.generation.temperature,
+            "max_tokens": cfg.generation.max_new_tokens,
+        }
+        # A greedy model has one answer whatever the seed.
+        self._seed = cfg.generation.seed if cfg.generation.temperature > 0 else None
+        self._fit, self._folds_system = _fitting(cfg)
+        self._folder, self._journal = Path(folder), Journal(folder, [_CELL])
+        self._without_words: Counter[str] = Counter()  # by reason
+        self.batch_size: int | None = None  # all at once: the limits say how many are under way
+        Client(**self._limits, place=_PLACE).check({SUPPORTER: client["model"]})
+
+    def __enter__(self) -> "ServedModel":
+        self._journal.__enter__()
+        return self
+
+    def __exit__(self, *failed) -> None:
+        self._journal.__exit__(*failed)
+        write_json(
+            self._folder / USAGE,
+            {
+                "model": self._model["model"],
+                "usage": self._journal.usage.to_json(),
+                "budget": self._limits["budget"],
+                "without_words": dict(self._without_words),
+                "stopped": str(failed[1]) if failed[1] else None,
+            },
+        )
+
+    def fit(self, messages: Messages) -> Messages | None:
+        """What of a conversation the model is sent; None when it is too long."""
+        return self._fit(messages)
+
+    def seed(self, batch: int) -> None:
+        """Every question has its own seed."""
+
+    def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
+        """The replies, in the order of the conversations; `free` makes no difference, since no server is held to a form."""
+        from cso_lab.roles.budget import BudgetSpent
+
+        replies: list[str | None] = [None] * len(conversations)
+        failures: Counter[str] = Counter()
+        try:
+            asyncio.run(self._ask_all(self._questions(conversations), replies, failures))
+        except BudgetSpent as spent:
+            raise BudgetSpent(
+                f"{spent}: {_answered(replies)} of {len(replies)} questions are answered and kept;"
+                " raise the cap, and the same command goes on"
+            ) from None
+        if failures:
+            raise UserError(
+                f"{failures.total()} of {len(replies)} questions got no answer, most often: {failures.most_common(1)[0][0]};"
+                " the same command asks them again, and no other"
+            )
+        if not any(replies):
+            reason = self._without_words.most_common(1)[0][0]
+            raise UserError(f"{self._model['model']} answered none of {len(replies)} questions, most often: {reason}")
+        return replies
+
+    def _questions(self, conversations: Sequence[Messages]) -> list:
+        from cso_lab.roles.client import Question
+        from cso_lab.training.rows import fold_system
+
+        seen: Counter[str] = Counter()
+        questions = []
+        for messages in conversations:
+            messages = self._fit(messages)
+            if messages is None:
+                raise UserError("a prompt is longer than generation.max_prompt_length: raise it")
+            if self._folds_system:
+                messages = fold_system(messages)
+            same = digest(messages)
+            key = digest([messages, self._model, self._seed, seen[same]])
+            seen[same] += 1
+            questions.append(Question(key, _CELL, SUPPORTER, self._model, messages, int(key[:8], 16) >> 1, str))
+        return questions
+
+    async def _ask_all(self, questions: Sequence, replies: list[str | None], failures: Counter[str]) -> None:
+        from tqdm.auto import tqdm
+
+        from cso_lab.roles.client import Client
+        from cso_lab.roles.faults import Refused, RoleFailure
+
+        # A client for every round: it belongs to one event loop. What was used is counted by the journal.
+        client = Client(**self._limits, journal=self._journal, place=_PLACE)
+
+        async def one(number: int, question) -> None:
+            try:
+                # What was asked as often as allowed by an earlier run is not paid for again.
+                if self._journal.garbled[question.key] >= self._limits["attempts"]:
+                    raise Refused(f"no usable answer in {self._limits['attempts']} attempts")
+                replies[number] = await client.ask(question)
+            except Refused as reason:
+                self._without_words[str(reason)] += 1
+                replies[number] = ""
+            except RoleFailure as reason:
+                failures[str(reason)] += 1
+            usage = self._journal.usage
+            bar.set_postfix_str(f"${usage.cost:.4f}{' and calls of unknown price' if usage.unpriced else ''}", refresh=False)
+            bar.update()
+
+        with tqdm(total=len(questions), desc=f"ask {self._model['model']}", unit="reply") as bar:
+            async with client:
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for number, question in enumerate(questions):
+                            group.create_task(one(number, question))
+                except BaseExceptionGroup as failed:
+                    # One is enough to say what is wrong; what the user can put right comes first.
+                    raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None
+
+
+def _answered(replies: Sequence[str | None]) -> int:
+    return sum(reply is not None for reply in replies)
+
+
+def _fitting(cfg) -> tuple[Callable[[Messages], Messages | None], bool]:
+    """What fits conversations to their length, and whether the system prompt opens the first user turn.
+
+    A backbone that could run here is sent what it would be shown here, so its tokenizer is needed.
+    """
+    if is_api(cfg):
+        return lambda messages: messages, not cfg.backbone.system_role
+
+    from cso_lab.training.backbone import load_tokenizer
+    from cso_lab.training.rows import ChatFormat
+
+    chat = ChatFormat(load_tokenizer(cfg))
+    return lambda messages: chat.fit(messages, cfg.generation.max_prompt_length), chat.folds_system

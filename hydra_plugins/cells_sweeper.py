@@ -1,0 +1,37 @@
+"""Hydra's way into `cso_lab.sweeping`: a sweeper must be a class of the package hydra_plugins."""
+
+from pathlib import Path
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class CellsSweeper(Sweeper):
+    """Hands the launcher the jobs of `cso_lab.sweeping.plan`, all at once; none that could only report."""
+
+    def __init__(self, params: DictConfig | None = None, cells: DictConfig | None = None) -> None:
+        """`params` and `cells` are read from the configuration, where the plan finds them too."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        from cso_lab.sweeping import only_reports, plan
+
+        jobs = [job for job in plan(self.config) if not only_reports(job.config)]
+        if not jobs:
+            return []
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        done = self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
+        for one in done:
+            _ = one.return_value  # raises what a job raised
+        return [list(done)]

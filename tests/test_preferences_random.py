@@ -1,0 +1,111 @@
+"""CSO-Random: low-scoring turns swapped for fresh replies; how many expanded dialogues are used."""
+
+import re
+
+import pytest
+from fakes import FakeOpenAI, Reply
+from omegaconf import OmegaConf
+from project import composed, run_py
+from small_search import ABC, hand_made
+
+from cso_lab.checks import check
+from cso_lab.errors import UserError
+from cso_lab.files import read_jsonl
+from cso_lab.preferences.escpro import EscPro, some
+from cso_lab.preferences.fresh import fresh_replies
+from cso_lab.preferences.random import RandomNegatives, Wanted
+from cso_lab.preferences.rows import pair_rows
+from cso_lab.roles.prompts import PLACEHOLDERS
+from cso_lab.strategies import EXTES
+
+SIX = [*ABC.names, "D", "E", "F"]
+SEARCH = ["data.seed_dialogues=2", "mcts.min_iterations=12", "mcts.max_iterations=12"]
+
+
+@pytest.fixture
+def paths():
+    return EscPro(theta=0.5, min_end_visits=2)([hand_made()])
+
+
+def ask(wanted):
+    return [f"fresh {one.strategy} after {len(one.history)}" for one in wanted]
+
+
+def test_as_many_negatives_as_before_in_strategies_no_path_prefers(paths):
+    swapped = RandomNegatives(seed=0)(paths, SIX, ask)
+    assert [[len(choice.negatives) for choice in path.choices] for path in swapped] == [
+        [len(choice.negatives) for choice in path.choices] for path in paths
+    ]
+    for before, path in zip(paths, swapped, strict=True):
+        assert [choice.preferred for choice in path.choices] == [choice.preferred for choice in before.choices]
+        for choice in path.choices:
+            for node in choice.negatives:
+                assert node.supporter == f"fresh {node.strategy} after {len(choice.history)}" and node.q is None
+    # the second turn is A on one path and B on the other: neither is random there
+    strategies = {seed: RandomNegatives(seed)(paths, SIX, ask) for seed in range(40)}
+    second = {path.choices[1].negatives[0].strategy for found in strategies.values() for path in found}
+    first = {path.choices[0].negatives[0].strategy for found in strategies.values() for path in found}
+    assert (first, second) == (set(SIX) - {"A"}, set(SIX) - {"A", "B"})
+
+
+def test_the_turn_two_paths_share_is_asked_for_once_and_swapped_alike(paths):
+    asked = []
+    swapped = RandomNegatives(seed=3)(paths, SIX, lambda wanted: [asked.extend(wanted)] and ask(wanted))
+    assert len(asked) == 3  # k0; a a and a b after k1
+    assert swapped[0].choices[0].negatives == swapped[1].choices[0].negatives
+    rows = pair_rows(swapped, ABC)
+    assert len(rows) == 3 and all(row["q_rejected"] is None for row in rows)
+    assert [row["rejected"] for row in rows] == [row["rejected"] for row in pair_rows(RandomNegatives(3)(paths, SIX, ask), ABC)]
+
+
+def test_where_strategies_run_out_a_choice_has_fewer(paths):
+    swapped = RandomNegatives(seed=0)(paths, ["A", "B"], ask)
+    assert [[len(choice.negatives) for choice in path.choices] for path in swapped] == [[1, 0], [1, 0]]
+
+
+def test_a_larger_number_of_dialogues_holds_the_smaller_one(paths):
+    many = list(range(50))
+    chosen = {number: some(many, number, seed=0) for number in (1, 10, 30, 50, 90, None)}
+    assert set(chosen[1]) < set(chosen[10]) < set(chosen[30]) < set(chosen[50])
+    assert chosen[50] == chosen[90] == chosen[None] == many and chosen[10] == sorted(chosen[10])
+    assert some(many, 10, seed=1) != chosen[10]
+
+
+def test_no_dialogue_is_the_base_model():
+    check(composed("preferences.dialogues=0", "algo=base"))
+    with pytest.raises(UserError, match="preferences.dialogues=0 leaves nothing to train on.*algo=base"):
+        check(composed("preferences.dialogues=0"))
+
+
+def test_simulated_players_give_the_replies_and_nothing_is_asked_twice(tmp_path):
+    line = [*SEARCH, "preferences=random", f"shared_dir={tmp_path}/shared"]
+    done = run_py("stages=[search,dataset]", *line, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    dataset = tmp_path / "shared" / "dataset"
+    [folder] = dataset.iterdir()
+    pairs = read_jsonl(folder / "preferences" / "pairs.jsonl")
+    assert pairs and all(row["q_rejected"] is None and row["q_chosen"] > 0.5 for row in pairs)
+    assert all(row["chosen_strategy"] != row["rejected_strategy"] for row in pairs)
+    calls = read_jsonl(folder / "calls.jsonl")
+    assert {call["role"] for call in calls} == {"supporter"}
+    before = (folder / "preferences" / "pairs.jsonl").read_bytes()
+    (folder / "done.json").unlink()  # as if it had been killed at the last moment
+    assert run_py("stages=[dataset]", *line, f"hydra.run.dir={tmp_path}/run").returncode == 0
+    assert read_jsonl(folder / "calls.jsonl") == calls and (folder / "preferences" / "pairs.jsonl").read_bytes() == before
+
+
+def test_a_server_is_asked_once_by_the_supporters_prompt(tmp_path):
+    def reply(request):
+        return Reply("In " + re.search(r"Strategy for your next reply: (.*?) \(", request["messages"][1]["content"]).group(1))
+
+    history = hand_made().nodes[0].history()
+    wanted = [Wanted("d", "", "", history, name) for name in EXTES.names]
+    with FakeOpenAI(reply) as server:
+        models = [f"roles.{role}.model=openai/m" for role in PLACEHOLDERS]
+        cfg = composed("roles=server", f"roles.api_base={server.api_base}", *models)
+        plain = OmegaConf.to_container(cfg.roles, resolve=True)
+        assert fresh_replies(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
+        assert len(server.requests) == 8
+        assert fresh_replies(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
+        assert len(server.requests) == 8
+    assert len(read_jsonl(tmp_path / "calls.jsonl")) == 8

@@ -1,0 +1,130 @@
+"""Which cells a sweep consists of, and that two of them never share a folder."""
+
+import pytest
+from project import jobs_of, sweep_config, without_hydra
+
+from cso_lab.checks import check
+from cso_lab.reporting.table import published_row
+from cso_lab.sweeping import expand, plan
+
+HERE = ("data=sample", "roles=simulated", "mcts=quick")
+ALGORITHMS = ("sft", "dpo", "simpo", "ipo", "kto", "orpo")
+THREE = ("llama", "qwen", "gemma")
+
+
+def cells(*overrides):
+    """(backbone, algo, mode, preferences, decoding, dialogues) of every job, as a multiset in order."""
+    return [
+        (
+            job.backbone.name,
+            job.algorithm.name,
+            job.finetune_mode.name if job.algorithm.trainer else None,
+            job.preferences.name,
+            job.decoding.name,
+            job.preferences.dialogues,
+        )
+        for job in jobs_of(*overrides)
+    ]
+
+
+def cell(backbone, algo, mode=None, preferences="escpro", decoding="plain", dialogues=None):
+    return (backbone, algo, mode, preferences, decoding, dialogues)
+
+
+@pytest.mark.parametrize(("table", "backbone"), [("9", "llama"), ("10", "qwen"), ("11", "gemma")])
+def test_the_tables_of_algorithms_have_13_cells_of_one_backbone(table, backbone):
+    expected = [cell(backbone, "base")] + [cell(backbone, algo, mode) for algo in ALGORITHMS for mode in ("full", "lora")]
+    assert cells(f"+table='{table}'") == expected
+
+
+def test_table_2_has_what_the_paper_measured_and_no_nonsense():
+    decodings = ("plain", "direct_refine", "self_refine", "with_example")
+    models = ("gpt_4o_mini", "gpt_4o", "gemini_2_pro", "claude_3_5_sonnet", "claude_3_7_sonnet")
+    expected = [cell(name, "base") for name in models]
+    expected += [cell(name, "base", decoding=decoding) for name in THREE for decoding in decodings]
+    expected += [cell(name, algo, mode) for name in THREE for algo in ("sft", "dpo") for mode in ("full", "lora")]
+    assert sorted(cells("+table='2'"), key=str) == sorted(expected, key=str)
+
+
+def test_table_4_has_the_ablation_and_table_12_the_larger_backbone():
+    expected = [cell(name, "base") for name in THREE] + [cell(name, algo, "lora") for name in THREE for algo in ("sft", "dpo")]
+    expected += [cell(name, "dpo", "lora", "random") for name in THREE]
+    assert sorted(cells("+table='4'"), key=str) == sorted(expected, key=str)
+    decodings = ("plain", "direct_refine", "self_refine", "with_example")
+    expected = [cell("qwen32b", "base", decoding=decoding) for decoding in decodings]
+    expected += [cell("qwen32b", algo, "lora") for algo in ("sft", "dpo")]
+    assert cells("+table='12'") == expected
+
+
+def test_figure_4_varies_the_dialogues_of_cso_alone():
+    def expected(names, volumes):
+        found = [cell(name, "base") for name in names] + [cell(name, "sft", "lora") for name in names]
+        return sorted(found + [cell(name, "dpo", "lora", dialogues=n) for name in names for n in volumes], key=str)
+
+    assert sorted(cells("+figure='4'"), key=str) == expected(THREE, (100, 200, 300, 400, None))
+    line = ("backbone=tiny_llama", *HERE, "preferences.dialogues=3,6")
+    assert sorted(cells("+figure='4'", *line), key=str) == expected(["tiny_llama"], (3, 6))
+
+
+def test_a_backbone_on_the_line_takes_the_place_of_all_and_every_cell_comes_once():
+    found = cells("+table='2'", "backbone=smollm2", *HERE)
+    assert len(found) == len(set(found)) == 4 + 4
+    assert {name for name, *_ in found} == {"smollm2"}
+
+
+def test_seeds_multiply_the_cells_that_know_one_and_the_untrained_model_comes_once():
+    with sweep_config("+table=demo", "algo=base,sft,dpo", "seed=0,1,2") as config:
+        jobs = plan(config)
+    assert sorted((job.config.algorithm.name, job.config.seed) for job in jobs) == [
+        ("base", 0),
+        *((algo, seed) for algo in ("dpo", "sft") for seed in range(3)),
+    ]
+    assert {job.config.generation.constrain for job in jobs} == {"format"}
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert {str(job.folder.parent) for job in jobs} == {"multirun_outputs/demo"}
+
+
+@pytest.mark.parametrize(
+    ("params", "blocks", "line", "expected"),
+    [
+        ({}, [], ["a=1,2"], [["a=1"], ["a=2"]]),
+        ({"a": "1,2"}, [], [], [["a=1"], ["a=2"]]),
+        ({"a": "1,2"}, [], ["a=3"], [["a=3"]]),
+        ({}, [{"a": 1}, {"a": "2,3", "b": "x"}], [], [["a=1"], ["a=2", "b=x"], ["a=3", "b=x"]]),
+        # an axis of a block replaces that of the sweep, the line both; a key of the line that only some blocks have stays with them
+        ({"a": "1,2"}, [{"a": 9}, {"b": "x"}], [], [["a=9"], ["a=1", "b=x"], ["a=2", "b=x"]]),
+        ({}, [{"a": 1}, {"a": 2, "b": "x"}], ["b=y"], [["a=1"], ["a=2", "b=y"]]),
+        ({}, [{"a": 1}, {"a": 2}], ["c=0"], [["a=1", "c=0"], ["a=2", "c=0"]]),
+        ({}, [{"a": 1}, {"a": 2}], ["a=5"], [["a=5"]]),
+    ],
+)
+def test_blocks_and_the_line_over_them(params, blocks, line, expected):
+    assert expand(params, blocks, line) == expected
+
+
+def test_a_table_without_its_data_says_so_before_anything_starts():
+    from cso_lab.errors import UserError
+
+    job = without_hydra(jobs_of("+table='9'", "algo=base")[0])
+    with pytest.raises(UserError, match="data.path=FILE"):
+        check(job)
+
+
+def test_every_row_of_a_paper_table_has_its_cell():
+    """Held against the numbers as published, which were typed from the paper."""
+    from cso_lab.reporting.cells import Cell
+    from cso_lab.reporting.published import _published
+
+    for table, backbones in _published()["tables"].items():
+        wanted = set()
+        for backbone, rows in backbones.items():
+            for name, value in rows.items():
+                wanted |= {(backbone, f"{name}.{algo}") for algo in value} if isinstance(value, dict) else {(backbone, name)}
+        ours = {
+            (
+                backbone,
+                published_row(Cell(None, backbone, "", algo, "", {}, 0, mode=mode, decoding=decoding, preferences=preferences)),
+            )
+            for backbone, algo, mode, preferences, decoding, _ in cells(f"+table='{table}'")
+        }
+        assert ours == wanted, table

@@ -1,0 +1,212 @@
+"""Training in several processes that the run starts itself: the same rows a step, the same losses, and nobody left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from project import ROOT
+from test_sharing import data, shared  # noqa: F401
+from trainings import config
+
+from cso_lab.checks import check
+from cso_lab.errors import UserError
+
+ONE = ["training.max_steps=3", "training.per_device_batch_size=4", "training.max_prompt_length=2000", "training.batch_size=8"]
+TWO = [*ONE, "hardware.processes=2"]
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def losses(folder):
+    return [entry["loss"] for entry in log(folder)]
+
+
+def start(cfg, data, out):  # noqa: F811
+    """The training as a process of its own, which can be killed."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(cfg, out.with_suffix(".yaml"), resolve=True)
+    code = (
+        "import sys; from pathlib import Path; from omegaconf import OmegaConf\n"
+        "from cso_lab.training.train import train\n"
+        "cfg, data, out = sys.argv[1:]\n"
+        "train(OmegaConf.load(cfg), Path(data), Path(out))"
+    )
+    command = [sys.executable, "-c", code, str(out.with_suffix(".yaml")), str(data), str(out)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def workers_of(out):
+    """Ids of the processes whose command line names this run folder, but for the run itself."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = open(f"/proc/{process}/cmdline", "rb").read().decode()
+        except OSError:
+            continue
+        if f"{out}/workers" in line:
+            found.append(int(process))
+    return found
+
+
+def wait_for(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):  # noqa: F811
+    from cso_lab.training.train import batches
+
+    for processes in (1, 2, 4, 8):
+        at_once, steps = batches(config(shared, "training.batch_size=32", f"hardware.processes={processes}"))
+        assert at_once * steps * processes == 32
+    with pytest.raises(UserError, match="batch_size=32 is no multiple of hardware.processes.*3"):
+        batches(config(shared, "training.batch_size=32", "hardware.processes=3"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["hardware=ddp", "hardware.processes=3", "training.batch_size=32"], "no multiple of hardware.processes"),
+        (["hardware=zero2", "hardware.processes=2", "hardware.nodes=3"], "hardware.nodes"),
+        (["hardware=slurm", "hardware.processes=0"], "hardware.processes=0"),
+        (["algo=kto", "hardware=ddp", "training.batch_size=2"], "KTO"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_said_before_work_starts(shared, line, expected):  # noqa: F811
+    with pytest.raises(UserError, match=expected):
+        check(config(shared, *line))
+
+
+def test_an_epochs_last_step_has_the_rows_one_process_has_in_it():
+    from cso_lab.training.batching import TreeSampler, filled
+
+    assert filled([1, 2, 3, 4, 5, 6], 4) == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert filled([1, 2, 3, 4], 4) == [1, 2, 3, 4]
+    assert filled([1], 4) == [1, 1, 1, 1]
+    prompts = [f"{i:02}" for i in range(11)]
+    alone, filled_up = (TreeSampler(["a", "b"] * 5 + ["a"], prompts, 8, 0, whole) for whole in (1, 8))
+    assert len(list(filled_up)) == len(filled_up) == 16
+    assert list(filled_up)[:11] == list(alone) and set(list(filled_up)[8:]) == set(list(alone)[8:])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("hardware", "mode", "algo"),
+    [
+        ("ddp", "full", "dpo"),
+        ("zero2", "lora", "dpo"),
+        ("zero2", "full", "dpo"),
+        ("zero2", "full", "kto"),
+        ("zero2", "lora", "sft"),
+        ("zero2", "lora", "simpo"),
+        ("zero3", "full", "dpo"),
+    ],
+)
+def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, algo):  # noqa: F811
+    import torch
+    from safetensors.torch import load_file
+
+    from cso_lab.training.train import train
+
+    line = [f"algo={algo}", f"mode={mode}", "training.precompute_ref_log_probs=true"]
+    train(config(shared, *ONE, *line, "training.per_device_batch_size=8"), data, tmp_path / "one")
+    summary = train(config(shared, *TWO, *line, f"hardware={hardware}", "hardware.device=cpu"), data, tmp_path / "two")
+    assert summary["steps"] == 3 and summary["device"] == "cpu"
+    # KTO estimates its KL term on the rows of one process
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.02 if algo == "kto" else 1e-4)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["checkpoint", "train_log.jsonl"]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".jinja", ".jsonl"}
+    one, two = (load_file(next((tmp_path / name / "checkpoint").glob("*.safetensors"))) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=0.05, atol=5e-4)
+
+
+@pytest.mark.long
+def test_killed_in_the_middle_two_processes_end_as_if_they_had_not_been(shared, data, tmp_path):  # noqa: F811
+    """Ended by kill -9 of the run alone: its processes end by themselves, and the same command goes on."""
+    import torch
+    from safetensors.torch import load_file
+
+    line = ["algo=dpo", "mode=full", "hardware=ddp", "hardware.device=cpu", "training.batch_size=4"]
+    line += ["training.per_device_batch_size=2", "training.max_prompt_length=2000", "training.max_steps=24"]
+    cfg = config(shared, *line, "training.save_steps=1", "training.warmup_ratio=0.2")
+    whole = start(cfg, data, tmp_path / "whole")
+    assert whole.wait(timeout=400) == 0, whole.stderr.read()[-2000:]
+    killed = start(cfg, data, tmp_path / "killed")
+    # 8 rows are two steps an epoch: every other checkpoint lies in the middle of one
+    steps = tmp_path / "killed" / "steps"
+    wait_for(lambda: any(int(file.parent.name.split("-")[1]) >= 5 for file in steps.glob("checkpoint-*/trainer_state.json")))
+    killed.kill()
+    killed.wait()
+    wait_for(lambda: not workers_of(tmp_path / "killed"), 30)
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    again = start(cfg, data, tmp_path / "killed")
+    assert again.wait(timeout=400) == 0, again.stderr.read()[-2000:]
+    one, two = (load_file(next((tmp_path / name / "checkpoint").glob("*.safetensors"))) for name in ("whole", "killed"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name])
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+
+
+@pytest.mark.long
+def test_a_process_that_dies_ends_all_with_one_line_and_ctrl_c_too(shared, data, tmp_path):  # noqa: F811
+    cfg = config(shared, *TWO, "algo=dpo", "mode=full", "hardware=ddp", "hardware.device=cpu", "training.max_steps=100000")
+    run = start(cfg, data, tmp_path / "dying")
+    wait_for(lambda: (tmp_path / "dying" / "train_log.jsonl").exists())
+    victim = next(p for p in workers_of(tmp_path / "dying") if b"RANK=1" in open(f"/proc/{p}/environ", "rb").read())
+    os.kill(victim, signal.SIGKILL)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 1 and "UserError: training stopped: process 1 was ended by SIGKILL" in said.splitlines()[-1]
+    assert not workers_of(tmp_path / "dying")
+
+    run = start(cfg, data, tmp_path / "stopped")
+    wait_for(lambda: (tmp_path / "stopped" / "train_log.jsonl").exists())
+    os.kill(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said.splitlines()[-1]
+    assert not workers_of(tmp_path / "stopped")
+
+
+@pytest.mark.long
+def test_what_a_process_finds_wrong_is_the_runs_own_error(shared, data, tmp_path):  # noqa: F811
+    from cso_lab.training.train import train
+
+    cfg = config(shared, *TWO, "algo=sft", "mode=full", "hardware=ddp", "hardware.device=cpu", "training.learning_rate=1e30")
+    with pytest.raises(UserError, match="^training stopped: .*at step.*; the same command goes on"):
+        train(cfg, data, tmp_path)
+
+
+SRUN = """#!/bin/sh
+# Two nodes on one machine: the command once for each, both with the standard input, as srun --input=all does.
+while [ "${1#--}" != "$1" ]; do shift; done
+exec 3<&0
+"$@" <&3 & first=$!
+"$@" <&3 & second=$!
+wait $first; one=$?; wait $second; two=$?
+exit $((one > two ? one : two))
+"""
+
+
+@pytest.mark.long
+def test_a_launcher_takes_the_processes_to_several_nodes(shared, data, tmp_path):  # noqa: F811
+    from cso_lab.training.train import train
+
+    srun = tmp_path / "srun"
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    line = ["algo=dpo", "mode=full", "hardware=slurm", "hardware.device=cpu", f"hardware.launcher.0={srun}"]
+    cfg = config(shared, *TWO, *line, "hardware.nodes=2", "hardware.deepspeed=null")
+    check(cfg)
+    assert train(cfg, data, tmp_path / "two")["steps"] == 3
+    train(config(shared, *ONE, "algo=dpo", "mode=full", "training.per_device_batch_size=8"), data, tmp_path / "one")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
