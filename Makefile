@@ -7,6 +7,9 @@ export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 
 export GOMP_SPINCOUNT ?= 10000
 export TOKENIZERS_PARALLELISM = false
 
+# A process a core, each with one thread.
+TESTING = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 .PHONY: help setup demo test test-long lint format clean
 
 help: ## List the targets
@@ -29,10 +32,10 @@ demo: setup ## The whole method on a small real model: search, preference data, 
 test: setup ## The quick tests and the style check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not long"
+	$(TESTING) -m "not long"
 
 test-long: setup ## The tests that take longer
-	$(BIN)/python -m pytest -m long
+	$(TESTING) -m long
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

@@ -155,8 +155,7 @@ def test_a_chart_shows_another_cell_when_it_is_chosen(page):
 def test_text_stands_out_and_nothing_is_wider_than_the_window(page, width, scheme):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
-    page.wait_for_timeout(500)  # the charts follow
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)  # the charts follow
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (luminance(paper) > 0.5) == (scheme == "light")
     inks = page.evaluate(
