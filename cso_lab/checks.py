@@ -163,7 +163,7 @@ def _check_engine(cfg: DictConfig) -> None:
 
 def _check_shares(cfg: DictConfig) -> None:
     """That the effective batch can be shared out among the processes."""
-    from cso_lab.training.train import batches
+    from cso_lab.training.arguments import batches
 
     hardware = cfg.hardware
     if hardware.processes % hardware.nodes:

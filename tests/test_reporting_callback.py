@@ -55,12 +55,12 @@ def sweep(tmp_path):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text(CONFIG)
     (tmp_path / "checks.py").write_text(CHECKS)
-    (tmp_path / "app.py").write_text("import sys, checks\nsys.modules['cso_lab.checks'] = checks\n" + APP)
+    (tmp_path / "app.py").write_text("import checks, cso_lab.checks\ncso_lab.checks.check = checks.check\n" + APP)
 
     def run(*line):
         command = [sys.executable, "app.py", "-m", *line]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
 
     return run
 

@@ -45,13 +45,14 @@ def data(tmp_path_factory):
 
 def first_step(cfg, data, out):
     """Loss and gradients of one batch of a training that is about to begin."""
+    from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
-    from cso_lab.training.train import _arguments, _build_trainer, batches
+    from cso_lab.training.trainer import build_trainer
 
     chat = ChatFormat(load_tokenizer(cfg))
     rows, _ = fit_rows(read_rows(data, cfg.algorithm.rows), chat, 2000, 500, None, 0)
-    trainer = _build_trainer(cfg, _arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None)
+    trainer = build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # an adapter begins as nothing, and half of its gradients with it
         for name, weight in trainer.model.named_parameters():

@@ -22,14 +22,15 @@ OWN = {
 
 def trainer_of(cfg, data, out):  # noqa: F811
     """(trainer, its chat format, its rows) just before the training, all rows in one batch."""
+    from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
-    from cso_lab.training.train import _arguments, _build_trainer, batches
+    from cso_lab.training.trainer import build_trainer
 
     chat = ChatFormat(load_tokenizer(cfg))
     limits = (cfg.training.max_prompt_length, cfg.training.max_target_length)
     rows, counts = fit_rows(read_rows(data, cfg.algorithm.rows), chat, *limits, cfg.training.max_rows, 0)
-    return _build_trainer(cfg, _arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None), chat, rows, counts
+    return build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None), chat, rows, counts
 
 
 def log_probs(model, chat, prompt: str, response: str, whole: bool = False) -> np.ndarray:

@@ -63,7 +63,7 @@ def wait_for(condition, seconds=240):
 
 
 def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):  # noqa: F811
-    from cso_lab.training.train import batches
+    from cso_lab.training.arguments import batches
 
     for processes in (1, 2, 4, 8):
         at_once, steps = batches(config(shared, "training.batch_size=32", f"hardware.processes={processes}"))

@@ -48,7 +48,7 @@ def weights(checkpoint):
 
 
 def test_effective_batch_is_shared_out_or_refused(shared):
-    from cso_lab.training.train import batches
+    from cso_lab.training.arguments import batches
 
     assert batches(config(shared, "training.batch_size=32", "training.per_device_batch_size=4")) == (4, 8)
     assert batches(config(shared, "training.batch_size=32")) == (32, 1)
@@ -59,7 +59,7 @@ def test_effective_batch_is_shared_out_or_refused(shared):
 
 
 def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
-    from cso_lab.training.train import last_complete_checkpoint
+    from cso_lab.training.checkpoints import last_complete_checkpoint
 
     assert last_complete_checkpoint(tmp_path / "none") is None
     for step in (2, 10):

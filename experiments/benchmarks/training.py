@@ -76,9 +76,10 @@ class Step:
     """One trainer, and a batch of rows to take a step on."""
 
     def __init__(self, data: Path, out: Path, overrides: list[str]):
-        from cso_lab.training import train
+        from cso_lab.training.arguments import batches, trainer_arguments
         from cso_lab.training.backbone import load_tokenizer, quiet_libraries
         from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+        from cso_lab.training.trainer import build_trainer
 
         quiet_libraries()
         with _config(*overrides) as cfg:
@@ -92,8 +93,8 @@ class Step:
                 None,
                 training.seed,
             )
-            arguments = train._arguments(cfg, *train.batches(cfg), out)
-            self.trainer = train._build_trainer(cfg, arguments, rows, chat.tokenizer, out, None)
+            arguments = trainer_arguments(cfg, *batches(cfg), out)
+            self.trainer = build_trainer(cfg, arguments, rows, chat.tokenizer, out, None)
         self.model = self.trainer.accelerator.prepare(self.trainer.model)
         self.batches, self.rows = self._first_batches(training.batch_size)
         self.tokens = 0

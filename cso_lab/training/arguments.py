@@ -1,0 +1,93 @@
+"""What a TRL trainer is configured with: the training's settings, the algorithm's own over them, and the shares of the processes."""
+
+from pathlib import Path
+
+from cso_lab.errors import UserError, unknown
+from cso_lab.training.backbone import device, resolve_dtype
+
+# Rows at once without prefix sharing, where every row is padded to the longest.
+_STOCK_BATCH = 4
+
+
+def batches(cfg) -> tuple[int, int]:
+    """Rows a process takes at once, and how many such steps' gradients are added up: batch_size = rows x steps x processes.
+
+    Where prefixes are shared a process takes all its rows of a step at once, unless `training.per_device_batch_size` says how many.
+    """
+    training, processes = cfg.training, cfg.hardware.processes
+    if training.batch_size % processes:
+        raise UserError(f"training.batch_size={training.batch_size} is no multiple of hardware.processes ({processes})")
+    share = training.batch_size // processes
+    at_once = training.per_device_batch_size or (share if training.share_prefixes else min(share, _STOCK_BATCH))
+    if share % at_once:
+        raise UserError(
+            f"training.batch_size={training.batch_size} is no multiple of training.per_device_batch_size"
+            f" ({at_once}) x hardware.processes ({processes}): choose one that divides it"
+        )
+    return at_once, share // at_once
+
+
+def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
+    """The trainer's configuration: what `cfg.training` says, and over it what the algorithm's own `arguments` say."""
+    import torch
+    from hydra.utils import instantiate
+
+    training, where = cfg.training, device(cfg)
+    checkpointing = training.gradient_checkpointing
+    if checkpointing not in ("auto", True, False):
+        raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
+    shared = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": training.learning_rate,
+        "num_train_epochs": training.num_train_epochs,
+        "max_steps": training.max_steps,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        # below 1, this is a share of all steps
+        "warmup_steps": training.warmup_ratio,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": training.optim,
+        "activation_checkpointing": where != "cpu" if checkpointing == "auto" else checkpointing,
+        "bf16": resolve_dtype(training.dtype, where) == torch.bfloat16,
+        "use_cpu": where == "cpu",
+        # Rows are fitted already: this never cuts one, and None would mean 512 to some trainers.
+        "max_length": training.max_prompt_length + training.max_target_length,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": training.logging_steps,
+        # On, it would log a NaN loss as 0.
+        "logging_nan_inf_filter": False,
+        "seed": training.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": where != "cpu",
+        **_parallel(cfg, where),
+    }
+    own = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
+    try:
+        arguments = own.func(**{**shared, **own.keywords})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the training settings of algo={cfg.algorithm.name} do not go together: {error}") from error
+    if arguments.parallel_mode.value == "not_distributed":
+        # One process takes one GPU; the trainers refuse to spread a model over all that are visible.
+        arguments._n_gpu = 1
+    if cfg.hardware.deepspeed is not None:
+        import deepspeed
+
+        # It takes over the processes' group; asked for no sooner than by the model, it would think itself alone.
+        deepspeed.init_distributed()
+    return arguments
+
+
+def _parallel(cfg, where: str) -> dict:
+    """The arguments with which several processes train together."""
+    from omegaconf import OmegaConf
+
+    if cfg.hardware.deepspeed is not None:
+        return {"deepspeed": OmegaConf.to_container(cfg.hardware.deepspeed, resolve=True)}
+    if cfg.hardware.processes == 1:
+        return {}
+    return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if where == "cpu" else {})}
