@@ -73,11 +73,26 @@ def trains_here(cfg: DictConfig) -> bool:
     return trains(cfg) and cfg.generation.engine == "local"
 
 
+# What a checkpoint depends on beside backbone, data, processes and seed.
+_TRAINING = ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences")
+
+
 def _effective_nodes(cfg: DictConfig) -> Iterable[str]:
     """The nodes a cell's numbers depend on."""
     yield from ("backbone", "data", "generation", "decoding", "evaluation")
     if trains(cfg):
-        yield from ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences", "hardware")
+        yield from (*_TRAINING, "hardware")
+
+
+def trained_elsewhere(cfg: DictConfig) -> dict | None:
+    """How the checkpoint on a server was trained, as far as the configuration says; None where none was, or it is trained here.
+
+    The server itself does not tell: one address and model name may hold another checkpoint tomorrow. So this stands for it, and two cells
+    share predictions only where all of it is the same.
+    """
+    if not trains(cfg) or trains_here(cfg):
+        return None
+    return {node: plain(cfg, node) for node in (*_TRAINING, "seed")}
 
 
 def uses_seed(cfg: DictConfig) -> bool:

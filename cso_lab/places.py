@@ -68,8 +68,8 @@ class Places(Account):
 
         rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
         nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data")] + [naming.generation(self.cfg)]
-        # A server says nothing of how its checkpoint was trained.
-        trained = self.record["identities"].get("train") if naming.trains_here(self.cfg) else None
+        here = naming.trains_here(self.cfg)
+        trained = self.record["identities"].get("train") if here else naming.trained_elsewhere(self.cfg)
         return naming.digest([nodes, naming.file_digest(data_file(self.cfg.data)), trained, naming.code_version(rooms)])
 
     def _evaluate_identity(self, predictions: Path, testset: Path | None) -> str:

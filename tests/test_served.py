@@ -298,6 +298,38 @@ def test_a_served_checkpoint_reads_what_it_would_read_here(backbone, tmp_path, m
     assert max(map(len, here)) <= 700 and max(len(body["messages"]) for body in server.requests) < 18
 
 
+CHECKPOINT = ("backbone=tiny_llama", "generation.engine=server", "generation.client.model=openai/x", "generation.max_turns=2")
+
+
+def stages_of(folder: Path, server: FakeOpenAI, shared: Path, *overrides) -> list[str]:
+    """What a served checkpoint's cell predicts, by the run's own stage."""
+    from cso_lab.stages import Run
+
+    folder.mkdir(parents=True, exist_ok=True)
+    line = (f"generation.client.api_base={server.api_base}", f"shared_dir={shared}")
+    Run(composed(*CHECKPOINT, *line, *overrides), folder, sweeping=True).generate()
+    return [row["response"] for row in lines(folder / "predictions.jsonl")]
+
+
+@pytest.mark.parametrize("one_folder", [False, True])
+def test_checkpoints_of_different_trainings_at_one_address_share_nothing(one_folder, tmp_path, monkeypatch):
+    """The server is given another checkpoint between two cells, and nothing but the training on the command line tells."""
+    monkeypatch.setattr("cso_lab.generation.served._fitting", lambda cfg: (lambda messages: messages, False))
+    holds = []
+    with FakeOpenAI(lambda body: Reply(f"(Affirmation) {holds[-1]}")) as server:
+        trainings = ("algo=sft", "algo=dpo", "algo=dpo mode=full", "algo=dpo seed=1", "algo=dpo training.learning_rate=1e-3")
+        trainings += ("algo=dpo preferences=random", "algo=base")
+        for number, line in enumerate(trainings):
+            holds.append(line)
+            folder = tmp_path / ("cell" if one_folder else str(number))
+            assert stages_of(folder, server, tmp_path, *line.split()) == [line] * 2
+        # Asked again for one of them, nobody is asked: its own answers are there. How often a training is saved makes no other checkpoint.
+        holds.append("nobody")
+        folder = tmp_path / ("cell" if one_folder else "again")
+        assert stages_of(folder, server, tmp_path, *trainings[2].split(), "training.save_steps=7") == [trainings[2]] * 2
+        assert len(server.requests) == 2 * len(trainings)
+
+
 def test_the_command(tmp_path):
     """One cell with a budget, raised; the same predictions scored on another test set; no key anywhere; and no training."""
     env = {**os.environ, "OPENAI_API_KEY": SECRET}

@@ -11,7 +11,7 @@ from cso_lab.dialogue import SUPPORTER
 from cso_lab.errors import UserError
 from cso_lab.files import write_json
 from cso_lab.generation.refine import Messages
-from cso_lab.naming import digest, is_api
+from cso_lab.naming import digest, is_api, trained_elsewhere
 from cso_lab.roles import LIMITS, Place
 
 USAGE = "usage.json"
@@ -39,6 +39,8 @@ class ServedModel:
             "temperature": cfg.generation.temperature,
             "max_tokens": cfg.generation.max_new_tokens,
         }
+        # Answers of one checkpoint are not those of another that goes by the same name.
+        self._checkpoint = [trained] if (trained := trained_elsewhere(cfg)) else []
         # A greedy model has one answer whatever the seed.
         self._seed = cfg.generation.seed if cfg.generation.temperature > 0 else None
         self._fit, self._folds_system = _fitting(cfg)
@@ -107,7 +109,7 @@ class ServedModel:
             if self._folds_system:
                 messages = fold_system(messages)
             same = digest(messages)
-            key = digest([messages, self._model, self._seed, seen[same]])
+            key = digest([messages, self._model, self._seed, seen[same], *self._checkpoint])
             seen[same] += 1
             questions.append(Question(key, _CELL, SUPPORTER, self._model, messages, int(key[:8], 16) >> 1, str))
         return questions
