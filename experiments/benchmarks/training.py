@@ -56,7 +56,7 @@ def escpro_rows(dialogues: int, seed: int, words: list[str]) -> dict[str, list[d
 
 def words() -> list[str]:
     """Every word of the sample corpus, as often as it stands there."""
-    with _config() as cfg:
+    with config() as cfg:
         return [
             word.strip(".,?!").lower()
             for dialogue in load(cfg.data).dialogues
@@ -66,7 +66,8 @@ def words() -> list[str]:
 
 
 @contextmanager
-def _config(*overrides: str):
+def config(*overrides: str):
+    """Within it, the configuration `python run.py` would compose from these overrides."""
     register_resolvers()
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
         yield compose("config", overrides=list(overrides))
@@ -82,7 +83,7 @@ class Step:
         from cso_lab.training.trainer import build_trainer
 
         quiet_libraries()
-        with _config(*overrides) as cfg:
+        with config(*overrides) as cfg:
             chat = ChatFormat(load_tokenizer(cfg))
             training = cfg.training
             rows, _ = fit_rows(
