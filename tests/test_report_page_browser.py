@@ -1,7 +1,5 @@
 """report.html as a reader meets it: a sweep of 40 cells, opened from disk in headless Chromium."""
 
-import time
-
 import pytest
 from browser import Visit, chromium, contrast, luminance
 from sweeps import test_set, write_run, write_sweep
@@ -76,22 +74,15 @@ def test_every_section_is_there_and_every_chart_is_drawn(page):
     assert "Searched with simulated role players" in page.locator("header").inner_text()
 
 
-def test_a_sweep_of_40_cells_shows_within_three_seconds(browser, sweep):
-    processes = browser.new_browser_cdp_session()
-
-    def processor_seconds() -> float:
-        return sum(process["cpuTime"] for process in processes.send("SystemInfo.getProcessInfo")["processInfo"])
-
-    began, used = time.perf_counter(), processor_seconds()
+def test_a_large_page_draws_at_first_only_what_is_in_sight(browser, sweep):
+    """How long it takes is measured by experiments/benchmarks/page.py."""
     seen = Visit(browser, sweep)
-    seen.page.locator("#chart-Q").scroll_into_view_if_needed()
     seen.page.locator(".turn").first.wait_for()
+    seen.page.locator("#chart-Q").scroll_into_view_if_needed()
     seen.page.locator("#chart-Q .main-svg").first.wait_for()
-    wall, used = time.perf_counter() - began, processor_seconds() - used
-    print(f"shown, with the turns and the first charts: {wall:.2f} s, {used:.2f} s of processor time")
+    assert seen.page.locator(".chart:has(.main-svg)").count() < seen.page.locator(".chart").count() / 2
+    assert seen.page.locator(".turn").count() == 8
     quiet(seen)
-    # On a machine with nothing else to do the page takes no longer than it computes.
-    assert min(wall, used) <= 3
 
 
 def test_turns_are_filtered_by_strategy_by_who_was_right_and_by_words(page):
