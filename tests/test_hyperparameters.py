@@ -68,6 +68,6 @@ def test_smollm2_has_values_of_its_own():
 
 def test_a_reply_may_have_the_papers_512_tokens_unless_the_backbone_says_less():
     found = [composed(f"backbone={name}").generation.max_new_tokens for name in ("llama", "qwen32b", "smollm2", "tiny_qwen")]
-    assert found == [512, 512, 128, 64]
+    assert found == [512, 512, 96, 64]
     assert composed("backbone=smollm2").training.max_target_length == 512
     assert composed("backbone=smollm2", "generation.max_new_tokens=512").generation.max_new_tokens == 512
