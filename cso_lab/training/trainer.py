@@ -61,6 +61,8 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
         )
         share(trainer)
     trainer.remove_callback(PrinterCallback)
+    if cfg.hardware.deepspeed is not None:
+        _keep_floats(trainer)
     if drawn and part:
         trainer._get_train_sampler = lambda dataset=None: SequentialSampler(trainer.train_dataset)
     elif drawn:
@@ -70,6 +72,18 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
         trainer._get_train_sampler = lambda dataset=None: sampler
         trainer.add_callback(Epochs(sampler))
     return trainer
+
+
+def _keep_floats(trainer) -> None:
+    """With DeepSpeed a trainer casts the floats of a batch to the weights' type. They are reference log-probabilities: in bfloat16 one of
+    some -400 is off by up to 1, and so would be the margin that beta multiplies."""
+    prepare = trainer._prepare_inputs
+
+    def prepare_inputs(inputs: dict) -> dict:
+        floats = {name: value for name, value in inputs.items() if hasattr(value, "dtype") and value.is_floating_point()}
+        return {**prepare(inputs), **{name: value.to(trainer.args.device) for name, value in floats.items()}}
+
+    trainer._prepare_inputs = prepare_inputs
 
 
 def _steps(arguments, rows: int, batch_size: int) -> int:
