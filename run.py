@@ -14,8 +14,7 @@ def main() -> int:
 
         print(usage(ROOT), end="")
         return 0
-    # Hydra reads +table=9 as a number, and config names are strings.
-    sys.argv[1:] = [re.sub(r"^(\+{0,2}(?:table|figure)=)(\d+)$", r"\1'\2'", argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = map(quoted, sys.argv[1:])
     # Hand errors on instead of printing several lines about them; `explain` makes one line of what a user can put right.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -32,6 +31,11 @@ def main() -> int:
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
     return 0
+
+
+def quoted(argument: str) -> str:
+    """+table='9' of +table=9, which Hydra would read as a number: config names are strings."""
+    return re.sub(r"^(\+{0,2}(?:table|figure)=)(\d+)$", r"\1'\2'", argument)
 
 
 def compose_and_run() -> None:

@@ -20,6 +20,7 @@ _WITHOUT_EFFECT = {
     "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size", *LIMITS),
+    "backbone": ("turns_at_once", "reply_tokens"),  # they are what generation interpolates from
     "hardware": ("nodes", "launcher"),  # the number of processes counts: sums over them are rounded otherwise
 }
 

@@ -47,3 +47,27 @@ def test_a_value_on_the_command_line_wins():
     cfg = composed("backbone=gemma", "algo=kto", "mode=lora", "training.learning_rate=1e-4", "algorithm.beta=0.7")
     assert cfg.training.learning_rate == 1e-4
     assert cfg.algorithm.arguments.beta == 0.7
+
+
+@pytest.mark.parametrize(
+    ("backbone", "family"), [("tiny_llama", "llama"), ("tiny_qwen", "qwen"), ("tiny_gemma", "gemma"), ("qwen32b", "qwen")]
+)
+def test_a_backbone_outside_the_papers_rows_takes_its_familys(backbone, family):
+    for algo in ("sft", "dpo", "simpo", "ipo", "kto", "orpo"):
+        for mode in ("full", "lora"):
+            own, familys = (composed(f"backbone={name}", f"algo={algo}", f"mode={mode}") for name in (backbone, family))
+            assert own.training == familys.training and own.algorithm == familys.algorithm
+
+
+def test_smollm2_has_values_of_its_own():
+    for algo in ("sft", "dpo"):
+        own, llama = (composed(f"backbone={name}", f"algo={algo}") for name in ("smollm2", "llama"))
+        assert own.training.learning_rate > 100 * llama.training.learning_rate
+        assert (own.training.max_steps, llama.training.max_steps) == (8 if algo == "dpo" else -1, -1)
+
+
+def test_a_reply_may_have_the_papers_512_tokens_unless_the_backbone_says_less():
+    found = [composed(f"backbone={name}").generation.max_new_tokens for name in ("llama", "qwen32b", "smollm2", "tiny_qwen")]
+    assert found == [512, 512, 96, 64]
+    assert composed("backbone=smollm2").training.max_target_length == 512
+    assert composed("backbone=smollm2", "generation.max_new_tokens=512").generation.max_new_tokens == 512

@@ -1,6 +1,7 @@
 """Training in several processes that the run starts itself: the same rows a step, the same losses, and nobody left behind."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -129,6 +130,18 @@ def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, al
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name].float(), one[name].float(), rtol=0.05, atol=5e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "algo"), [("lora", "dpo"), ("full", "dpo"), ("lora", "kto")])
+def test_in_bfloat16_deepspeed_leaves_reference_log_probabilities_as_they_are(shared, data, tmp_path, mode, algo):  # noqa: F811
+    """Before the first step policy and reference are one, whatever beta: DPO's loss is log 2, KTO's half of its weights' mean."""
+    from cso_lab.training.train import train
+
+    line = [f"algo={algo}", f"mode={mode}", "algorithm.beta=5", "training.dtype=bfloat16", "training.max_steps=1"]
+    line += ["algorithm.undesirable_weight=1.0", "algorithm.desirable_weight=1.0"] if algo == "kto" else []
+    train(config(shared, *TWO, *line, "hardware=zero2", "hardware.device=cpu"), data, tmp_path)
+    assert losses(tmp_path)[0] == pytest.approx(math.log(2) if algo == "dpo" else 0.5, abs=1e-3)
 
 
 @pytest.mark.long

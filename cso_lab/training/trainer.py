@@ -1,5 +1,7 @@
 """The trainer of a training: the algorithm's own from TRL, with its model, its rows in their order, and what listens to it."""
 
+import math
+from itertools import islice
 from pathlib import Path
 
 from cso_lab.training.backbone import device, load_weights, resolve_dtype
@@ -13,6 +15,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     import torch
     from datasets import Dataset
     from hydra.utils import instantiate
+    from torch.utils.data import SequentialSampler
     from transformers import PrinterCallback, set_seed
 
     from cso_lab.training.batching import Epochs, TreeSampler, filled, tree_order
@@ -32,6 +35,14 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
         rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
     drawn = training.batching == "tree" and arguments.train_sampling_strategy == "random"
     round_of_all = arguments.per_device_train_batch_size * arguments.world_size
+    steps = _steps(arguments, len(rows), training.batch_size)
+    part = steps * training.batch_size < len(rows)
+    if part:
+        # Less than one pass: the other rows are neither tokenized nor read by the reference model. These come in the order in which
+        # they would be drawn.
+        order = TreeSampler(*_trees(rows), training.batch_size, training.seed) if drawn else range(len(rows))
+        rows = [rows[i] for i in islice(order, steps * training.batch_size)]
+        arguments.max_steps = steps
     if arguments.train_sampling_strategy != "random" and arguments.world_size > 1:
         rows = filled(rows, round_of_all)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])
@@ -50,13 +61,36 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
         )
         share(trainer)
     trainer.remove_callback(PrinterCallback)
-    if drawn:
+    if cfg.hardware.deepspeed is not None:
+        _keep_floats(trainer)
+    if drawn and part:
+        trainer._get_train_sampler = lambda dataset=None: SequentialSampler(trainer.train_dataset)
+    elif drawn:
         sampler = TreeSampler(
             *_trees(rows), training.batch_size, training.seed, round_of_all if arguments.world_size > 1 else 1
         )
         trainer._get_train_sampler = lambda dataset=None: sampler
         trainer.add_callback(Epochs(sampler))
     return trainer
+
+
+def _keep_floats(trainer) -> None:
+    """With DeepSpeed a trainer casts the floats of a batch to the weights' type. They are reference log-probabilities: in bfloat16 one of
+    some -400 is off by up to 1, and so would be the margin that beta multiplies."""
+    prepare = trainer._prepare_inputs
+
+    def prepare_inputs(inputs: dict) -> dict:
+        floats = {name: value for name, value in inputs.items() if hasattr(value, "dtype") and value.is_floating_point()}
+        return {**prepare(inputs), **{name: value.to(trainer.args.device) for name, value in floats.items()}}
+
+    trainer._prepare_inputs = prepare_inputs
+
+
+def _steps(arguments, rows: int, batch_size: int) -> int:
+    """Optimizer steps of the training, as the trainers count them; an epoch's last, partial step is one."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(arguments.num_train_epochs * math.ceil(rows / batch_size))
 
 
 def _for_all(dataset, folder: Path, arguments):
