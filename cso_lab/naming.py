@@ -20,6 +20,7 @@ _WITHOUT_EFFECT = {
     "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size", *LIMITS),
+    "toxicity": ("batch_size", *LIMITS),
     "hardware": ("nodes", "launcher"),  # the number of processes counts: sums over them are rounded otherwise
 }
 

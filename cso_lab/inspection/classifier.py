@@ -61,7 +61,9 @@ class Detoxify:
                 f" with access (hf download {self._path}), or choose another toxicity="
             ) from None
         if lacking := set(LABELS) - set(config.id2label.values()):
-            raise UserError(f"toxicity.path={self._path} is no model of Detoxify's: it lacks the labels {', '.join(sorted(lacking))}")
+            raise UserError(
+                f"toxicity.path={self._path} is no model of Detoxify's: it lacks the labels {', '.join(sorted(lacking))}"
+            )
         return config
 
     def _scored(self, missing: Sequence[tuple[str, str]]):
@@ -76,12 +78,16 @@ class Detoxify:
             tokenizer = AutoTokenizer.from_pretrained(self._path, **_LOCAL)
             model = AutoModelForSequenceClassification.from_pretrained(self._path, use_safetensors=True, **_LOCAL).eval()
         except (OSError, ValueError) as error:
-            raise UserError(f"toxicity.path={self._path} has no weights in safetensors to be read: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"toxicity.path={self._path} has no weights in safetensors to be read: {str(error).splitlines()[0]}"
+            ) from None
         missing = sorted(missing, key=lambda pair: len(pair[1]))
         with tqdm(total=len(missing), desc=f"toxicity by {self.name}", unit="text") as bar:
             for start in range(0, len(missing), self._batch_size):
                 batch = missing[start : start + self._batch_size]
-                inputs = tokenizer([text for _, text in batch], padding=True, truncation=True, max_length=512, return_tensors="pt")
+                inputs = tokenizer(
+                    [text for _, text in batch], padding=True, truncation=True, max_length=512, return_tensors="pt"
+                )
                 with torch.inference_mode():
                     rows = torch.sigmoid(model(**inputs).logits.float()).tolist()
                 for (key, _), row in zip(batch, rows, strict=True):

@@ -1,7 +1,7 @@
 """Near-duplicates within the training and the test data, and what of the test data is in the training data (leakage).
 
-Two texts are near-duplicates where the Jaccard similarity of their runs of n words, |A and B| / |A or B|, is at least a threshold. It is exact:
-texts that share none of their rarest runs cannot be that similar (prefix filtering), and all others are compared.
+Two texts are near-duplicates where the Jaccard similarity of their runs of n words, |A and B| / |A or B|, is at least a threshold. This is
+exact: texts that share none of their rarest runs cannot be that similar (prefix filtering), and all others are compared.
 """
 
 import math

@@ -30,7 +30,7 @@ def table5(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict:
 
 
 def part_texts(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict[str, list[str]]:
-    """The utterances of each part of the data, counted per path as in Table 5: the rows of Table 7. Without `seed` its parts are left out."""
+    """The utterances of each part of the data, counted per path as in Table 5: the rows of Table 7. Without `seed` none of its parts."""
     parts: dict[str, list[str]] = {}
     if seed is not None:
         turns = [turn for dialogue in seed for turn in dialogue.turns]
