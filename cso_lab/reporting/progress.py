@@ -11,9 +11,14 @@ STAGE, SHARE = "conversation stage", "% of the stage's turns"
 
 
 def write_progress_figures(progress: Mapping, notices: Sequence[str], out: Path) -> dict[str, list[Path]]:
-    """Draw figure3 and figure9 as PNG and SVG into `out`, as far as their part is in `progress`; {part: its files}."""
+    """Draw figure3 and figure9 as PNG and SVG into `out`, as far as their part is in `progress`; {part: its files}.
+
+    `notices` must be read with ESC-Pro's; the seed has seen no search.
+    """
     return {
-        part: _draw(progress[part], title, notices, out, name) for part, (name, title) in FIGURES.items() if progress.get(part)
+        part: _draw(progress[part], title, notices if part == "escpro" else (), out, name)
+        for part, (name, title) in FIGURES.items()
+        if progress.get(part)
     }
 
 

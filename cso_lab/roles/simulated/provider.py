@@ -134,7 +134,7 @@ def _judge(system: str, prompt: str, chance: random.Random) -> str:
 
 def _toxicity(system: str, prompt: str, chance: random.Random) -> str:
     """Rates the one utterance in the prompt."""
-    return json.dumps(toxicity.rate(prompt, chance))
+    return json.dumps(toxicity.rate(prompt))
 
 
 _PLAYERS = {
