@@ -125,7 +125,7 @@ def print_inspection(path: Path, statistics: Mapping, found: Mapping, name: str,
         for number, head in enumerate(table.header):
             grid.add_column(head, justify="right" if number else "left", overflow="fold")
         for line in table.lines:
-            grid.add_row(*(escape(_text(field)) for field in line))
+            grid.add_row(*(escape(_text(field, "\n{}")) for field in line))
         console.print(grid)
         for notice in table.notices:
             console.print(f"[bold]{escape(_sentence(notice))}[/bold]", highlight=False, soft_wrap=True)
@@ -133,11 +133,12 @@ def print_inspection(path: Path, statistics: Mapping, found: Mapping, name: str,
     console.print(f"inspection, with Figures 3 and 9: {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
-def _text(field: str | Beside) -> str:
+def _text(field: str | Beside, form: str = " ({})") -> str:
+    """Our value, and the paper's with the difference in this `form`."""
     if isinstance(field, str):
         return field
     beside = ", ".join(part for part in (f"paper {field.paper}" if field.paper else "", field.difference) if part)
-    return f"{field.ours} ({beside})" if beside else field.ours
+    return field.ours + (form.format(beside) if beside else "")
 
 
 def _sentence(notice: str) -> str:
