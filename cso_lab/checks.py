@@ -128,8 +128,8 @@ def check(cfg: DictConfig) -> None:
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
     if trains_here(cfg) and (searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)):
         _check_roles(cfg)
-    if "inspect" in cfg.stages and trains_here(cfg):
-        _check_toxicity(cfg)
+    if "inspect" in cfg.stages and cfg.toxicity.get("model", "") is None:
+        raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if "train" in cfg.stages and trains_here(cfg):
@@ -166,16 +166,6 @@ def _check_engine(cfg: DictConfig) -> None:
         raise UserError(
             f"generation.constrain={generation.constrain} works on a model in this process only: give generation.constrain=none"
         )
-
-
-def _check_toxicity(cfg: DictConfig) -> None:
-    """That the scorer could score."""
-    if cfg.toxicity.get("model", "") is None:
-        raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
-    if cfg.toxicity.scorer is not None:
-        from hydra.utils import instantiate
-
-        instantiate(cfg.toxicity.scorer, _convert_="all").check()
 
 
 def _check_shares(cfg: DictConfig) -> None:

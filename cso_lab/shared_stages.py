@@ -120,8 +120,6 @@ class SharedStages(Places):
 
     def inspect(self) -> Path:
         """Tables 5 and 7, Figures 3 and 9 and near-duplicates of the dataset; what is found is copied into the run folder."""
-        from hydra.utils import instantiate
-
         from cso_lab.corpora import seeds
         from cso_lab.inspection.inspect import inspect
         from cso_lab.reporting.cells import INSPECTION_FILE
@@ -141,7 +139,7 @@ class SharedStages(Places):
                 test=test,
                 strategies=self._strategies(),
                 compared=OmegaConf.to_container(self.cfg.inspection, resolve=True),
-                scorer=instantiate(self.cfg.toxicity.scorer, _convert_="all"),
+                scorer=self._scorer(),
                 scores=self._scores_folder(),
                 notices=[self.cfg.roles.notice] if self.cfg.roles.notice and not expanded else [],
             )
@@ -155,6 +153,12 @@ class SharedStages(Places):
             shutil.copyfile(path, own / path.name)
         print_inspection(own / MARKDOWN_FILE, statistics, read_json(file), dataset.name)
         return out
+
+    def _scorer(self):
+        """The scorer of toxicity, or None."""
+        from hydra.utils import instantiate
+
+        return instantiate(self.cfg.toxicity.scorer, _convert_="all")
 
     def _strategy_testset(self) -> Path:
         """The file of the strategy test set, drawn once for all cells of the same data."""

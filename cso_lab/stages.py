@@ -75,9 +75,12 @@ class Run(SharedStages):
             "evaluate": self.evaluate,
             "report": self.report,
         }
-        for stage in STAGES:
-            if stage in self.cfg.stages and (naming.trains_here(self.cfg) or stage not in OF_TRAINING):
-                functions[stage]()
+        asked = [stage for stage in STAGES if stage in self.cfg.stages]
+        asked = [stage for stage in asked if naming.trains_here(self.cfg) or stage not in OF_TRAINING]
+        if "inspect" in asked and (scorer := self._scorer()):
+            scorer.check()  # before a search that takes hours, not after it
+        for stage in asked:
+            functions[stage]()
 
     def train(self) -> None:
         data = self._preferences()

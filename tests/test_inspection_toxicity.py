@@ -12,6 +12,7 @@ from cso_lab.checks import check
 from cso_lab.errors import UserError
 from cso_lab.inspection.toxicity import ATTRIBUTES, toxicity
 from cso_lab.roles.budget import BudgetSpent
+from cso_lab.stages import Run
 
 QUICK = ("toxicity.client.longest_pause=0.02",)
 
@@ -156,26 +157,33 @@ def test_perspective_refuses_a_text_and_a_wrong_key_is_no_refusal(tmp_path, monk
     ("choice", "expected"),
     [
         (["toxicity=judge"], "give toxicity.model=PROVIDER/NAME"),
+        (["toxicity.client.attempts=0"], "toxicity.client.attempts=0"),
+        (["inspection.similarity=0"], "inspection.similarity=0"),
+    ],
+)
+def test_an_impossible_look_is_refused_before_any_work(choice, expected):
+    with pytest.raises(UserError, match=expected):
+        check(composed("stages=[dataset,inspect]", *choice))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
         (["toxicity=judge", "toxicity.model=openai/x"], "needs OPENAI_API_KEY"),
         (["toxicity=perspective"], "toxicity.client.api_key_env names PERSPECTIVE_API_KEY, which is not set"),
         (
             ["toxicity=detoxify", "toxicity.path=/nowhere/model"],
             "toxicity.path=/nowhere/model is neither a folder with a model nor",
         ),
-        (["toxicity.client.attempts=0"], "toxicity.client.attempts=0"),
-        (["inspection.similarity=0"], "inspection.similarity=0"),
     ],
 )
-def test_what_could_score_nothing_is_refused_before_any_work(choice, expected, monkeypatch):
+def test_a_scorer_that_could_score_nothing_is_found_before_the_search(choice, expected, tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "PERSPECTIVE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    line = ("stages=[search,dataset,inspect]", f"shared_dir={tmp_path}/shared", *choice)
     with pytest.raises(UserError, match=expected):
-        check(composed("stages=[dataset,inspect]", *choice))
-
-
-def test_a_scorer_that_is_not_asked_needs_nothing():
-    check(composed("toxicity=perspective"))
-    check(composed("stages=[dataset,inspect]", "toxicity=none"))
+        Run(composed(*line), tmp_path / "run").stages()
+    assert not (tmp_path / "shared").exists()
 
 
 @pytest.mark.long
