@@ -10,7 +10,7 @@ from cso_lab.naming import is_api, trains, trains_here
 from cso_lab.reporting.published import tables
 from cso_lab.strategies import strategy_set
 
-STAGES = ("search", "dataset", "train", "generate", "evaluate", "report")
+STAGES = ("search", "dataset", "inspect", "train", "generate", "evaluate", "report")
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
@@ -43,6 +43,9 @@ RULES = {
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,
     **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in _LIMITS.items()},
+    "inspection.words": Count,
+    "inspection.similarity": Annotated[float, Field(gt=0, le=1)],
+    "inspection.shortest": Natural,
     "mcts.c": NotNegative,
     "mcts.prior_temperature": Positive,
     "mcts.gold_visits": Count,
@@ -104,7 +107,9 @@ def check(cfg: DictConfig) -> None:
     for stage in cfg.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
-    for key, rule in RULES.items():
+    # Not every scorer of toxicity is asked over a client.
+    scorer = {f"toxicity.client.{key}": rule for key, rule in _LIMITS.items()} if cfg.toxicity.get("client") else {}
+    for key, rule in (RULES | scorer).items():
         value = OmegaConf.select(cfg, key)
         try:
             TypeAdapter(rule).validate_python(value)
@@ -123,6 +128,8 @@ def check(cfg: DictConfig) -> None:
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
     if trains_here(cfg) and (searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)):
         _check_roles(cfg)
+    if "inspect" in cfg.stages and cfg.toxicity.get("model", "") is None:
+        raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if "train" in cfg.stages and trains_here(cfg):

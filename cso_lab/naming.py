@@ -21,6 +21,7 @@ _WITHOUT_EFFECT = {
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size", *LIMITS),
     "backbone": ("turns_at_once", "reply_tokens"),  # they are what generation interpolates from
+    "toxicity": ("batch_size", *LIMITS),
     "hardware": ("nodes", "launcher"),  # the number of processes counts: sums over them are rounded otherwise
 }
 

@@ -52,6 +52,20 @@ class Places(Account):
         code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py"))
         return self._shared_folder("dataset", naming.digest([source, naming.plain(self.cfg, "preferences"), *asked, code]))
 
+    def _inspect_folder(self, dataset: Path) -> Path:
+        from cso_lab.corpora import data_file
+
+        looked_at = [dataset.name, naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
+        settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
+        shown = ("reporting/inspection.py", "reporting/progress.py", "reporting/figures.py", "reporting/published_studies.yaml")
+        rooms = ("inspection", "preferences/statistics.py", "dialogue.py", "strategies.py", *shown)
+        simulated = ("roles/simulated/toxicity.py", "roles/simulated/toxicity.yaml")
+        return self._shared_folder("inspect", naming.digest([looked_at, settings, naming.code_version((*rooms, *simulated))]))
+
+    def _scores_folder(self) -> Path:
+        """Where a scorer keeps what it has scored, of whatever dataset: the code has no part in it, since scores may have been paid for."""
+        return self._shared_folder("toxicity", naming.digest(naming.plain(self.cfg, "toxicity")))
+
     def _source(self) -> str:
         return str(self.cfg.data.path) if self.cfg.data.get("expanded") else f"the trees in {self._search_folder()}"
 

@@ -1,5 +1,6 @@
 """The stages whose results cells share: search, dataset and the strategy test set, found by a hash of configuration and inputs."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,6 +117,48 @@ class SharedStages(Places):
         roles, strategies = OmegaConf.to_container(self.cfg.roles, resolve=True), self._strategies()
         swap = instantiate(preferences.negatives)
         return swap(paths, strategies.names, lambda wanted: fresh_replies(wanted, roles, strategies, preferences.seed, out))
+
+    def inspect(self) -> Path:
+        """Tables 5 and 7, Figures 3 and 9 and near-duplicates of the dataset; what is found is copied into the run folder."""
+        from cso_lab.corpora import seeds
+        from cso_lab.inspection.inspect import inspect
+        from cso_lab.reporting.cells import INSPECTION_FILE
+        from cso_lab.reporting.inspection import MARKDOWN_FILE, print_inspection, write_inspection
+
+        dataset = self._preferences().parent
+        out, own = self._inspect_folder(dataset), (self.folder / INSPECTION_FILE).parent
+        file, statistics = out / Path(INSPECTION_FILE).name, read_json(dataset / "statistics.json")
+        expanded = bool(self.cfg.data.get("expanded"))
+
+        def work() -> bool:
+            _, train, test = self._dialogues()
+            found = inspect(
+                paths=self._paths(dataset),
+                seed=None if expanded else seeds(train, self.cfg.data.seed_dialogues),
+                train=train,
+                test=test,
+                strategies=self._strategies(),
+                compared=OmegaConf.to_container(self.cfg.inspection, resolve=True),
+                scorer=self._scorer(),
+                scores=self._scores_folder(),
+                notices=[self.cfg.roles.notice] if self.cfg.roles.notice and not expanded else [],
+            )
+            write_inspection(out, statistics, found, dataset.name)
+            write_json(file, found)
+            return True
+
+        self._shared("inspect", out, work)
+        own.mkdir(exist_ok=True)
+        for path in (path for path in out.iterdir() if path.suffix in (".json", ".md", ".png", ".svg") and path.stem != "done"):
+            shutil.copyfile(path, own / path.name)
+        print_inspection(own / MARKDOWN_FILE, statistics, read_json(file), dataset.name)
+        return out
+
+    def _scorer(self):
+        """The scorer of toxicity, or None."""
+        from hydra.utils import instantiate
+
+        return instantiate(self.cfg.toxicity.scorer, _convert_="all")
 
     def _strategy_testset(self) -> Path:
         """The file of the strategy test set, drawn once for all cells of the same data."""

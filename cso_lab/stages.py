@@ -15,6 +15,8 @@ from cso_lab.files import write_json, write_jsonl
 from cso_lab.shared_stages import SharedStages
 
 FAILED = "failed.json"
+# What a cell that trains nothing here has no use for.
+OF_TRAINING = ("search", "dataset", "inspect", "train")
 
 
 def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
@@ -67,14 +69,18 @@ class Run(SharedStages):
         functions = {
             "search": self.search,
             "dataset": self.dataset,
+            "inspect": self.inspect,
             "train": self.train,
             "generate": self.generate,
             "evaluate": self.evaluate,
             "report": self.report,
         }
-        for stage in STAGES:
-            if stage in self.cfg.stages and (naming.trains_here(self.cfg) or stage not in ("search", "dataset", "train")):
-                functions[stage]()
+        asked = [stage for stage in STAGES if stage in self.cfg.stages]
+        asked = [stage for stage in asked if naming.trains_here(self.cfg) or stage not in OF_TRAINING]
+        if "inspect" in asked and (scorer := self._scorer()):
+            scorer.check()  # before a search that takes hours, not after it
+        for stage in asked:
+            functions[stage]()
 
     def train(self) -> None:
         data = self._preferences()
@@ -148,8 +154,9 @@ class Run(SharedStages):
     def report(self) -> None:
         if self.sweeping:
             return  # the sweep's own report comes once, at its end
+        from cso_lab.reporting.cells import INSPECTION_FILE
         from cso_lab.reporting.folders import table_of, write_and_print
 
-        if not (self.folder / "metrics.json").exists():
+        if not any((self.folder / name).exists() for name in ("metrics.json", INSPECTION_FILE)):
             raise self._missing("evaluate", f"no metrics.json in {self.folder}")
         write_and_print([self.folder], self.folder, self.folder.name, table_of(self.cfg))

@@ -11,6 +11,8 @@ from cso_lab.files import read_json
 
 METRICS_FILE = "metrics.json"
 FAILED_FILE = "failed.json"
+# Of a run that looked at its data; it may have done nothing else.
+INSPECTION_FILE = "inspection/inspection.json"
 METRICS = ("Q", "B", "Q_W", "R-L")
 
 
@@ -62,7 +64,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Absent:
-    """A cell that should have numbers and has none; `failed` is false where it was not run for want of a key."""
+    """A cell without numbers; `failed` is false where it was not run for want of a key, or was run only to look at its data."""
 
     folder: Path
     reason: str
@@ -108,6 +110,8 @@ def _failure(folder: Path) -> Absent | None:
         note = note if isinstance(note, dict) else {}
         return Absent(folder, str(note.get("reason") or "failed"), failed=not note.get("needs_key"))
     if not (folder / METRICS_FILE).exists():
+        if (folder / INSPECTION_FILE).exists():
+            return Absent(folder, "its data was looked at, and nothing evaluated", failed=False)
         return Absent(folder, f"missing: the cell left no {METRICS_FILE}")
     return None
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
-from cso_lab.reporting.cells import FAILED_FILE, METRICS_FILE
+from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE
 
 SWEEP_FILE = "sweep.json"
 
@@ -30,8 +30,9 @@ def sweep_of(out: Path) -> dict | None:
 
 
 def left_folders(out: Path) -> list[Path]:
-    """Every folder at or below `out` that holds a cell's numbers, or the reason why it has none."""
-    return sorted({path.parent for name in (METRICS_FILE, FAILED_FILE) for path in Path(out).rglob(name)})
+    """Every folder at or below `out` that holds a cell's numbers, the reason why it has none, or a look at its data."""
+    cells = {path.parent for name in (METRICS_FILE, FAILED_FILE) for path in Path(out).rglob(name)}
+    return sorted(cells | {path.parents[1] for path in Path(out).rglob(INSPECTION_FILE)})
 
 
 def report_again(cfg: DictConfig, out: Path) -> bool:
@@ -60,7 +61,8 @@ def write_and_print(folders: Iterable[Path], out: Path, title: str, table: str |
     path = write_report([*cells, *absent], out, title, table=table)
     print_report([*cells, *absent], path, title, table=table)
     print(f"report: {write_report_page([*cells, *absent], out, title, table)}")
-    return bool(cells) and not any(cell.failed for cell in absent)
+    looked = any((cell.folder / INSPECTION_FILE).exists() for cell in absent)
+    return bool(cells or looked) and not any(cell.failed for cell in absent)
 
 
 def title(cfg: DictConfig, out: Path) -> str:

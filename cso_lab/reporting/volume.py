@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.reporting.cells import METRICS, Cell
+from cso_lab.reporting.figures import STYLES, save
 from cso_lab.reporting.table import HEADERS, Row, mean_and_deviation
 
 NAME = "figure4"
-FORMATS = ("png", "svg")
 # How many expanded dialogues a cell was trained on, as its metrics.json says.
 VOLUME = "preference_dialogues"
-# Okabe and Ito's colours, which the colour-blind tell apart; with a marker each for print in grey.
-_STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P")]
 
 
 def write_volume_figure(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -23,12 +21,11 @@ def write_volume_figure(rows: Sequence[Row], out: Path) -> list[Path]:
     found = curves(rows)
     if not found:
         return []
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4 * len(METRICS), 3.6), layout="constrained")
     panels = figure.subplots(1, len(METRICS))
-    for (model, points), (colour, marker) in zip(found.items(), _STYLES * len(found), strict=False):
+    for (model, points), (colour, marker) in zip(found.items(), STYLES * len(found), strict=False):
         sft = [cell for row in rows if row.model == model and row.cells[0].algo == "sft" for cell in row.cells]
         for panel, metric in zip(panels, METRICS, strict=True):
             values = [mean_and_deviation([cell.scores[metric] for cell in cells]) for cells in points.values()]
@@ -51,13 +48,7 @@ def write_volume_figure(rows: Sequence[Row], out: Path) -> list[Path]:
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(found), 3) * 2, frameon=False
     )
-    paths = [out / f"{NAME}.{suffix}" for suffix in FORMATS]
-    with rc_context(
-        {"svg.hashsalt": NAME, "svg.fonttype": "none"}
-    ):  # the same numbers, the same file; text that can be searched
-        for path in paths:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+    return save(figure, out, NAME)
 
 
 def curves(rows: Sequence[Row]) -> dict[str, dict[int, list[Cell]]]:

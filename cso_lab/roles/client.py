@@ -52,14 +52,15 @@ class Client:
         api_key_env: str | None = None,
         journal: Journal | None = None,
         place: Place = ROLES,
+        transport: Transport | None = None,
     ):
         """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
         together; the limits a minute hold for each provider; `budget`: caps on calls, tokens and dollars; without a `journal`
-        nothing is kept; `place`: where all this is configured, for errors."""
+        nothing is kept; `place`: where all this is configured, for errors; `transport`: what makes the calls, if not `Transport`."""
         self.max_concurrency = max_concurrency
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
-        self._transport = Transport(api_base, api_key_env, place)
+        self._transport = transport or Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
         self._timeout, self._attempts, self._longest_pause = timeout, attempts, longest_pause
         self._limits = requests_per_minute, tokens_per_minute

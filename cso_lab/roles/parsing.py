@@ -75,6 +75,15 @@ def parse_judge(reply: str) -> Scores:
     return {letter: _integer(table[name], 4) for name, letter in _CRITERIA.items()}
 
 
+def parse_ratings(reply: str, names: tuple[str, ...], highest: int) -> dict[str, int]:
+    """An integer from 0 to `highest` for each of `names`, from a JSON object, whatever its keys' case, or from numbered lines."""
+    table = {key.strip().lower(): value for key, value in _table(reply, names).items()}
+    missing = [name for name in names if name.lower() not in table]
+    if missing:
+        raise GarbledReply(f"no score for {', '.join(missing)}")
+    return {name: _integer(table[name.lower()], highest) for name in names}
+
+
 def _utterance(text: str) -> str:
     """One line, without a speaker's name in front or quotes around it."""
     text, before = " ".join(text.split()), None

@@ -27,9 +27,14 @@ def transcript(history: Sequence[Turn], show_strategies: bool) -> str:
 
 def check_template(role: str, part: str, template: str) -> None:
     """A UserError names a placeholder that `role` does not have."""
+    check_placeholders(f"roles.{role}.{part}", template, PLACEHOLDERS[role])
+
+
+def check_placeholders(key: str, template: str, known: Sequence[str]) -> None:
+    """A UserError names a placeholder of the template under `key` that is not among those `known`."""
     for name in _PLACEHOLDER.findall(template):
-        if name not in PLACEHOLDERS[role]:
-            raise unknown(f"placeholder in roles.{role}.{part}", f"{{{name}}}", (f"{{{p}}}" for p in PLACEHOLDERS[role]))
+        if name not in known:
+            raise unknown(f"placeholder in {key}", f"{{{name}}}", (f"{{{p}}}" for p in known))
 
 
 def messages(system: str, query: str, values: Mapping[str, str]) -> list[dict[str, str]]:

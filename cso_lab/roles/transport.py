@@ -80,13 +80,21 @@ class Transport:
         return await self._over_litellm(role, model, messages, seed)
 
     async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        import aiohttp
-
         name = model["model"]
         parameters = _parameters(name, model["temperature"], model["max_tokens"])
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
+        payload = await self._post(role, name, body)
+        try:
+            return self._read_completion(name, json.loads(payload))
+        except (ValueError, TypeError, AttributeError, KeyError):
+            raise GarbledReply(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+
+    async def _post(self, role: str, name: str, body: Mapping) -> bytes:
+        """What the server answers with status 200; the errors of `complete` for anything else."""
+        import aiohttp
+
         try:
             async with self._session.post(self._url(), json=body, headers=self._headers(), proxy=self._proxy) as response:
                 status, payload, headers = response.status, await response.read(), response.headers
@@ -96,10 +104,7 @@ class Transport:
             raise PassingFault(f"connection failed: {one_line(error)}") from None
         if status != 200:
             raise fault(role, name, status, error_text(payload), headers)
-        try:
-            return self._read_completion(name, json.loads(payload))
-        except (ValueError, TypeError, AttributeError, KeyError):
-            raise GarbledReply(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+        return payload
 
     async def _over_litellm(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         litellm = models.load_litellm()

@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, read_jsonl
-from cso_lab.reporting.cells import FAILED_FILE, METRICS_FILE, Absent, Cell, gather
+from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE, Absent, Cell, gather
 from cso_lab.reporting.table import Row, table_rows
 
 STAGES_FILE = "stages.json"
@@ -143,7 +143,8 @@ def first_of_each_kind(cells: Sequence[Cell | None]) -> list[int]:
 def run_folders(folder: Path) -> list[Path]:
     """Every folder in `folder`, itself included, that is a run's: finished, failed or under way."""
     files = (STAGES_FILE, METRICS_FILE, FAILED_FILE)
-    return sorted({path.parent for name in files for path in Path(folder).rglob(name)})
+    found = {path.parent for name in files for path in Path(folder).rglob(name)}
+    return sorted(found | {path.parents[1] for path in Path(folder).rglob(INSPECTION_FILE)})
 
 
 def numbers(values: Iterable[object]) -> Iterator[float | None]:

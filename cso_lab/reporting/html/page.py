@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cso_lab.reporting.cells import Absent, Cell
+from cso_lab.reporting.cells import INSPECTION_FILE, Absent, Cell
 from cso_lab.reporting.html import amounts, choices, curves, dataset, results, studies, trees, turns
 from cso_lab.reporting.html.material import Material
 from cso_lab.reporting.html.render import plotly_js, render, write_page
@@ -62,6 +62,8 @@ def write_report_page(folders: Iterable[Cell | Absent | Path], out: Path, title:
 def _notices(material: Material) -> list[str]:
     """What must stand beside every number: that players were simulated, that the models are not the paper's, that replies were led."""
     found = [notice.rstrip(".") for notice in notices(material.cells)]
+    for run in material.runs:
+        found += [str(notice).rstrip(".") for notice in material.json(run.folder / INSPECTION_FILE).get("notices") or ()]
     foreign = [model_name(cell) for cell in material.cells if cell.backbone not in backbones() or cell.context.get("path")]
     if foreign:
         models = ", ".join(dict.fromkeys(foreign))
