@@ -1,4 +1,5 @@
-"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist and /judge, in this process.
+"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist and /judge, and the judges of replies
+(/judge_warm, ...), in this process.
 
 They see what any model would see, the messages, and answer in the form the role asks for. What the same messages get depends
 on `seed` alone.
@@ -13,7 +14,7 @@ from litellm import CustomLLM, ModelResponse, Usage
 from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.roles.simulated import mind
+from cso_lab.roles.simulated import jurors, mind
 from cso_lab.strategies import SETS, StrategySet
 
 NOISE = 0.08  # standard deviation of what a player thinks of a fit
@@ -23,7 +24,7 @@ _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 class SimulatedPlayers(CustomLLM):
     """litellm calls this for every model name that begins with simulated/."""
 
-    names = ("seeker", "supporter", "strategist", "judge")
+    names = ("seeker", "supporter", "strategist", "judge", *jurors.TEMPERS)
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         reply, said, answered = answer(model, messages, optional_params.get("seed"))
@@ -43,7 +44,7 @@ def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int
 
 
 def simulated_reply(player: str, messages: list, seed: int | None) -> str:
-    """What `player` (seeker, supporter, strategist or judge) says to these messages."""
+    """What `player` (one of `SimulatedPlayers.names`) says to these messages."""
     prompt = messages[-1]["content"]
     return _PLAYERS[player](messages[0]["content"], prompt, random.Random(f"{seed}/{player}/{prompt}"))
 
@@ -131,7 +132,18 @@ def _judge(system: str, prompt: str, chance: random.Random) -> str:
     return json.dumps({name: _scaled(score / 4, 4) for name, score in scores.items()})
 
 
+def _juror(name: str):
+    """A judge of replies that stand after the dialogue."""
+
+    def reply(system: str, prompt: str, chance: random.Random) -> str:
+        turns, rest = read_dialogue(prompt)
+        return jurors.answer(jurors.TEMPERS[name], system, turns, rest, _names_in(turns), chance)
+
+    return reply
+
+
 _PLAYERS = {"seeker": _seeker, "supporter": _supporter, "strategist": _strategist, "judge": _judge}
+_PLAYERS |= {name: _juror(name) for name in jurors.TEMPERS}
 
 
 def _pick(bank: Sequence[str], turns: Sequence[Turn], chance: random.Random) -> str:
