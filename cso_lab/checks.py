@@ -21,7 +21,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 # What a client is held to, wherever one is configured.
-_LIMITS = {
+LIMIT_RULES = {
     "max_concurrency": Count,
     "timeout": Positive,
     "attempts": Count,
@@ -42,7 +42,7 @@ RULES = {
     "data.test_share": Share,
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,
-    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in _LIMITS.items()},
+    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in LIMIT_RULES.items()},
     "mcts.c": NotNegative,
     "mcts.prior_temperature": Positive,
     "mcts.gold_visits": Count,

@@ -99,7 +99,9 @@ def ask_judges(material: Material, settings: Mapping, folder: Path) -> tuple[lis
     return [answers[number] for number in sorted(answers)], refused
 
 
-async def _ask_all(client, journal, settings: Mapping, every: Sequence, answers: dict, refused: Counter, failures: Counter) -> None:
+async def _ask_all(
+    client, journal, settings: Mapping, every: Sequence, answers: dict, refused: Counter, failures: Counter
+) -> None:
     """Ask all at once; the client's limits say how many are under way."""
     from tqdm.auto import tqdm
 

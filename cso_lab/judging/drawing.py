@@ -75,7 +75,9 @@ def rated_replies(run: Path, criteria: Sequence[str], number: int, seed: int) ->
     items, notices = [], runs.players(run)
     for group, replies in found.items():
         drawn = _drawn(replies, wanted[group], f"{seed}/{group}")
-        items += [Item.of(dialogue, _situation(trees, dialogue), history, (reply,), group) for dialogue, history, reply in drawn]
+        items += [
+            Item.of(dialogue, _situation(trees, dialogue), history, (reply,), group) for dialogue, history, reply in drawn
+        ]
         if replies:
             notices += _fewer(len(drawn), wanted[group], f"{group} replies")
         else:
@@ -102,9 +104,7 @@ def _gold_replies(tree) -> list[tuple]:
 
 def _distinct(rows: Sequence[dict], side: str) -> list[tuple]:
     """(dialogue, history, reply) of one side of the pairs, each once."""
-    said = (
-        (str(row["dialogue"]), runs.history_of(row["prompt"]), runs.reply_of(row[side][0]["content"])) for row in rows
-    )
+    said = ((str(row["dialogue"]), runs.history_of(row["prompt"]), runs.reply_of(row[side][0]["content"])) for row in rows)
     return list(dict.fromkeys(said))
 
 

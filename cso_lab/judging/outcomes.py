@@ -66,7 +66,9 @@ def _comparison(material: Material, answers: Sequence[Answer], judges: Sequence[
         shares = {o: [fmean(v[i] == o for v in found.values() if i in v) for i in items] for o in OUTCOMES}
         rows[criterion] = {
             **{o: 100 * fmean(shares[o]) if items else None for o in OUTCOMES},
-            "intervals": {o: bounds and [100 * b for b in bounds] for o in OUTCOMES if (bounds := _bounds(shares[o], material))},
+            "intervals": {
+                o: bounds and [100 * b for b in bounds] for o in OUTCOMES if (bounds := _bounds(shares[o], material))
+            },
             **_agreement(found),
         }
         for by_item in found.values():
@@ -132,4 +134,3 @@ def _agreement(found: Mapping) -> dict[str, float | None]:
 
 def _bounds(values: Sequence[float], material: Material) -> list[float] | None:
     return interval(values, material.seed)
-

@@ -17,7 +17,9 @@ def pairs(run: Path) -> list[dict]:
     """The rows of the run's pairs.jsonl."""
     folder = stage_folder(run, "dataset")
     if folder is None or not (folder / "preferences" / "pairs.jsonl").exists():
-        raise UserError(f"{run}: its preference data are not here: expected stages.json to name a dataset with preferences/pairs.jsonl")
+        raise UserError(
+            f"{run}: its preference data are not here: expected stages.json to name a dataset with preferences/pairs.jsonl"
+        )
     return read_jsonl(folder / "preferences" / "pairs.jsonl")
 
 

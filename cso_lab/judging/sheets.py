@@ -29,7 +29,7 @@ def choices(kind: str, scale: Sequence[int]) -> list[str]:
 
 def blinded(material: Material, settings: Mapping) -> tuple[list[dict[str, str]], dict[str, int]]:
     """(the rows to judge in a drawn order, {item: which of its replies is shown as A}); half of the items are turned round."""
-    chance = random.Random(f"sheet/{settings['seed']}/{material.digest}")
+    chance = random.Random(f"sheet/{material.seed}/{material.digest}")
     items = chance.sample(material.items, len(material.items))
     turned = set(chance.sample([item.id for item in items], len(items) // 2)) if material.kind == COMPARISON else ()
     key = {item.id: int(item.id in turned) for item in items}
@@ -90,6 +90,6 @@ def instructions(material: Material, settings: Mapping) -> str:
     rubric = "\n".join(f"- **{criterion}**: {settings['rubric'][criterion]}" for criterion in criteria)
     what = "which of the two replies is better" if material.kind == COMPARISON else "how good the reply is (high is good)"
     return (
-        f"Read the conversation and say for each criterion {what}. Write one of {allowed} into every empty field; leave the other columns and the "
-        f"number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
+        f"Read the conversation and say for each criterion {what}. Write one of {allowed} into every empty field; leave the other columns "
+        f"and the number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
     )

@@ -20,7 +20,6 @@ from cso_lab.reporting.cells import FAILED_FILE, METRICS_FILE, Absent, Cell, gat
 from cso_lab.reporting.table import Row, table_rows
 
 
-
 @dataclass(frozen=True)
 class Run:
     """One run folder: its cell, or None where it has no numbers; `name` tells it from the page's others, `colour` is a place in the

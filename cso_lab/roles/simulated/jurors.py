@@ -42,9 +42,7 @@ _CRITERION = re.compile(r"^ *([a-z]+):", re.MULTILINE)
 _SCALE = re.compile(r"integer from (\d+)\D+?(\d+)")
 
 
-def answer(
-    temper: Temper, system: str, turns: Sequence[Turn], rest: str, names: Sequence[str], chance: random.Random
-) -> str:
+def answer(temper: Temper, system: str, turns: Sequence[Turn], rest: str, names: Sequence[str], chance: random.Random) -> str:
     """What a judge says; `rest` is what stands in its prompt after the transcript, `names` the strategies in use."""
     replies = _REPLY.findall(rest)
     seen = [_qualities(reply, turns, names, temper) for reply in replies]
