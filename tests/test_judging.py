@@ -5,13 +5,15 @@ import re
 
 import pytest
 from fakes import FakeOpenAI, Reply
-from judged import material, settings, two_runs
+from judged import material, settings, test_set, two_runs
+from sweeps import write_run
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
 from cso_lab.judging.__main__ import main
 from cso_lab.judging.agreement import cohen, fleiss, interval
 from cso_lab.judging.asking import Answer
+from cso_lab.judging.drawing import compared_runs
 from cso_lab.judging.material import RATING, Material
 from cso_lab.judging.outcomes import order_bias, outcome, panel, verdicts
 from cso_lab.judging.questions import asked, question, read_comparison, read_rating
@@ -153,7 +155,9 @@ def server(verdict):
 
 def judged_by(fake, folder, found=None, *overrides) -> dict:
     found = found or material(4)
-    given = settings("judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.longest_pause=0.02", *overrides)
+    given = settings(
+        "judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.longest_pause=0.02", *overrides
+    )
     Study.begin(folder, found).ask(given)
     return read_json(folder / "judging.json")["panels"]["models"]
 
@@ -268,3 +272,10 @@ def test_the_estimate_asks_nobody(tmp_path, capsys):
     main(["preferences", str(first), "estimate=true", "judges=[simulated/judge_warm]"])
     assert "judging 6 items: 12 calls" in capsys.readouterr().out
     assert not (first / "judging").exists()
+
+
+def test_replies_that_are_the_same_are_counted(tmp_path):
+    first, _ = two_runs(tmp_path, turns=8)
+    twin = write_run(tmp_path / "twin", test_set(8), 1, algo="sft")
+    drawn = compared_runs(first, twin, ["acceptance"], 8, 0)
+    assert "In 8 of 8 pairs both replies are the same." in drawn.notices

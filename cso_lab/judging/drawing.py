@@ -58,7 +58,7 @@ def compared_runs(first: Path, second: Path, criteria: Sequence[str], number: in
         of={"test turns": len(shared)},
         runs=(str(first.resolve()), str(second.resolve())),
         items=tuple(items),
-        notices=(*(() if as_paper else (other,)), *_fewer(len(items), number, "test turns")),
+        notices=(*(() if as_paper else (other,)), *_fewer(len(items), number, "test turns"), *_alike(items)),
     )
 
 
@@ -115,6 +115,11 @@ def _drawn(rows: Sequence, number: int, seed: object) -> list:
 
 def _situation(trees: dict, dialogue: str) -> str:
     return trees[dialogue].description if dialogue in trees else ""
+
+
+def _alike(items: Sequence[Item]) -> list[str]:
+    alike = sum(item.replies[0] == item.replies[1] for item in items)
+    return [f"In {alike} of {len(items)} pairs both replies are the same."] if alike else []
 
 
 def _fewer(found: int, asked: int, what: str) -> list[str]:

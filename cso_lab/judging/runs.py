@@ -82,7 +82,7 @@ def players(run: Path) -> list[str]:
     folder = stage_folder(run, "search")
     file = folder / SUMMARY if folder else None
     notice = read_json(file).get("notice") if file and file.exists() else None
-    return [f"The replies were {notice}."] if notice else []
+    return [f"The preference data were {notice}."] if notice else []
 
 
 def names(first: Path, second: Path) -> tuple[tuple[str, str], bool]:
