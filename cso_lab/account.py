@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 
+STAGES_FILE = "stages.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "litellm", "hydra-core")
 # What a stage leaves in the run folder while it is under way.
 _LEFTOVERS = {"train": ("checkpoint", "steps", "train_log.jsonl", "workers"), "generate": (".predictions.jsonl.partial",)}
@@ -81,12 +82,12 @@ class Account:
 
     def left(self, stage: str) -> Path:
         """Where a stage has left its files; the run folder as long as it has not run."""
-        file = self.folder / "stages.json"
+        file = self.folder / STAGES_FILE
         return Path((read_json(file) if file.exists() else {}).get(stage, self.folder))
 
     def _leave(self, stage: str, folder: Path) -> None:
         """Note in the run folder where a stage has its files."""
-        file = self.folder / "stages.json"
+        file = self.folder / STAGES_FILE
         write_json(file, (read_json(file) if file.exists() else {}) | {stage: str(folder.resolve())})
         write_json(self._record_file, self.record)
 
@@ -127,3 +128,17 @@ def _versions() -> dict:
 
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return {"versions": {package: installed(package) for package in _PACKAGES}, "commit": git.stdout.strip() or None}
+
+
+def stage_folder(run: Path, stage: str) -> Path | None:
+    """The folder a run's stages.json names for a stage, as it says or, where both were copied, beside the run; None where it is neither."""
+    file = Path(run) / STAGES_FILE
+    named = read_json(file).get(stage) if file.exists() else None
+    return copied_folder(run, named) if isinstance(named, str) else None
+
+
+def copied_folder(run: Path, named: str) -> Path | None:
+    """The folder `named` by a run that may have been copied here with it from another machine."""
+    tail = Path(*Path(named.replace("\\", "/")).parts[-3:])
+    candidates = [Path(named), *(parent / tail for parent in Path(run).resolve().parents)]
+    return next((folder for folder in candidates if folder.is_dir()), None)

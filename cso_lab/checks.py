@@ -21,7 +21,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 # What a client is held to, wherever one is configured.
-_LIMITS = {
+LIMIT_RULES = {
     "max_concurrency": Count,
     "timeout": Positive,
     "attempts": Count,
@@ -42,10 +42,10 @@ RULES = {
     "data.test_share": Share,
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,
-    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in _LIMITS.items()},
     "inspection.words": Count,
     "inspection.similarity": Annotated[float, Field(gt=0, le=1)],
     "inspection.shortest": Natural,
+    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in LIMIT_RULES.items()},
     "mcts.c": NotNegative,
     "mcts.prior_temperature": Positive,
     "mcts.gold_visits": Count,
@@ -108,7 +108,7 @@ def check(cfg: DictConfig) -> None:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
     # Not every scorer of toxicity is asked over a client.
-    scorer = {f"toxicity.client.{key}": rule for key, rule in _LIMITS.items()} if cfg.toxicity.get("client") else {}
+    scorer = {f"toxicity.client.{key}": rule for key, rule in LIMIT_RULES.items()} if cfg.toxicity.get("client") else {}
     for key, rule in (RULES | scorer).items():
         value = OmegaConf.select(cfg, key)
         try:

@@ -104,7 +104,7 @@ def _unquoted(text: str) -> str:
 
 def _table(reply: str, names: tuple[str, ...]) -> dict:
     """The last non-empty JSON object in `reply`; failing that, "number: score" lines, numbers counting `names` from 1."""
-    for candidate in _objects(reply):
+    for candidate in json_objects(reply):
         if candidate:
             return candidate
     rows = {int(number): int(score) for number, score in _NUMBERED.findall(reply)}
@@ -113,7 +113,7 @@ def _table(reply: str, names: tuple[str, ...]) -> dict:
     return {names[number - 1]: score for number, score in rows.items()}
 
 
-def _objects(text: str) -> Iterator[dict]:
+def json_objects(text: str) -> Iterator[dict]:
     """The JSON objects in `text`, bare, fenced or amid prose; the last first, since models think before they answer.
 
     Objects with nothing but a comma between them are one answer: some models give a list of one object a strategy.

@@ -13,12 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from cso_lab.account import STAGES_FILE, copied_folder
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, read_jsonl
 from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE, Absent, Cell, gather
 from cso_lab.reporting.table import Row, table_rows
-
-STAGES_FILE = "stages.json"
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ class Material:
         named = self.json(run.folder / STAGES_FILE).get(stage)
         if not isinstance(named, str):
             return None
-        tail = Path(*Path(named.replace("\\", "/")).parts[-3:])
-        candidates = [Path(named), *(parent / tail for parent in run.folder.resolve().parents)]
-        found = next((folder for folder in candidates if folder.is_dir()), None)
+        found = copied_folder(run.folder, named)
         if found is None:
             self.problem(
                 named, f"the {stage} of {run.folder.name} is not on this machine; its trees and statistics are left out"

@@ -1,5 +1,5 @@
-"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist, /judge and
-/toxicity, in this process.
+"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist, /judge, /toxicity, and the judges of
+replies (/judge_warm, ...), in this process.
 
 They see what any model would see, the messages, and answer in the form the role asks for. What the same messages get depends
 on `seed` alone.
@@ -14,7 +14,7 @@ from litellm import CustomLLM, ModelResponse, Usage
 from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.roles.simulated import mind, toxicity
+from cso_lab.roles.simulated import jurors, mind, toxicity
 from cso_lab.strategies import SETS, StrategySet
 
 NOISE = 0.08  # standard deviation of what a player thinks of a fit
@@ -24,7 +24,7 @@ _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 class SimulatedPlayers(CustomLLM):
     """litellm calls this for every model name that begins with simulated/."""
 
-    names = ("seeker", "supporter", "strategist", "judge", "toxicity")
+    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *jurors.TEMPERS)
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         reply, said, answered = answer(model, messages, optional_params.get("seed"))
@@ -44,7 +44,7 @@ def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int
 
 
 def simulated_reply(player: str, messages: list, seed: int | None) -> str:
-    """What `player` (seeker, supporter, strategist, judge or toxicity) says to these messages."""
+    """What `player` (one of `SimulatedPlayers.names`) says to these messages."""
     prompt = messages[-1]["content"]
     return _PLAYERS[player](messages[0]["content"], prompt, random.Random(f"{seed}/{player}/{prompt}"))
 
@@ -137,12 +137,23 @@ def _toxicity(system: str, prompt: str, chance: random.Random) -> str:
     return json.dumps(toxicity.rate(prompt))
 
 
+def _juror(name: str):
+    """A judge of replies that stand after the dialogue."""
+
+    def reply(system: str, prompt: str, chance: random.Random) -> str:
+        turns, rest = read_dialogue(prompt)
+        return jurors.answer(jurors.TEMPERS[name], system, turns, rest, _names_in(turns), chance)
+
+    return reply
+
+
 _PLAYERS = {
     "seeker": _seeker,
     "supporter": _supporter,
     "strategist": _strategist,
     "judge": _judge,
     "toxicity": _toxicity,
+    **{name: _juror(name) for name in jurors.TEMPERS},
 }
 
 

@@ -1,0 +1,95 @@
+"""`python -m cso_lab.judging`: Tables 1, 3 and 6 by models or by people.
+
+  preferences RUN             Table 1: preferred against dispreferred replies of the run's preference data
+  compare RUN OTHER           Table 3: both runs' replies at the same test turns, CSO before SFT
+  rate RUN                    Table 6: scores of seed, preferred and dispreferred replies
+  sheet preferences RUN       the same replies as a sheet for people, no model asked; likewise sheet compare, sheet rate
+  read FOLDER SHEET ...       the same table from filled-in sheets (CSV, or Label Studio's JSON export); FOLDER is RUN/judging/NAME
+
+Values of conf/judging.yaml may follow, such as judges=[openai/gpt-4o-mini,openai/gpt-4o] items=50 client.budget.dollars=5.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cso_lab.command import Parser, run
+from cso_lab.errors import UserError
+
+_RUNS = {"preferences": 1, "compare": 2, "rate": 1}
+_NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="python -m cso_lab.judging", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="+", metavar="COMMAND", help="see above")
+    words = parser.parse_args(arguments).words
+    given = [word for word in words if "=" in word and not Path(word).exists()]
+    words = [word for word in words if word not in given]
+    if words[:1] == ["read"]:
+        return _read([Path(word) for word in words[1:]], given)
+    sheet = words[:1] == ["sheet"]
+    command, *folders = words[sheet:] or [""]
+    if command not in _RUNS:
+        from cso_lab.errors import unknown
+
+        raise unknown("command", command, [*_RUNS, "sheet", "read"])
+    if len(folders) != _RUNS[command]:
+        raise UserError(
+            f"{command} takes {_RUNS[command]} run folder{'s' * (_RUNS[command] > 1)}, {len(folders)} given (see --help)"
+        )
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder; expected a run's, such as multirun_outputs/runs/NAME")
+    _judge(command, [Path(folder) for folder in folders], given, sheet)
+
+
+def _judge(command: str, folders: list[Path], given: list[str], sheet: bool) -> None:
+    from cso_lab.judging import drawing
+    from cso_lab.judging.asking import check_judges, expected
+    from cso_lab.judging.settings import load_settings
+    from cso_lab.judging.study import Study
+
+    settings = load_settings(given)
+    draw = {
+        "preferences": drawing.preference_pairs,
+        "compare": drawing.compared_runs,
+        "rate": drawing.rated_replies,
+    }[command]
+    if not sheet:
+        check_judges(settings)
+    material = draw(*folders, settings[command], settings["items"], settings["seed"])
+    name = settings["name"] or "-".join([_NAMES[command], *(folder.resolve().name for folder in folders[1:])])
+    folder = folders[0] / "judging" / name
+    if settings["estimate"]:
+        print(f"judging {len(material.items)} items: {expected(material, settings, folder)}")
+        return
+    study = Study.begin(folder, material)
+    if sheet:
+        out = study.hand_out(settings)
+        print(f"for the annotators: {out} ({len(material.items)} rows; sheet.csv or labelstudio.json with labelstudio.xml)")
+        print(f"what the sides mean, not for them: {folder / 'sheet_key.json'}")
+        print(f"filled-in sheets are counted by: python -m cso_lab.judging read {folder} SHEET.csv ...")
+        return
+    if not settings["judges"][0].startswith("simulated/"):
+        print(f"judging {len(material.items)} items: {expected(material, settings, folder)}")
+    _show(study.ask(settings))
+
+
+def _read(paths: list[Path], given: list[str]) -> None:
+    from cso_lab.judging.study import Study
+
+    if given:
+        raise UserError(f"read takes no {given[0]}: the settings are those of the sheet handed out")
+    if len(paths) < 2:
+        raise UserError("read takes a folder RUN/judging/NAME and at least one sheet (see --help)")
+    _show(Study.open(paths[0]).take_in(paths[1:]))
+
+
+def _show(report: Path) -> None:
+    print(report.read_text(encoding="utf-8"))
+    print(f"judging: {report}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""conf/judging.yaml with what was typed, checked before any work."""
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from cso_lab.checks import LIMIT_RULES, Count, Flag, Natural, NotNegative
+from cso_lab.errors import UserError
+from cso_lab.judging.material import COMPARISON, RATING
+from cso_lab.judging.questions import asked
+
+RULES = {
+    "judges": list[str],
+    "temperature": NotNegative,
+    "max_tokens": Count,
+    "items": Count,
+    "seed": Natural,
+    "name": str | None,
+    "estimate": Flag,
+    "show_strategies": Flag,
+    "scale": tuple[Natural, Natural],
+    **{f"client.{key}": rule for key, rule in LIMIT_RULES.items()},
+}
+
+
+def load_settings(overrides: Sequence[str] = ()) -> dict:
+    """The settings as plain values; a UserError names the first that cannot work."""
+    from hydra import compose, initialize_config_dir
+
+    from cso_lab.explain import explain
+    from cso_lab.naming import CONF
+
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("judging", overrides=list(overrides))
+    except Exception as error:
+        raise explain(error) or error from None
+    for key, rule in RULES.items():
+        value = OmegaConf.select(cfg, key)
+        try:
+            TypeAdapter(rule).validate_python(OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
+            raise UserError(f"{key}={value}: {problem}") from None
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    if settings["scale"][0] >= settings["scale"][1]:
+        raise UserError(f"scale={settings['scale']}: the lowest score comes first")
+    if settings["name"] and ("/" in settings["name"] or settings["name"].startswith(".")):
+        raise UserError(f"name={settings['name']}: expected the name of a folder")
+    for command, kind in (("preferences", COMPARISON), ("compare", COMPARISON), ("rate", RATING)):
+        without = next((criterion for criterion in asked(kind, settings[command]) if criterion not in settings["rubric"]), None)
+        if without or not settings[command]:
+            raise UserError(f"{command}={settings[command]}: every criterion needs a line in rubric")
+    return settings

@@ -1,0 +1,100 @@
+"""A judging.json as tables beside the paper's: for the report page, and as Markdown for judging.md."""
+
+from collections.abc import Mapping
+
+from cso_lab.reporting.html.section import Beside, Table, beside
+from cso_lab.reporting.markdown import markdown_table
+from cso_lab.reporting.published import published_study
+
+_OUTCOMES = ("win", "lose", "tie")
+_BY = {"models": "judged by language models", "people": "judged by people"}
+
+
+def judged_tables(found: Mapping) -> list[Table]:
+    """One table a panel of judges."""
+    return [_table(found, name, panel) for name, panel in (found.get("panels") or {}).items()]
+
+
+def judged_markdown(found: Mapping) -> str:
+    """The same as Markdown."""
+    parts = [f"# {found['title']}"]
+    for table in judged_tables(found):
+        lines = [[_plain(field) for field in line] for line in table.lines]
+        parts += [
+            f"## {table.title}",
+            *(f"> {notice}" for notice in table.notices),
+            markdown_table(table.header, lines),
+            table.caption,
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(field: str | Beside) -> str:
+    if isinstance(field, str):
+        return field
+    paper = f"; paper {field.paper}{f', {field.difference}' if field.difference else ''}" if field.paper else ""
+    note = f" ({field.note})" if field.note else ""
+    return f"{field.ours}{note}{paper}"
+
+
+def _table(found: Mapping, name: str, panel: Mapping) -> Table:
+    header, lines, caption = _KINDS[panel["kind"]](panel, published_study(str(found["table"])))
+    by = "by simulated judges" if panel.get("simulated") else _BY.get(name, name)
+    notices = [*(found.get("notices") or []), *(panel.get("notices") or [])]
+    return Table(
+        f"{found['title']}, {by}", header, lines, f"Judges: {', '.join(map(str, panel['judges']))}. {caption}", notices
+    )
+
+
+def _comparison(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
+    first, second = panel["sides"]
+    lines = [
+        [criterion]
+        + [beside(row[o], published.get(criterion, {}).get(o), _interval(row["intervals"].get(o), 1)) for o in _OUTCOMES]
+        + [beside(row["cohen"], published.get(criterion, {}).get("cohen")), beside(row["fleiss"])]
+        for criterion, row in panel["rows"].items()
+    ]
+    words, order = panel["length"]["words"] or (float("nan"), float("nan")), panel["order"]
+    caption = (
+        f"Of {panel['n']} pairs the percent in which {first} is better (win) or worse (lose) than {second}, with 95% intervals. "
+        f"Mean words: {words[0]:.1f} and {words[1]:.1f}."
+    )
+    if (longer := panel["length"].get("longer_wins")) is not None:
+        caption += f" The longer reply wins {longer:.1f}% of decisive verdicts."
+    if order.get("all") is not None:
+        caption += f" The reply shown first wins {order['all']:.1f}% of decisive answers; 50% is no order bias."
+    if (contradictions := panel.get("contradictions")) is not None:
+        caption += (
+            " Every pair was asked in both orders; a judge that did not say the same twice has contradicted itself, which counts as a tie: "
+            f"{contradictions:.1f}% of verdicts."
+        )
+    return ["", *(f"{outcome} %" for outcome in _OUTCOMES), "Cohen", "Fleiss"], lines, caption
+
+
+def _rating(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
+    groups = panel["groups"]
+    lines = [
+        [criterion]
+        + [beside(row["means"][g], published.get(criterion, {}).get(g), _interval(row["intervals"].get(g), 2)) for g in groups]
+        + [beside(row["cohen"], published.get(criterion, {}).get("cohen")), beside(row["fleiss"])]
+        for criterion, row in panel["rows"].items()
+    ]
+    low, high = panel["scale"]
+    words = panel["length"]["words"]
+    counts = ", ".join(
+        f"{group} {panel['n'][group]}" + (f" ({words[group]:.1f} words)" if words[group] else "") for group in groups
+    )
+    caption = (
+        f"Means on a scale of {low} to {high}, with 95% intervals; the paper does not state its scale. "
+        f"Replies and their mean length: {counts}."
+    )
+    if {"satisfaction", "acceptance", "effectiveness", "sensitivity"} <= set(panel["rows"]):
+        caption += " Satisfaction is the mean of the three above it."
+    return ["", *groups, "Cohen", "Fleiss"], lines, caption
+
+
+_KINDS = {"comparison": _comparison, "rating": _rating}
+
+
+def _interval(bounds: list | None, digits: int) -> str:
+    return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}" if bounds else ""
