@@ -1,4 +1,4 @@
-"""`python -m cso_lab.reporting.wandb_view ENTITY/PROJECT`: a W&B workspace laid out for comparing cells, from what `tracking=wandb` logs."""
+"""`python -m cso_lab.reporting.wandb_view ENTITY/PROJECT`: a W&B workspace that compares the cells `tracking=wandb` logged."""
 
 from collections.abc import Sequence
 

@@ -146,7 +146,9 @@ class WandbTracker:
             if self._mode != "online" or self._asked != "auto":
                 raise UserError(f"W&B: {first_line(error)}; tracking=none or tracking.mode=offline runs without") from None
             print(f"W&B: {first_line(error)}; going on offline", file=sys.stderr)
-            return start("offline")
+            wandb.teardown()  # it still holds the run's id
+            self._mode = "offline"
+            return start(self._mode)
 
     def _show(self) -> None:
         for stage, folder in self._left.items():
