@@ -8,8 +8,7 @@ def settled_mode(mode: str) -> str:
     import wandb
     from wandb.sdk.lib import wbauth
 
-    # Warnings and errors are shown; for the rest one line of ours does.
-    settings = wandb.setup(wandb.Settings(show_info=False)).settings
+    settings = set_up().settings
     if mode == "offline":
         return mode
     if mode == "auto" and settings.mode != "online":
@@ -23,6 +22,13 @@ def settled_mode(mode: str) -> str:
             "tracking.mode=online needs a key: set WANDB_API_KEY or run `wandb login`; tracking.mode=auto goes on offline"
         )
     return "offline" if found is None else "online"
+
+
+def set_up():
+    """wandb as we use it: it shows warnings and errors, and for the rest one line of ours does."""
+    import wandb
+
+    return wandb.setup(wandb.Settings(show_info=False))
 
 
 def first_line(error: Exception) -> str:

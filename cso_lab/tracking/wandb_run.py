@@ -12,7 +12,7 @@ from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 from cso_lab.tracking import TrackedCell
 from cso_lab.tracking.contents import CONTENTS, STEP_LOGS, Artifact, is_number, pictures, steps_after
-from cso_lab.tracking.credentials import first_line, settled_mode
+from cso_lab.tracking.credentials import first_line, set_up, settled_mode
 from cso_lab.tracking.figures import drawn
 from cso_lab.tracking.follow import Follow
 
@@ -147,6 +147,7 @@ class WandbTracker:
                 raise UserError(f"W&B: {first_line(error)}; tracking=none or tracking.mode=offline runs without") from None
             print(f"W&B: {first_line(error)}; going on offline", file=sys.stderr)
             wandb.teardown()  # it still holds the run's id
+            set_up()
             self._mode = "offline"
             return start(self._mode)
 
