@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -178,7 +179,8 @@ def test_a_search_costs_nothing_untracked_and_tracked_shows_its_live_numbers_and
     assert run.exit_code == 0 and run.run["run_group"] == "sweep" and run.run["tags"] == ["smollm2", "dpo", "lora"]
     assert run.run["project"] == "cso_lab" and run.run["display_name"].startswith("smollm2-dpo-lora-seed0-")
     assert run.config["mcts"]["max_iterations"] == 3 and run.config["cell"]["algo"] == "dpo"
-    summary = json.loads(next((tmp_path / "shared" / "search").glob("*/search.json")).read_text())
+    where = Path(json.loads((tmp_path / "sweep" / "run" / "stages.json").read_text())["search"])
+    summary = json.loads((where / "search.json").read_text())
     shown = [entry for entry in run.history if "search/calls" in entry]
     assert shown[-1]["search/dialogues_done"] == 2 and shown[-1]["search/calls"] == sum(summary["usage"]["calls"].values())
     assert shown[-1]["search/calls/judge"] == summary["usage"]["calls"]["judge"] > 0
@@ -191,8 +193,9 @@ def test_a_search_costs_nothing_untracked_and_tracked_shows_its_live_numbers_and
 @pytest.mark.long
 def test_finished_work_is_shown_later_and_once_and_never_computed_for_it(tmp_path):
     folder = write_run(tmp_path / "sweep" / "run", dialogues(24), 0, algo="base")
-    for file in ("metrics.json", "run.json", "stages.json"):
+    for file in ("metrics.json", "run.json"):
         (folder / file).unlink()
+    (folder / "stages.json").write_text(json.dumps({"generate": str(folder)}))  # by an earlier command
     line = ["algo=base", "backbone=llama", "stages=[evaluate]", f"hydra.run.dir={folder}", f"shared_dir={tmp_path}/shared"]
 
     def results():

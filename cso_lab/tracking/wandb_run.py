@@ -49,6 +49,7 @@ class WandbTracker:
         # {stage: folder} of those that have their files, and which of them are in W&B already.
         self._left: dict[str, Path] = {}
         self._shown: set[str] = set()
+        self._begun: set[str] = set()
         self._note_file = cell.folder / FOLDER / NOTE
         known = self._note_file.exists() and not cell.anew
         # "steps": the last step of each stage that is in W&B; "content": what of the cell is.
@@ -59,6 +60,8 @@ class WandbTracker:
 
     def begins(self, stage: str, folder: Path) -> None:
         run = self._open()
+        self._begun.add(stage)
+        self._left.pop(stage, None)
         self._shown.discard(stage)
         run.summary["stage"] = stage
         if name := STEP_LOGS.get(stage):
@@ -89,6 +92,7 @@ class WandbTracker:
             print(f"W&B: {trouble}", file=sys.stderr)  # what stopped the cell matters more
 
     def _close(self, error: BaseException | None) -> None:
+        self._take_earlier_stages()
         content = self._content()
         try:
             self._unfollow()
@@ -106,6 +110,13 @@ class WandbTracker:
             if self._run is not None:
                 self._run.finish(exit_code=_exit_code(error))
                 self._run = None
+
+    def _take_earlier_stages(self) -> None:
+        """What earlier commands have left for this cell belongs to it as well, but for what was begun again and has not ended."""
+        file = self._cell.folder / "stages.json"
+        for stage, place in (read_json(file) if file.exists() else {}).items():
+            if stage in CONTENTS and stage not in self._begun and Path(place).is_dir():
+                self._left.setdefault(stage, Path(place))
 
     def _content(self) -> str:
         """What the cell has to show and where: the identities of its own results, and the folders of shared ones."""
@@ -170,7 +181,7 @@ class WandbTracker:
         with self._staging():
             if shown:
                 self._run.log(shown)
-            if content.artifact and self._log_artifacts:
+            if content.artifact and content.artifact.files and self._log_artifacts:
                 self._run.log_artifact(self._artifact(content.artifact))
 
     def _artifact(self, artifact: Artifact):
