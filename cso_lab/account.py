@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
+from cso_lab.tracking import NoTracker, Tracker
 
 STAGES_FILE = "stages.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "litellm", "hydra-core")
@@ -22,8 +23,9 @@ _LEFTOVERS = {"train": ("checkpoint", "steps", "train_log.jsonl", "workers"), "g
 class Account:
     """What a cell has done: `run.json` (identities, seconds, versions) and `stages.json` (where each stage has its files)."""
 
-    def __init__(self, cfg: DictConfig, folder: Path):
+    def __init__(self, cfg: DictConfig, folder: Path, tracking: Tracker | None = None):
         self.cfg, self.folder = cfg, folder
+        self.tracking = tracking or NoTracker()
         self._record_file = folder / "run.json"
         self.record = read_json(self._record_file) if self._record_file.exists() else {"identities": {}, "seconds": {}}
 
@@ -35,6 +37,7 @@ class Account:
         with FileLock(folder / ".lock"):
             if not done(folder):
                 began = time.perf_counter()
+                self.tracking.begins(stage, folder)
                 if work():
                     write_json(folder / "done.json", {"seconds": round(time.perf_counter() - began, 1), **_versions()})
         self._leave(stage, folder)
@@ -72,6 +75,7 @@ class Account:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             under_way.write_text(identity)
         self.record["identities"].pop(stage, None)
+        self.tracking.begins(stage, self.folder)
         began = time.perf_counter()
         yield
         under_way.unlink()
@@ -90,6 +94,7 @@ class Account:
         file = self.folder / STAGES_FILE
         write_json(file, (read_json(file) if file.exists() else {}) | {stage: str(folder.resolve())})
         write_json(self._record_file, self.record)
+        self.tracking.left(stage, folder)
 
     def _missing(self, stages: str, what: str, parts: list[str] | None = None) -> UserError:
         """What is missing and the command that makes it; `parts` are those of a search that are still to be run."""

@@ -101,16 +101,30 @@ RULES = {
     "hardware.nodes": Count,
 }
 
+# Of the trackers that have such keys.
+_TRACKING = {
+    "mode": Literal["auto", "online", "offline"],
+    "project": Annotated[str, Field(min_length=1)],
+    "entity": str | None,
+    "group": str | None,
+    "tags": list[str],
+    "log_artifacts": Flag,
+    "files_up_to_mb": NotNegative | None,
+    "prediction_rows": Natural | None,
+}
+
 
 def check(cfg: DictConfig) -> None:
     """A UserError names the first key whose value cannot work, with what would."""
     for stage in cfg.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
-    # Not every scorer of toxicity is asked over a client.
+    # Not every scorer of toxicity is asked over a client, and only a tracker that shows something has settings.
     scorer = {f"toxicity.client.{key}": rule for key, rule in LIMIT_RULES.items()} if cfg.toxicity.get("client") else {}
-    for key, rule in (RULES | scorer).items():
+    tracking = {f"tracking.{key}": rule for key, rule in _TRACKING.items() if key in cfg.tracking}
+    for key, rule in (RULES | scorer | tracking).items():
         value = OmegaConf.select(cfg, key)
+        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         try:
             TypeAdapter(rule).validate_python(value)
         except ValidationError as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +36,14 @@ def expand(
     account: Mapping,
     theta: float,
     min_end_visits: int,
+    watch: Callable[[dict[str, float]], None] | None = None,
 ) -> dict:
     """Grow every dialogue that has no tree in `folder` yet; returns what is also left in search.json.
 
     A dialogue whose questions stay unanswered is set aside with its reason while the others go on; the next call takes it up again. A
     BudgetSpent says what is finished and what the rest would take. Whatever stops it, the next call goes on: no call that the journal in
-    `folder` holds is made again. `account` (what was read and rejected) goes into search.json as it is.
+    `folder` holds is made again. `account` (what was read and rejected) goes into search.json as it is. `watch` is told
+    the live numbers every few seconds, see `Live.numbers`.
     """
     from cso_lab.live import Live
     from cso_lab.roles.budget import BudgetSpent
@@ -57,7 +59,7 @@ def expand(
         expected = _remaining(plan, waiting, journal.kept)
         if waiting and plan.paid:
             print(f"search: {expected.line(roles)}")
-        live = Live(len(dialogues), len(dialogues) - len(waiting), expected, client)
+        live = Live(len(dialogues), len(dialogues) - len(waiting), expected, client, watch)
         set_aside, stopped = {}, None
 
         def summary() -> dict:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -40,7 +41,8 @@ class SharedStages(Places):
             dialogues, settings = self._search_settings(out)
             if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
                 print(f"took over {taken} trees that other parts of this search have finished")
-            summary = expand(dialogues, **settings, account=corpus.rejects())
+            watch = partial(self.tracking.watch, "search")
+            summary = expand(dialogues, **settings, account=corpus.rejects(), watch=watch)
             if parts := shards.usage_of_parts(whole) if out == whole else {}:
                 write_json(out / SUMMARY, summary | {"parts": parts})
             if summary["trees"]:

@@ -13,6 +13,7 @@ from cso_lab.dialogue import TEST_DIALOGUES
 from cso_lab.errors import MissingKey, UserError
 from cso_lab.files import write_json, write_jsonl
 from cso_lab.shared_stages import SharedStages
+from cso_lab.tracking import Tracker, tracker
 
 FAILED = "failed.json"
 # What a cell that trains nothing here has no use for.
@@ -29,8 +30,10 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
             return _report_folder(cfg, folder)
         with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
             folder.joinpath(FAILED).unlink(missing_ok=True)
-            job = Run(cfg, folder, sweeping)
-            job.estimate() if cfg.estimate else job.stages()
+            if cfg.estimate:
+                return Run(cfg, folder).estimate()
+            with tracker(cfg, folder) as tracking:
+                Run(cfg, folder, sweeping, tracking).stages()
     except Exception as error:
         from cso_lab.explain import explain
 
@@ -56,8 +59,8 @@ def _report_folder(cfg: DictConfig, folder: Path) -> None:
 class Run(SharedStages):
     """One cell: its configuration, its folder, and which folder each of its stages has its files in."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, sweeping: bool = False):
-        super().__init__(cfg, folder)
+    def __init__(self, cfg: DictConfig, folder: Path, sweeping: bool = False, tracking: Tracker | None = None):
+        super().__init__(cfg, folder, tracking)
         self.sweeping = sweeping
 
     def stages(self) -> None:
