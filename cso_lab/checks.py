@@ -1,5 +1,6 @@
 """Impossible values, found before any work starts."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -104,13 +105,7 @@ def check(cfg: DictConfig) -> None:
     for stage in cfg.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
-    for key, rule in RULES.items():
-        value = OmegaConf.select(cfg, key)
-        try:
-            TypeAdapter(rule).validate_python(value)
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
-            raise UserError(f"{key}={value}: {problem}") from None
+    check_values(cfg, RULES)
     if cfg.report.folder and list(cfg.stages) != ["report"]:
         raise UserError(f"report.folder={cfg.report.folder} reports on finished runs: give 'stages=[report]' with it")
     if cfg.mcts.min_iterations > cfg.mcts.max_iterations:
@@ -127,6 +122,17 @@ def check(cfg: DictConfig) -> None:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
+
+
+def check_values(cfg: DictConfig, keys: Iterable[str]) -> None:
+    """A UserError names the first of these keys of RULES whose value alone cannot work."""
+    for key in keys:
+        value = OmegaConf.select(cfg, key)
+        try:
+            TypeAdapter(RULES[key]).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
+            raise UserError(f"{key}={value}: {problem}") from None
 
 
 def _check_data(cfg: DictConfig) -> None:
