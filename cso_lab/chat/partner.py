@@ -31,6 +31,12 @@ class Reply:
     mass: float
 
 
+def shares(reply: Reply) -> str:
+    """What the probabilities are of, in words: they can be shares of very little."""
+    mass = f"{reply.mass:.2%}" if reply.mass >= 1e-4 else "less than 0.01%"
+    return f"These {len(reply.probabilities)} openings hold {mass} of the probability; shown is how they share it."
+
+
 class Partner:
     """A model to talk to. It keeps no conversation: it is handed the whole of it every time."""
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cso_lab.chat.partner import Partner, Reply, forced
+from cso_lab.chat.partner import Partner, Reply, forced, shares
 from cso_lab.chat.texts import Texts
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
 from cso_lab.errors import UserError
@@ -90,7 +90,7 @@ class Terminal:
             bar = "█" * round(value * _BAR) or "▏"
             grid.add_row(Text("→" if here else " "), Text(name), Text(f"{value:.1%}", justify="right"), Text(bar, "cyan"))
         self.console.print(grid)
-        self._say(f"These {len(reply.probabilities)} hold {reply.mass:.2%} of all openings; shown is how they share it.", "dim")
+        self._say(shares(reply), "dim")
 
     def _point_to_help(self) -> None:
         for paragraph in self.texts.help:

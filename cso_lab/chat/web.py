@@ -13,7 +13,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from cso_lab.chat.partner import Partner, Reply, forced
+from cso_lab.chat.partner import Partner, Reply, forced, shares
 from cso_lab.chat.texts import Texts
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
 from cso_lab.errors import UserError
@@ -126,7 +126,8 @@ def _is_turn(turn: object) -> bool:
 
 def _shown(reply: Reply) -> dict:
     # A list, because the order of the strategies is part of what is shown.
-    return asdict(reply) | {"probabilities": [[name, value] for name, value in reply.probabilities.items()]}
+    listed = [[name, value] for name, value in reply.probabilities.items()]
+    return asdict(reply) | {"probabilities": listed, "shares": shares(reply)}
 
 
 async def _line(answer: web.StreamResponse, value: object) -> None:

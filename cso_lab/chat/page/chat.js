@@ -46,8 +46,7 @@ function likely(reply) {
     row.append(head, make("td", "value", percent(value)), bar);
     table.append(row);
   }
-  const mass = (100 * reply.mass).toFixed(2);
-  part.append(make("p", "", `These ${reply.probabilities.length} hold ${mass}% of all openings; shown is how they share it.`));
+  part.append(make("p", "", reply.shares));
   return part;
 }
 
