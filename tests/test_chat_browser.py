@@ -150,6 +150,21 @@ def test_text_stands_out_and_nothing_is_wider_than_the_window(visit, width, sche
     assert contrast(ink, back) >= 4.5
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_is_new_is_in_view(visit, width):
+    """A reply clear of the form that lies over the page's end; and with a pointer to help, that one from its beginning."""
+    page = visit(width=width).page
+    for _ in range(2):
+        reply = say(page, "I feel low.")
+    page.wait_for_function("!document.querySelector('.thinking')")
+    form = page.locator("form").bounding_box()
+    last = reply.locator("p").last.bounding_box()
+    assert last["y"] + last["height"] <= form["y"] and reply.bounding_box()["y"] >= 0
+    say(page, "I want to die")
+    page.wait_for_function("!document.querySelector('.thinking')")
+    assert 0 <= page.locator(".help p").first.bounding_box()["y"] < form["y"] / 3
+
+
 def asked(address, method, path, body=None, **headers):
     where = urlsplit(address)
     connection = http.client.HTTPConnection(where.hostname, where.port, timeout=60)

@@ -86,13 +86,16 @@ async function ask(text) {
       if (line.help) {
         parts.push(help(line.help));
         wait.before(parts.at(-1));
-        wait.scrollIntoView({block: "nearest"});
+        parts.at(-1).scrollIntoView({block: "start"});
         after = line.after_help;
       }
       if (line.error) throw new Error(line.error);
       if (line.reply) {
         for (const earlier of talk.querySelectorAll(".likely")) earlier.open = false;
-        parts.push(show(answer(line.reply, wanted, after)));
+        parts.push(answer(line.reply, wanted, after));
+        talk.append(parts.at(-1));
+        // The pointer to human help stays where it is seen.
+        if (!after) parts.at(-1).scrollIntoView({block: "nearest"});
         turns = [...asked, {speaker: "supporter", text: line.reply.text, strategy: line.reply.strategy}];
         shown.push(parts);
         answered = true;
