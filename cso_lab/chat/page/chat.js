@@ -95,7 +95,8 @@ async function ask(text) {
         parts.push(answer(line.reply, wanted, after));
         talk.append(parts.at(-1));
         // The pointer to human help stays where it is seen.
-        if (!after) parts.at(-1).scrollIntoView({block: "nearest"});
+        if (after) parts.at(-2).scrollIntoView({block: "start"});
+        else parts.at(-1).scrollIntoView({block: "nearest"});
         turns = [...asked, {speaker: "supporter", text: line.reply.text, strategy: line.reply.strategy}];
         shown.push(parts);
         answered = true;
@@ -121,7 +122,7 @@ async function send() {
   await ask(text);
   busy = false;
   controls.forEach(button => { button.disabled = false; });
-  message.focus();
+  message.focus({preventScroll: true});
 }
 
 form.addEventListener("submit", event => { event.preventDefault(); send(); });
