@@ -1,5 +1,6 @@
 """Impossible values, found before any work starts."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -122,14 +123,7 @@ def check(cfg: DictConfig) -> None:
     # Not every scorer of toxicity is asked over a client, and only a tracker that shows something has settings.
     scorer = {f"toxicity.client.{key}": rule for key, rule in LIMIT_RULES.items()} if cfg.toxicity.get("client") else {}
     tracking = {f"tracking.{key}": rule for key, rule in _TRACKING.items() if key in cfg.tracking}
-    for key, rule in (RULES | scorer | tracking).items():
-        value = OmegaConf.select(cfg, key)
-        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        try:
-            TypeAdapter(rule).validate_python(value)
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
-            raise UserError(f"{key}={value}: {problem}") from None
+    check_values(cfg, RULES | scorer | tracking)
     if cfg.report.folder and list(cfg.stages) != ["report"]:
         raise UserError(f"report.folder={cfg.report.folder} reports on finished runs: give 'stages=[report]' with it")
     if cfg.mcts.min_iterations > cfg.mcts.max_iterations:
@@ -148,6 +142,19 @@ def check(cfg: DictConfig) -> None:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
+
+
+def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
+    """A UserError names the first of these keys whose value alone cannot work, with what would."""
+    for key, rule in rules.items():
+        value = OmegaConf.select(cfg, key)
+        try:
+            TypeAdapter(rule).validate_python(
+                OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            )
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
+            raise UserError(f"{key}={value}: {problem}") from None
 
 
 def _check_data(cfg: DictConfig) -> None:

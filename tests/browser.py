@@ -30,16 +30,17 @@ def chromium() -> Iterator:
 
 
 class Visit:
-    """A page from disk, opened in a window of its own. `requests`: what it asked for; `complaints`: its console and errors."""
+    """A page from disk, or at an address of this machine, opened in a window of its own. `requests`: what it asked for;
+    `complaints`: its console and errors."""
 
-    def __init__(self, browser, file: Path, width: int = 1280, **options):
+    def __init__(self, browser, file: Path | str, width: int = 1280, **options):
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page = browser.new_context(viewport={"width": width, "height": 900}, **options).new_page()
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri(), timeout=120_000)
+        self.page.goto(file if isinstance(file, str) else file.as_uri(), timeout=120_000)
 
 
 def luminance(colour: str) -> float:

@@ -41,16 +41,36 @@ class LocalModel:
 
         torch.manual_seed(self._cfg.generation.seed + batch)
 
-    def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
-        """The replies; with `generation.constrain` = "format" each opens with a strategy, unless `free`."""
+    def load(self) -> None:
+        """Load the weights now, and not when it is first asked."""
+        self._model  # noqa: B018
+
+    def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[str]:
+        """The replies; with `generation.constrain` = "format" each opens with a strategy, with `strategy` each with that one,
+        unless `free`."""
         from cso_lab.generation.decode import reply_ids
 
         fitted = [self._fitted(messages) for messages in conversations]
         openings = []
-        if self._cfg.generation.constrain == "format" and not free:
+        if not free and (strategy or self._cfg.generation.constrain == "format"):
             openings = strategy_openings(self._chat, fitted[0], self._strategies)
+        if openings and strategy:
+            openings = [openings[self._strategies.names.index(strategy)]]
         replies = reply_ids(self._model, [self._chat.prompt_ids(messages) for messages in fitted], self._decoding, openings)
         return [self._chat.tokenizer.decode(ids, skip_special_tokens=True) for ids in replies]
+
+    def opening_probabilities(self, messages: Messages) -> dict[str, float]:
+        """For each strategy, the probability that the model's reply opens with "(Strategy)", whatever `generation` asks for.
+
+        That is of the tokens by which it stands in training responses, at temperature 1. The eight sum to what is left of 1 after
+        all other openings.
+        """
+        from cso_lab.generation.probabilities import continuation_probabilities
+
+        fitted = self._fitted(messages)
+        openings = strategy_openings(self._chat, fitted, self._strategies)
+        found = continuation_probabilities(self._model, self._chat.prompt_ids(fitted), openings)
+        return dict(zip(self._strategies.names, found, strict=True))
 
     def _fitted(self, messages: Messages) -> Messages:
         fitted = self.fit(messages)

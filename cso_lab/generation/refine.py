@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from cso_lab.dialogue import SEEKER, Dialogue, supporter_message
+from cso_lab.dialogue import SEEKER, Dialogue, Turn, supporter_message
 from cso_lab.errors import UserError
-from cso_lab.files import write_json
+from cso_lab.files import read_json, write_json
 
 Messages = list[dict[str, str]]
 
@@ -30,6 +30,9 @@ class Plain:
 
     def prepare(self, training: Sequence[Dialogue], out: Path) -> None:
         """Get ready what is needed beside the conversation; `out` is the run folder. Nothing here."""
+
+    def resume(self, out: Path) -> None:
+        """Get ready from what `prepare` left in the run folder `out`, and write nothing."""
 
     def opening(self, messages: Messages) -> Messages:
         """What the model is asked first, at a turn with this prompt."""
@@ -76,7 +79,13 @@ class WithExample(Plain):
             raise UserError("decoding=with_example takes its example from the training dialogues, and there are none")
         drawn = random.Random(self.seed).choice(training)
         write_json(Path(out) / EXAMPLE, {"seed": self.seed, **asdict(drawn)})
-        self.example = "\n".join([self.introduce, *map(_line, drawn.turns)])
+        self._show(drawn.turns)
+
+    def resume(self, out: Path) -> None:
+        self._show([Turn(**turn) for turn in read_json(Path(out) / EXAMPLE)["turns"]])
+
+    def _show(self, turns: Sequence[Turn]) -> None:
+        self.example = "\n".join([self.introduce, *map(_line, turns)])
 
     def opening(self, messages: Messages) -> Messages:
         system, *turns = messages
@@ -84,7 +93,7 @@ class WithExample(Plain):
         return [{**system, "content": f"{system['content']}\n\n{self.example}"}, *turns]
 
 
-def _line(turn) -> str:
+def _line(turn: Turn) -> str:
     if turn.speaker == SEEKER:
         return f"Seeker: {turn.text}"
     return f"Supporter: {supporter_message(turn)['content']}"

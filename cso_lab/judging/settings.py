@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from omegaconf import OmegaConf
-from pydantic import TypeAdapter, ValidationError
 
-from cso_lab.checks import LIMIT_RULES, Count, Flag, Natural, NotNegative
+from cso_lab.checks import LIMIT_RULES, Count, Flag, Natural, NotNegative, check_values
 from cso_lab.errors import UserError
 from cso_lab.judging.material import COMPARISON, RATING
 from cso_lab.judging.questions import asked
@@ -36,13 +35,7 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
             cfg = compose("judging", overrides=list(overrides))
     except Exception as error:
         raise explain(error) or error from None
-    for key, rule in RULES.items():
-        value = OmegaConf.select(cfg, key)
-        try:
-            TypeAdapter(rule).validate_python(OmegaConf.to_object(value) if OmegaConf.is_config(value) else value)
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
-            raise UserError(f"{key}={value}: {problem}") from None
+    check_values(cfg, RULES)
     settings = OmegaConf.to_container(cfg, resolve=True)
     if settings["scale"][0] >= settings["scale"][1]:
         raise UserError(f"scale={settings['scale']}: the lowest score comes first")

@@ -1,0 +1,146 @@
+"""The conversation on the terminal, or from a file or pipe: a line in, a reply out."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cso_lab.chat.partner import Partner, Reply, forced, shares
+from cso_lab.chat.texts import Texts
+from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
+from cso_lab.errors import UserError
+
+HELP = """\
+/strategy NAME   every reply from now on has this strategy
+/strategy        the model chooses again; lists the strategies
+/undo            take back the last message and its reply
+/new             begin anew
+/quit            leave (also Ctrl-D and Ctrl-C)"""
+_BAR = 24  # cells of the longest bar
+
+
+class Terminal:
+    """One conversation at a time, kept in memory alone."""
+
+    def __init__(self, partner: Partner, texts: Texts, console: Console):
+        self.partner, self.texts, self.console = partner, texts, console
+        self.history: list[Turn] = []
+        self.strategy: str | None = None
+        self._commands = {"/strategy": self._choose, "/undo": self._undo, "/new": self._new, "/help": self._help}
+
+    def talk(self) -> None:
+        """Until /quit or the end of the input."""
+        for line in self.texts.notice:
+            self._say(line, "bold")
+        self._say(f"\nModel: {self.partner.name}. /help lists the commands.", "dim")
+        for line in self._lines():
+            # Before anything else, whatever the line is.
+            troubled = self.texts.speaks_of_self_harm(line)
+            if troubled:
+                self._point_to_help()
+            word, _, rest = line.partition(" ")
+            if word.lower() == "/quit":
+                break
+            try:
+                if line.startswith("/"):
+                    self._command(word.lower(), rest.strip())
+                elif line:
+                    self._answer(line, troubled)
+            except UserError as error:
+                self._say(f"error: {error}", "red")
+        self._say("Left. Nothing of this conversation was saved.", "dim")
+
+    def _lines(self) -> Iterator[str]:
+        """What the user says, one line each, until the end of the input."""
+        if sys.stdin.isatty():
+            import readline  # noqa: F401, arrow keys and earlier lines; it writes no file
+
+            while True:
+                try:
+                    yield input("\nYou: ").strip()
+                except EOFError:
+                    print()
+                    return
+        for line in sys.stdin:
+            self._say(f"\nYou: {line.strip()}")
+            yield line.strip()
+
+    def _answer(self, message: str, troubled: bool) -> None:
+        history = [*self.history, Turn(SEEKER, message)]
+        with waiting(self.console, "thinking ..."):
+            reply = self.partner.reply(history, self.strategy)
+        # Only now: a message that could not be answered is no part of the conversation.
+        self.history = [*history, Turn(SUPPORTER, reply.text, reply.strategy)]
+        if troubled:
+            self._say(f"{self.texts.after_help}\n", "bold")
+        self._show(reply)
+
+    def _show(self, reply: Reply) -> None:
+        self._say(f"Model ({reply.strategy or 'no strategy'}): {reply.text or '(without words)'}", "cyan")
+        chosen_by = (
+            "asked for by you" if self.strategy else "chosen by the model" if reply.strategy else "it named none of them"
+        )
+        self._say(f"Strategy: {reply.strategy or 'none'}, {chosen_by}. What the model itself would open with:", "dim")
+        grid = Table.grid(padding=(0, 1))
+        for name, value in reply.probabilities.items():
+            here = name == reply.strategy
+            bar = "█" * round(value * _BAR) or "▏"
+            grid.add_row(Text("→" if here else " "), Text(name), Text(f"{value:.1%}", justify="right"), Text(bar, "cyan"))
+        self.console.print(grid)
+        self._say(shares(reply), "dim")
+
+    def _point_to_help(self) -> None:
+        for paragraph in self.texts.help:
+            self._say(f"{paragraph}\n", "bold yellow")
+
+    def _command(self, word: str, rest: str) -> None:
+        if word not in self._commands:
+            raise UserError(f"unknown command {word}: /help lists them")
+        self._commands[word](rest)
+
+    def _choose(self, label: str) -> None:
+        strategies = self.partner.strategies
+        self.strategy = forced(label, strategies) if label else None
+        if label:
+            self._say(f"From now on: {self.strategy}. /strategy alone lets the model choose again.", "dim")
+        else:
+            self._say("The model chooses. The strategies:", "dim")
+            for name, what in strategies.descriptions.items():
+                self._say(f"  {name}: {what}", "dim")
+
+    def _undo(self, _: str) -> None:
+        if not self.history:
+            raise UserError("there is nothing to take back")
+        *self.history, message, _reply = self.history
+        self._say(f"Taken back: {message.text}", "dim")
+
+    def _new(self, _: str) -> None:
+        self.history = []
+        self._say("A new conversation.", "dim")
+
+    def _help(self, _: str) -> None:
+        self._say(HELP, "dim")
+
+    def _say(self, text: str, style: str = "") -> None:
+        """A text as it is, never read as markup and without the codes that could steer a terminal."""
+        clean = "".join(c for c in text if c.isprintable() or c == "\n")
+        self.console.print(Text(clean, style), soft_wrap=not self.console.is_terminal)
+
+
+def console() -> Console:
+    """Where the conversation is shown."""
+    return Console(highlight=False)
+
+
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Says that something takes a while: a line that moves and goes, or one on standard error where the output is no terminal."""
+    if not console.is_terminal:
+        print(what, file=sys.stderr, flush=True)
+        yield
+        return
+    with console.status(what):
+        yield

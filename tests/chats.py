@@ -1,0 +1,43 @@
+"""Runs of tiny models to talk to, and the chat as a process of its own."""
+
+import subprocess
+import sys
+
+from omegaconf import OmegaConf
+from project import ROOT
+from trainings import config
+
+from cso_lab.files import write_jsonl
+
+
+def run_folder(folder, shared, *overrides):
+    """A run folder as `run.py` leaves it, as far as the chat reads it: its resolved configuration."""
+    folder.mkdir(parents=True)
+    line = ("generation.max_new_tokens=40", "generation.constrain=format", *overrides)
+    OmegaConf.save(config(shared, *line), folder / "config.yaml", resolve=True)
+    return folder
+
+
+def trained(folder, shared, *overrides):
+    """The same of a run whose training is done: two steps on one row."""
+    from cso_lab.dialogue import SEEKER, Turn, prompt_messages
+    from cso_lab.strategies import EXTES
+    from cso_lab.training.train import train
+
+    prompt = prompt_messages([Turn(SEEKER, "I feel low today.")], EXTES)
+    row = {"prompt": prompt, "completion": [{"role": "assistant", "content": "(Affirmation) You are trying."}]}
+    data = folder.parent / f"{folder.name}-data"
+    data.mkdir(parents=True)
+    write_jsonl(data / "sft.jsonl", [row] * 4)
+    run_folder(folder, shared, "algo=sft", *overrides)
+    train(config(shared, "algo=sft", *overrides), data, folder)
+    return folder
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "cso_lab.chat", *map(str, arguments)]
+
+
+def chat(*arguments, said=""):
+    """The finished process of a conversation in which `said` was typed, line by line, and then the end of the input."""
+    return subprocess.run(command(*arguments), input=said, cwd=ROOT, capture_output=True, text=True, timeout=300)
