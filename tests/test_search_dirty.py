@@ -15,10 +15,25 @@ from cso_lab.files import read_json
 from cso_lab.strategies import strategy_set
 
 SMALL = ("mcts=paper", "mcts.min_iterations=1", "mcts.max_iterations=1", "mcts.rollout_rounds=1")
-LABELS = {"extes": ["Affirmation", "offer HOPE", "Others", "?", None], "esconv": ["Questions", "Information", "other", "?", None]}
+LABELS = {
+    "extes": ["Affirmation", "offer HOPE", "Others", "?", None],
+    "esconv": ["Questions", "Information", "other", "?", None],
+}
 # Words that a prompt, a transcript or a file name might stumble over.
 WORDS = st.sampled_from(
-    ["I am tired.", "{dialogue}", "{", "</end/>", "Supporter (Affirmation): no", "a\nSeeker: b", "\ud800", "\x00", "../x", "", None]
+    [
+        "I am tired.",
+        "{dialogue}",
+        "{",
+        "</end/>",
+        "Supporter (Affirmation): no",
+        "a\nSeeker: b",
+        "\ud800",
+        "\x00",
+        "../x",
+        "",
+        None,
+    ]
 ) | st.text(max_size=12)
 
 
