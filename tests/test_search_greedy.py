@@ -105,6 +105,11 @@ def test_a_search_and_its_reward_are_chosen_by_name(overrides, search, reward):
     assert any(node.scores and node.q != chosen.best for node in tree.nodes)
 
 
+def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
+    memory = {name: composed(f"mcts={name}").mcts.search.memory for name in ("paper", "quick", "greedy")}
+    assert memory == {"paper": False, "quick": True, "greedy": True}
+
+
 def test_speculation_changes_no_identity_and_waves_do():
     plain, ahead, waves = (
         naming.plain(composed(*line), "mcts") for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"])

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from loopback import FAULTS, answering, journal, search, trees
 
+from cso_lab.plan import Plan
+from cso_lab.roles.client import Client
+
 PAPER = ("mcts=paper", "mcts.min_iterations=16", "mcts.max_iterations=16")
 # (calls at once, leaves worked on ahead); the quick tests try the last
 LIMITS = [pytest.param(*limits, marks=() if limits == (64, 8) else pytest.mark.long) for limits in product((1, 8, 64), (0, 8))]
@@ -77,3 +80,18 @@ def test_also_with_a_fifth_of_all_calls_failing(one_by_one, concurrency, specula
     assert summary["set_aside"] == {}
     assert summary["usage"]["failed_attempts"] > 0.1 * len(server.requests)
     check(tmp_path, one_by_one("true", seeded), concurrency, speculation)
+
+
+def test_all_dialogues_share_the_idle_slots(monkeypatch, tmp_path):
+    """Were each given some of its own, several would be told of the same one."""
+    grow, slots = Plan.grow, []
+
+    async def noted(plan, search, *rest):
+        if isinstance(search.roles._client, Client):  # not the estimate's
+            slots.append(search.idle_slots)
+        return await grow(plan, search, *rest)
+
+    monkeypatch.setattr(Plan, "grow", noted)
+    with answering() as server:
+        search(tmp_path, server.api_base, "mcts.speculation=8", "mcts.min_iterations=1", "mcts.max_iterations=1", dialogues=3)
+    assert len(slots) == 3 and len(set(map(id, slots))) == 1
