@@ -178,6 +178,7 @@ def test_a_raw_esconv_file_becomes_trees_and_pairs_in_its_own_eight_strategies(r
     summary = json.loads((stages["search"] / "search.json").read_text(encoding="utf-8"))
     assert summary["corpus"]["rejected"] == {"no content": {"count": 1, "ids": ["esconv-0001"]}}
     pairs = [json.loads(line) for line in (stages["dataset"] / "preferences" / "pairs.jsonl").read_text().splitlines()]
+    assert "2 of 3 records are usable dialogues" in done.stdout and "left out 1: no content (esconv-0001)" in done.stdout
     assert pairs
     for pair in pairs:
         assert all(f"- {name}: " in pair["prompt"][0]["content"] for name in ESCONV.names), pair["prompt"][0]
