@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from cso_lab.errors import UserError, unknown
 from cso_lab.naming import is_api, trains, trains_here
@@ -21,8 +22,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
+
+def _address(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("should be an address such as http://HOST:PORT/v1")
+    return value
+
+
 # What a client is held to, wherever one is configured.
 LIMIT_RULES = {
+    "api_base": Annotated[str, AfterValidator(_address)] | None,
     "max_concurrency": Count,
     "timeout": Positive,
     "attempts": Count,
@@ -131,6 +141,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.evaluation.shortest > cfg.evaluation.longest:
         raise UserError(f"evaluation.shortest={cfg.evaluation.shortest} is above evaluation.longest={cfg.evaluation.longest}")
     strategy_set(cfg.data.strategies)
+    _check_reward(cfg)
     _check_data(cfg)
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
@@ -153,8 +164,20 @@ def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
                 OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             )
         except ValidationError as error:
-            problem = error.errors()[0]["msg"].replace("Input should be", "should be")
+            problem = error.errors()[0]["msg"].replace("Input should be", "should be").removeprefix("Value error, ")
             raise UserError(f"{key}={value}: {problem}") from None
+
+
+def _check_reward(cfg: DictConfig) -> None:
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from cso_lab.explain import explain
+
+    try:
+        instantiate(cfg.mcts.reward)
+    except InstantiationException as error:
+        raise explain(error) from None
 
 
 def _check_data(cfg: DictConfig) -> None:

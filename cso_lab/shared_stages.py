@@ -38,6 +38,7 @@ class SharedStages(Places):
 
         def work() -> bool:
             corpus, _, _ = self._dialogues()
+            print(corpus)
             dialogues, settings = self._search_settings(out)
             if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
                 print(f"took over {taken} trees that other parts of this search have finished")

@@ -142,27 +142,29 @@ SPAWN.set_forkserver_preload(["loopback", "cso_lab.roles.client", "cso_lab.estim
 QUIET = ("roles.max_concurrency=8", "roles.timeout=20")
 
 
-def searching(folder: Path, api_base: str, largest_file: int | None = None) -> None:
+def searching(folder: Path, api_base: str, settings: tuple[str, ...] = (), largest_file: int | None = None) -> None:
     """In a process of its own; what stops it is left in a file."""
     os.environ.pop("OPENAI_API_KEY", None)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     try:
-        search(folder, api_base, *QUIET)
+        search(folder, api_base, *QUIET, *settings)
     except UserError as error:
         (folder / "stopped").write_text(str(error))
 
 
-def run_until(folder: Path, server: FakeOpenAI, requests: int) -> bool:
-    """Kill the search after so many more requests; whether it was finished before."""
-    process, goal = SPAWN.Process(target=searching, args=(folder, server.api_base)), len(server.requests) + requests
+def kill_after(folder: Path, server: FakeOpenAI, settings: tuple[str, ...], requests: int, pause: float) -> None:
+    """Start the search, and kill it so many requests and seconds later. It must still have been at work."""
+    process = SPAWN.Process(target=searching, args=(folder, server.api_base, settings))
+    goal = len(server.requests) + requests
     process.start()
     while process.is_alive() and len(server.requests) < goal:
         time.sleep(0.001)
+    time.sleep(pause)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    return process.exitcode == 0
+    assert process.exitcode == -signal.SIGKILL
 
 
 def paid_for(folder: Path) -> set[tuple[str, int]]:
@@ -170,33 +172,34 @@ def paid_for(folder: Path) -> set[tuple[str, int]]:
     return {(call["model"].removeprefix("openai/"), call["seed"]) for call in journal(folder) if "reply" in call}
 
 
+@pytest.mark.parametrize("speculation", [0, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
-def test_killed_at_random_moments_of_a_run_with_faults(kills, tmp_path):
+def test_killed_at_random_moments_of_a_run_with_faults(kills, speculation, tmp_path):
+    settings = ("mcts=paper", "mcts.min_iterations=8", "mcts.max_iterations=8", f"mcts.speculation={speculation}")
+    whole, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with answering() as server:
-        search(tmp_path / "undisturbed", server.api_base, *QUIET)
-        undisturbed = len(server.requests)
-    chance, usual = random.Random(kills), undisturbed // kills
-    killed = 0
+        search(whole, server.api_base, *QUIET, *settings)
+    # All kills together come some way before the end of the search, so each of them meets one that is under way.
+    chance, most = random.Random(kills), len(journal(whole)) // kills
     faults = ("429", "500", "cut", "empty", "garbled", "refused", "no JSON")
     with answering(0.2, faults) as server:
         for _ in range(kills):
-            before, made = paid_for(tmp_path / "killed"), len(server.requests)
-            killed += not run_until(tmp_path / "killed", server, chance.randint(usual // 3, 2 * usual))
-            again = {(body["model"], body["seed"]) for body in server.requests[made:]}
-            assert not again & before
-        before, made = paid_for(tmp_path / "killed"), len(server.requests)
-        summary = search(tmp_path / "killed", server.api_base, *QUIET)
-        again = {(body["model"], body["seed"]) for body in server.requests[made:]}
-    assert killed >= kills // 2 and before
-    assert not again & before
-    assert summary["set_aside"] == {} and trees(tmp_path / "killed") == trees(tmp_path / "undisturbed")
+            before, made = paid_for(killed), len(server.requests)
+            kill_after(killed, server, settings, chance.randint(1, most), chance.uniform(0, 0.01))
+            assert not before & {(body["model"], body["seed"]) for body in server.requests[made:]}
+        before, made = paid_for(killed), len(server.requests)
+        summary = search(killed, server.api_base, *QUIET, *settings)
+    assert len(before) >= kills, "every run was killed before it had kept anything"
+    assert not before & {(body["model"], body["seed"]) for body in server.requests[made:]}
+    assert summary["usage"]["failed_attempts"] > 0 and summary["set_aside"] == {}
+    assert trees(whole) and trees(killed) == trees(whole)
 
 
 def test_a_full_disk_is_said_in_a_line_and_the_search_goes_on_when_there_is_room(tmp_path):
     with answering() as server:
         search(tmp_path / "undisturbed", server.api_base, *QUIET)
         undisturbed = len(server.requests)
-        process = SPAWN.Process(target=searching, args=(tmp_path / "full", server.api_base, 9_000))
+        process = SPAWN.Process(target=searching, args=(tmp_path / "full", server.api_base, (), 9_000))
         process.start()
         process.join()
         said = (tmp_path / "full" / "stopped").read_text()

@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeOpenAI, FourPlayers, failure
 from project import run_py
 
-from cso_lab.strategies import EXTES
+from cso_lab.strategies import ESCONV, EXTES
 
 SECRET = "sk-recognisable-0123456789abcdef"
 ITERATIONS = 10
@@ -138,3 +138,47 @@ def test_a_key_that_is_sent_stands_nowhere_even_when_the_server_repeats_it(searc
     assert len(list(tmp_path.rglob("trees/*.json"))) == len(GOLD)
     assert files_with_the_key(tmp_path) == []
     assert SECRET not in "".join([refused.stdout, refused.stderr, done.stdout, done.stderr])
+
+
+ESCONV_TURNS = [
+    (0, "I have moved to a new town and nobody ever calls.", None),
+    (1, "How long have you been there?", "Questions"),
+    (0, "Two months. I feel so alone, I think it's all my fault.", None),
+    (1, "It sounds like the evenings are the worst.", "reflection of feelings"),
+    (1, "I moved a lot as a child, too.", "Self-Disclosure"),
+    (0, "They are. What should I do now? I need a plan.", None),
+    (1, "Is there a club near you that you could try once?", "Suggestions"),
+    (0, "Perhaps the choir.", None),
+    (1, "You have come this far. Good luck with it!", "Other"),
+]
+ESCONV_GOLD = ["Question", "Self-disclosure", "Providing Suggestions", "Others"]
+
+
+@pytest.mark.long
+def test_a_raw_esconv_file_becomes_trees_and_pairs_in_its_own_eight_strategies(raw_file, tmp_path):
+    def raw(*names: str) -> dict:
+        turns = [
+            {"speaker": names[by], "annotation": {"strategy": s} if by else {}, "content": text} for by, text, s in ESCONV_TURNS
+        ]
+        return {"problem_type": "loneliness", "emotion_type": "sadness", "situation": "A new town.", "dialog": turns}
+
+    file = raw_file([raw("speaker", "listener"), {"dialog": []}, raw("seeker", "supporter")])
+    done = run_py(
+        *("stages=[search,dataset]", "data=esconv", f"data.path={file}", "data.test_share=0", "mcts.min_iterations=25"),
+        *("mcts.max_iterations=25", f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared"),
+    )
+    assert done.returncode == 0, done.stderr
+    stages = {name: Path(folder) for name, folder in json.loads((tmp_path / "run" / "stages.json").read_text()).items()}
+    trees = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(stages["search"].glob("trees/*.json"))]
+    assert [tree["id"] for tree in trees] == ["esconv-0000", "esconv-0002"]
+    for tree in trees:
+        assert (tree["scene"], tree["description"]) == ("loneliness (sadness)", "A new town.")
+        assert [node["strategy"] for node in tree["nodes"] if node["gold"]] == [None, *ESCONV_GOLD]
+        assert {node["strategy"] for node in tree["nodes"][1:]} == set(ESCONV.names)
+    summary = json.loads((stages["search"] / "search.json").read_text(encoding="utf-8"))
+    assert summary["corpus"]["rejected"] == {"no content": {"count": 1, "ids": ["esconv-0001"]}}
+    pairs = [json.loads(line) for line in (stages["dataset"] / "preferences" / "pairs.jsonl").read_text().splitlines()]
+    assert "2 of 3 records are usable dialogues" in done.stdout and "left out 1: no content (esconv-0001)" in done.stdout
+    assert pairs
+    for pair in pairs:
+        assert all(f"- {name}: " in pair["prompt"][0]["content"] for name in ESCONV.names), pair["prompt"][0]

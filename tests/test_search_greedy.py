@@ -105,6 +105,11 @@ def test_a_search_and_its_reward_are_chosen_by_name(overrides, search, reward):
     assert any(node.scores and node.q != chosen.best for node in tree.nodes)
 
 
+def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
+    memory = {name: composed(f"mcts={name}").mcts.search.memory for name in ("paper", "quick", "greedy")}
+    assert memory == {"paper": False, "quick": True, "greedy": True}
+
+
 def test_speculation_changes_no_identity_and_waves_do():
     plain, ahead, waves = (
         naming.plain(composed(*line), "mcts") for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"])
@@ -113,7 +118,19 @@ def test_speculation_changes_no_identity_and_waves_do():
     assert "speculation" not in str(plain)
 
 
-@pytest.mark.parametrize("value", ["mcts.speculation=-1", "mcts.speculation=1.5", "mcts.leaves_per_wave=0"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("mcts.speculation=-1", "mcts.speculation=1.5", "mcts.leaves_per_wave=0"),
+        *("mcts.reward.weights.S=x", "mcts.reward.weights.S=-1", "mcts.reward.divisor=0", "mcts.reward.bias=null"),
+        *("roles.api_base=127.0.0.1:8000", "roles.api_base=http:///v1"),
+    ],
+)
 def test_impossible_settings_are_found_before_any_work(value):
-    with pytest.raises(UserError, match=value.split("=")[0]):
+    with pytest.raises(UserError, match=rf"^{value.split('=')[0]}=.*: should be "):
         check(composed(value))
+
+
+def test_a_criterion_that_the_judge_does_not_know_is_named_with_those_it_does():
+    with pytest.raises(UserError, match="criterion of mcts.reward.weights 'T'.*E, I, H, S"):
+        check(composed("+mcts.reward.weights.T=1"))

@@ -1,10 +1,14 @@
 """Rewards: from the judge's scores of one supporter turn to a number (eq. 2)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cso_lab.errors import UserError, unknown
 from cso_lab.search.tree import Scores
+
+CRITERIA = ("E", "I", "H", "S")
 
 
 class Reward(Protocol):
@@ -29,6 +33,18 @@ class LinearReward:
     divisor: float
     bias: float
 
+    def __post_init__(self):
+        for criterion, weight in self.weights.items():
+            if criterion not in CRITERIA:
+                raise unknown("criterion of mcts.reward.weights", criterion, CRITERIA)
+            _check_number(f"weights.{criterion}", weight)
+            if weight < 0:
+                raise UserError(f"mcts.reward.weights.{criterion}={weight}: should be 0 or more")
+        _check_number("divisor", self.divisor)
+        _check_number("bias", self.bias)
+        if self.divisor <= 0:
+            raise UserError(f"mcts.reward.divisor={self.divisor}: should be above 0")
+
     def __call__(self, scores: Scores) -> float:
         return sum(weight * scores[name] for name, weight in self.weights.items()) / self.divisor + self.bias
 
@@ -47,6 +63,9 @@ class WeakestReward:
 
     bias: float
 
+    def __post_init__(self):
+        _check_number("bias", self.bias)
+
     def __call__(self, scores: Scores) -> float:
         return min(scores.values()) + self.bias
 
@@ -57,3 +76,8 @@ class WeakestReward:
     @property
     def worst(self) -> float:
         return self.bias
+
+
+def _check_number(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"mcts.reward.{key}={value}: should be a number")
