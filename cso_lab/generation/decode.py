@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -15,6 +16,8 @@ Ids = list[int]
 _READ_AT_ONCE = 4096
 # Steps a cache has room for at first, and gets more room for whenever it is full.
 _ROOM = 64
+# Seconds of writing before it is shown how far it is.
+_SILENT = 5
 # Replies that have ended leave the grid when what is left of it is at most this share.
 _WORTHWHILE = 0.75
 
@@ -73,7 +76,8 @@ class _Group:
         written: list[Ids] = [[] for _ in range(int((self.reply >= 0).sum()))]
         ends = torch.tensor(self.decoding.ends, device=self.model.device)
         tokens = self.last
-        for step in range(self.decoding.max_new_tokens):
+        # A large batch is silent for long otherwise; whoever waits less sees nothing of it.
+        for step in tqdm(range(self.decoding.max_new_tokens), desc="write", unit="token", leave=False, delay=_SILENT):
             under_way = self.reply >= 0
             scores = self._scores(tokens, step)[under_way].float()
             replies = [written[reply] for reply in self.reply[under_way].tolist()]
