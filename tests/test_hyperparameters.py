@@ -63,7 +63,7 @@ def test_smollm2_has_values_of_its_own():
     for algo in ("sft", "dpo"):
         own, llama = (composed(f"backbone={name}", f"algo={algo}") for name in ("smollm2", "llama"))
         assert own.training.learning_rate > 100 * llama.training.learning_rate
-        assert (own.training.max_steps, llama.training.max_steps) == (8 if algo == "dpo" else -1, -1)
+        assert own.training.max_steps > 0 and llama.training.max_steps == -1
 
 
 def test_a_reply_may_have_the_papers_512_tokens_unless_the_backbone_says_less():

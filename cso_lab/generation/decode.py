@@ -13,7 +13,7 @@ from cso_lab.training.tree_attention import dense_mask, running, tree_mask
 
 Ids = list[int]
 # Tokens of stems read in one pass: of a mask, the square of them is kept.
-_READ_AT_ONCE = 4096
+_READ_AT_ONCE = 2048
 # Steps a cache has room for at first, and gets more room for whenever it is full.
 _ROOM = 64
 # Seconds of writing before it is shown how far it is.
