@@ -54,3 +54,8 @@ def test_failed_missing_and_present_cells_are_told_apart(cell, tmp_path):
         (failed, "no such file: x.json"),
         (silent, "missing: the cell left no metrics.json"),
     ]
+
+
+def test_counts_of_rows_that_came_to_nothing_are_not_said(cell):
+    (read,) = read_cells([cell("a", context={"training_rows": {"read": 9, "used": 0, "shortened": 0, "prompt_too_long": 9}})])
+    assert read.choice("training_rows") == "read=9, used=0, prompt_too_long=9"

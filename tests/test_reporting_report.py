@@ -28,7 +28,7 @@ def test_the_report_says_what_was_run_and_what_failed(cell, tmp_path):
         "- test turns: 210",
         "- players of the search: simulated",
         "- search: quick",
-        "- training_rows: 128",
+        "- training rows: 128",
         "- decoding: plain",
         "- form of replies: a reply must open with one of the strategies "
         "(generation.constrain=format; the paper's cells use none)",

@@ -19,6 +19,8 @@ _CHOICES = {
     "mcts": "search",
     "preferences": "preference data",
     "preference_dialogues": "dialogues of preference data",
+    "training_rows": "training rows",
+    "training_steps": "training steps",
     "max_new_tokens": "tokens a reply may have",
     "testset": "test set of Q, Q_W and B",
     "served": "asked on a server",
