@@ -67,8 +67,12 @@ def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
         **_parallel(cfg, where),
     }
     own = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
+    settings = {**shared, **own.keywords}
+    if "precompute_ref_log_probs" in settings and _shares_out_weights(cfg):
+        # Beforehand they would be computed by a second engine around the same model, whose hooks then break the training.
+        settings["precompute_ref_log_probs"] = False
     try:
-        arguments = own.func(**{**shared, **own.keywords})
+        arguments = own.func(**settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"the training settings of algo={cfg.algorithm.name} do not go together: {error}") from error
     if arguments.parallel_mode.value == "not_distributed":
@@ -80,6 +84,13 @@ def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
         # It takes over the processes' group; asked for no sooner than by the model, it would think itself alone.
         deepspeed.init_distributed()
     return arguments
+
+
+def _shares_out_weights(cfg) -> bool:
+    """Whether DeepSpeed is at ZeRO's stage 3."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(cfg, "hardware.deepspeed.zero_optimization.stage") == 3
 
 
 def _parallel(cfg, where: str) -> dict:
