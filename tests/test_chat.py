@@ -32,6 +32,7 @@ def files(folder):
     return sorted((str(path), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.long
 def test_a_conversation_by_pipe(base, shared):
     open_run(base).load()  # the random weights are made once; from now on nothing may be written
     before = files(base), files(shared)

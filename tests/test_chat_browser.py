@@ -14,6 +14,7 @@ from project import ROOT
 from cso_lab.chat.texts import load_texts
 from cso_lab.strategies import EXTES
 
+pytestmark = pytest.mark.long
 TEXTS = load_texts()
 
 

@@ -37,6 +37,7 @@ def test_the_tables_of_algorithms_have_13_cells_of_one_backbone(table, backbone)
     assert cells(f"+table='{table}'") == expected
 
 
+@pytest.mark.long
 def test_table_2_has_what_the_paper_measured_and_no_nonsense():
     decodings = ("plain", "direct_refine", "self_refine", "with_example")
     models = ("gpt_4o_mini", "gpt_4o", "gemini_2_pro", "claude_3_5_sonnet", "claude_3_7_sonnet")
@@ -56,6 +57,7 @@ def test_table_4_has_the_ablation_and_table_12_the_larger_backbone():
     assert cells("+table='12'") == expected
 
 
+@pytest.mark.long
 def test_figure_4_varies_the_dialogues_of_cso_alone():
     def expected(names, volumes):
         found = [cell(name, "base") for name in names] + [cell(name, "sft", "lora") for name in names]
@@ -110,6 +112,7 @@ def test_a_table_without_its_data_says_so_before_anything_starts():
         check(job)
 
 
+@pytest.mark.long
 def test_every_row_of_a_paper_table_has_its_cell():
     """Held against the numbers as published, which were typed from the paper."""
     from cso_lab.reporting.cells import Cell
