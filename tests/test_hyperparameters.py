@@ -49,6 +49,7 @@ def test_a_value_on_the_command_line_wins():
     assert cfg.algorithm.arguments.beta == 0.7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backbone", "family"), [("tiny_llama", "llama"), ("tiny_qwen", "qwen"), ("tiny_gemma", "gemma"), ("qwen32b", "qwen")]
 )

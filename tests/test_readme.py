@@ -41,7 +41,12 @@ def test_the_readmes_commands_are_found():
     assert [len(overrides(command)) for command in of("python run.py") if "roles.api_base" in command] == [10]
 
 
-@pytest.mark.parametrize("command", of("python run.py"))
+def sweeps_apart(commands: list[str]) -> list:
+    """The paper's tables are many cells each, and composing them all takes long."""
+    return [pytest.param(line, marks=pytest.mark.long) if "data.path=FILE hardware=" in line else line for line in commands]
+
+
+@pytest.mark.parametrize("command", sweeps_apart(of("python run.py")))
 def test_a_command_line_composes(command):
     known = {"python", "run.py", "-m", "--help", "--cfg", "job", "--resolve"}
     given = overrides(command)
