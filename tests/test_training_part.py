@@ -24,6 +24,17 @@ def test_half_a_pass_is_the_first_half_of_a_whole_one(shared, data, tmp_path, al
     assert half.state.global_step == steps
 
 
+def test_random_batches_of_half_a_pass_are_not_the_first_dialogues(shared, data, tmp_path):  # noqa: F811
+    line = ("algo=sft", *LINE, "training.batching=random", "training.num_train_epochs=0.5")
+    drawn = []
+    for seed in (0, 1):
+        half, _, rows, _ = trainer_of(config(shared, *line, f"training.seed={seed}"), data, tmp_path / str(seed))
+        drawn.append({row["prompt"] + row["completion"] for row in half.train_dataset})
+    assert len(half.train_dataset) == len(rows) // 2
+    first = {row["prompt"] + row["completion"] for row in rows[: len(rows) // 2]}
+    assert drawn[0] != drawn[1] or drawn[0] != first
+
+
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_reference_log_probabilities_taken_before_change_nothing(shared, data, tmp_path, mode):  # noqa: F811
     from cso_lab.training.train import train

@@ -79,6 +79,25 @@ def test_a_learning_rate_that_breaks_the_model_stops_with_one_line(shared, data,
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "bfloat16"),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "float32"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bfloat16"),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_the_processor_decides_the_type_of_numbers(capabilities, dtype, monkeypatch):
+    import torch
+
+    from cso_lab.training.backbone import resolve_dtype
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_dtype("auto", "cpu") == getattr(torch, dtype)
+
+
 def test_impossible_settings_are_said_in_one_line(shared, data, tmp_path):
     from cso_lab.training.train import train
 

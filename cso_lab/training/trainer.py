@@ -3,6 +3,7 @@
 import math
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 from cso_lab.training.backbone import device, load_weights, resolve_dtype
 from cso_lab.training.launch import WORKERS
@@ -39,8 +40,13 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     part = steps * training.batch_size < len(rows)
     if part:
         # Less than one pass: the other rows are neither tokenized nor read by the reference model. These come in the order in which
-        # they would be drawn.
-        order = TreeSampler(*_trees(rows), training.batch_size, training.seed) if drawn else range(len(rows))
+        # they would be drawn; where TRL would shuffle, any as likely as the others.
+        if drawn:
+            order = TreeSampler(*_trees(rows), training.batch_size, training.seed)
+        elif training.batching == "random" and arguments.train_sampling_strategy == "random":
+            order = Random(training.seed).sample(range(len(rows)), len(rows))
+        else:
+            order = range(len(rows))
         rows = [rows[i] for i in islice(order, steps * training.batch_size)]
         arguments.max_steps = steps
     if arguments.train_sampling_strategy != "random" and arguments.world_size > 1:

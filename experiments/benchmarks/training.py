@@ -1,9 +1,10 @@
 """Training with shared prefixes against TRL as it is: one optimizer step's forward and backward pass on the same ESC-Pro-shaped rows.
 
-    python -m experiments.benchmarks.training [--algos dpo,sft] [--modes lora] [--batching tree,random] [--json] [Hydra overrides]
+    python -m experiments.benchmarks.training [--algos dpo,sft] [--mode lora] [--batching tree|random] [--memory] [--json] [Hydra overrides]
 
 Dialogues have 7 supporter turns with 2.6 dispreferred siblings each, utterances 17 to 29 words, prompts the real system prompt.
-Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8; both sides then alternate, and medians are compared.
+Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8, found on the step's first 8 rows; both sides then alternate over the whole
+step, and medians are compared.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from cso_lab.strategies import EXTES
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 STOCK_BATCHES = (1, 2, 4, 8)
+# Rows on which the fastest of them is found: one batch of the largest.
+TRIED_ROWS = max(STOCK_BATCHES)
 TURNS = 7
 
 
@@ -115,15 +118,16 @@ class Step:
                 return batches, rows
         raise SystemExit(f"the benchmark's rows do not fill one batch of {batch_size}")
 
-    def take(self) -> tuple[float, float]:
-        """Forward and backward over all batches of the step: (seconds, mean loss)."""
+    def take(self, batches: int | None = None) -> tuple[float, float]:
+        """Forward and backward over all batches of the step, or its first few: (seconds, mean loss)."""
         self.model.train()
         self.model.zero_grad()
         self.tokens, total = 0, 0.0
+        batches = self.batches[:batches]
         began = time.perf_counter()
-        for batch in self.batches:
+        for batch in batches:
             batch = self.trainer._prepare_inputs(dict(batch))
-            loss = self.trainer.compute_loss(self.model, batch) / len(self.batches)
+            loss = self.trainer.compute_loss(self.model, batch) / len(batches)
             loss.backward()
             total += loss.item()
         return time.perf_counter() - began, total
@@ -137,18 +141,12 @@ class Step:
 
 def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats: int, overrides: list[str]) -> dict:
     """Speedup, token ratio and differences of one algorithm; memory in processes of their own, see `peak_memory`."""
-    common = [f"algo={algo}", f"mode={mode}", *overrides]
-    shared = Step(data, out, [*common, f"training.batching={batching}"])
-    # The very rows of the shared step, in its order, whatever the per-device batch.
-    stock_time, stock = min(
-        ((step.take()[0], size) for size in STOCK_BATCHES for step in [_stock(data, out, common, batching, size)]),
-        key=lambda found: found[0],
-    )
-    per_device = stock
-    stock = _stock(data, out, common, batching, per_device)
+    common = [f"algo={algo}", f"mode={mode}", f"training.batching={batching}", *overrides]
+    per_device, stock = fastest_stock(data, out, common, STOCK_BATCHES[1:] if algo == "kto" else STOCK_BATCHES)
+    shared = Step(data, out, common)
     _nudge(shared), _nudge(stock)
+    shared.take()
     times = {"shared": [], "stock": []}
-    shared.take(), stock.take()
     for _ in range(repeats):
         seconds, shared_loss = shared.take()
         times["shared"].append(seconds)
@@ -168,17 +166,23 @@ def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats:
     }
 
 
-def _stock(data: Path, out: Path, common: list[str], batching: str, per_device: int) -> Step:
-    return Step(
-        data,
-        out,
-        [
-            *common,
-            "training.share_prefixes=false",
-            f"training.batching={batching}",
-            f"training.per_device_batch_size={per_device}",
-        ],
-    )
+def fastest_stock(data: Path, out: Path, common: list[str], sizes: tuple[int, ...]) -> tuple[int, Step]:
+    """The fastest per-device batch of TRL as it is, and its trainer. Each has one batch beforehand: memory is slow when first touched."""
+    tried = []
+    for size in sizes:
+        step = Step(data, out, [*common, *stock_overrides(size)])
+        step.take(1)
+        tried.append((step.take(TRIED_ROWS // size)[0], size, step))
+        tried.sort(key=lambda found: found[0])
+        # Only the fastest so far is kept: a model each would crowd the memory.
+        del tried[1:], step
+    _, size, step = tried[0]
+    return size, step
+
+
+def stock_overrides(per_device: int) -> list[str]:
+    """What makes a run TRL as it is, so many rows at once."""
+    return ["training.share_prefixes=false", f"training.per_device_batch_size={per_device}"]
 
 
 def _nudge(step: Step) -> None:
@@ -224,6 +228,8 @@ def main() -> None:
         "hardware=cpu",
         "training.dtype=float32",
         "training.max_prompt_length=4096",
+        # the reference model reads the step's rows and no others
+        "training.max_steps=1",
         *options.overrides,
     ]
     if options.memory_of:
@@ -238,11 +244,7 @@ def main() -> None:
             found = measure(data, out, algo, options.mode, options.batching, options.repeats, overrides)
             if options.memory:
                 common = [f"algo={algo}", f"mode={options.mode}", f"training.batching={options.batching}", *overrides]
-                stock = [
-                    *common,
-                    "training.share_prefixes=false",
-                    f"training.per_device_batch_size={found['stock_per_device_batch']}",
-                ]
+                stock = [*common, *stock_overrides(found["stock_per_device_batch"])]
                 found["memory_ratio"] = round(peak_memory(data, common) / peak_memory(data, stock), 3)
             results[algo] = found
             print(algo, found, flush=True)
