@@ -157,10 +157,15 @@ def test_training_data_without_a_search(raw_file, tmp_path):
 
 
 def test_what_is_no_file_and_cannot_be_had_from_the_hub_is_one_line(tmp_path, monkeypatch):
+    import datasets
+    import huggingface_hub
+
     from cso_lab.corpora import data_file
     from cso_lab.errors import UserError
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Both have read HF_HUB_OFFLINE when they were imported, and would try the network for a long while.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match="^data.path=nobody/nothing: no such file, and the hub gives no data set"):
         data_file(composed("data=escpro", "data.path=nobody/nothing").data)

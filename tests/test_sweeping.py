@@ -31,7 +31,10 @@ def cell(backbone, algo, mode=None, preferences="escpro", decoding="plain", dial
     return (backbone, algo, mode, preferences, decoding, dialogues)
 
 
-@pytest.mark.parametrize(("table", "backbone"), [("9", "llama"), ("10", "qwen"), ("11", "gemma")])
+@pytest.mark.parametrize(
+    ("table", "backbone"),
+    [("9", "llama"), pytest.param("10", "qwen", marks=pytest.mark.long), pytest.param("11", "gemma", marks=pytest.mark.long)],
+)
 def test_the_tables_of_algorithms_have_13_cells_of_one_backbone(table, backbone):
     expected = [cell(backbone, "base")] + [cell(backbone, algo, mode) for algo in ALGORITHMS for mode in ("full", "lora")]
     assert cells(f"+table='{table}'") == expected
