@@ -3,14 +3,15 @@
     python -m experiments.benchmarks.training [--algos dpo,sft] [--mode lora] [--batching tree|random] [--memory] [--json] [Hydra overrides]
 
 Dialogues have 7 supporter turns with 2.6 dispreferred siblings each, utterances 17 to 29 words, prompts the real system prompt.
-Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8, found on the step's first 8 rows; both sides then alternate over the whole
-step, and medians are compared.
+Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8 (`--stock-batches`), found on 8 rows in processes of their own: 8 pairs in
+float32 took more than 24 GB. Both sides then alternate over the whole step, and medians are compared.
 """
 
 import argparse
 import json
 import random
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,9 +30,8 @@ from cso_lab.preferences.rows import kto_rows
 from cso_lab.strategies import EXTES
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
-STOCK_BATCHES = (1, 2, 4, 8)
-# Rows on which the fastest of them is found: one batch of the largest.
-TRIED_ROWS = max(STOCK_BATCHES)
+# Rows on which stock's fastest per-device batch is found.
+TRIED_ROWS = 8
 TURNS = 7
 
 
@@ -139,10 +139,10 @@ class Step:
         return torch.cat(found)
 
 
-def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats: int, overrides: list[str]) -> dict:
-    """Speedup, token ratio and differences of one algorithm; memory in processes of their own, see `peak_memory`."""
-    common = [f"algo={algo}", f"mode={mode}", f"training.batching={batching}", *overrides]
-    per_device, stock = fastest_stock(data, out, common, STOCK_BATCHES[1:] if algo == "kto" else STOCK_BATCHES)
+def measure(data: Path, out: Path, common: list[str], stock_batches: list[int], repeats: int) -> dict:
+    """Speedup, token ratio and differences of one algorithm."""
+    per_device = fastest_stock(data, common, stock_batches)
+    stock = Step(data, out, [*common, *stock_overrides(per_device)])
     shared = Step(data, out, common)
     _nudge(shared), _nudge(stock)
     shared.take()
@@ -166,18 +166,13 @@ def measure(data: Path, out: Path, algo: str, mode: str, batching: str, repeats:
     }
 
 
-def fastest_stock(data: Path, out: Path, common: list[str], sizes: tuple[int, ...]) -> tuple[int, Step]:
-    """The fastest per-device batch of TRL as it is, and its trainer. Each has one batch beforehand: memory is slow when first touched."""
-    tried = []
-    for size in sizes:
-        step = Step(data, out, [*common, *stock_overrides(size)])
-        step.take(1)
-        tried.append((step.take(TRIED_ROWS // size)[0], size, step))
-        tried.sort(key=lambda found: found[0])
-        # Only the fastest so far is kept: a model each would crowd the memory.
-        del tried[1:], step
-    _, size, step = tried[0]
-    return size, step
+def fastest_stock(data: Path, common: list[str], sizes: list[int]) -> int:
+    """The fastest per-device batch of TRL as it is; one that does not fit into memory is none."""
+    tried = {
+        size: apart("seconds", data, [*common, *stock_overrides(size), f"training.batch_size={TRIED_ROWS}"]) for size in sizes
+    }
+    print(f"stock, seconds for {TRIED_ROWS} rows by per-device batch (None: out of memory): {tried}", flush=True)
+    return min((size for size in sizes if tried[size] is not None), key=tried.get)
 
 
 def stock_overrides(per_device: int) -> list[str]:
@@ -196,19 +191,29 @@ def _nudge(step: Step) -> None:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.01)
 
 
-def peak_memory(data: Path, arguments: list[str]) -> int:
-    """Bytes a process of its own takes at most for one step, above what it has before."""
-    command = [sys.executable, "-m", "experiments.benchmarks.training", "--memory-of", str(data), *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(found.stdout.strip().splitlines()[-1])
+def apart(what: str, data: Path, overrides: list[str]) -> float | None:
+    """`seconds` of one step, or the bytes of `memory` it takes at most above what it found, in a process of its own.
+
+    None if the process is killed, as one that takes all memory is.
+    """
+    command = [sys.executable, "-m", "experiments.benchmarks.training", "--apart", what, str(data), *overrides]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if found.returncode == -signal.SIGKILL:
+        return None
+    found.check_returncode()
+    return float(found.stdout.strip().splitlines()[-1])
 
 
-def _memory_of(data: Path, overrides: list[str]) -> int:
-    with tempfile.TemporaryDirectory() as out:
-        step = Step(data, Path(out), overrides)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        step.take()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+def _seconds(step: Step) -> float:
+    # Memory is slow when first touched.
+    step.take(1)
+    return step.take()[0]
+
+
+def _memory(step: Step) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step.take()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def main() -> None:
@@ -220,20 +225,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="peak memory too, in processes of their own")
     parser.add_argument("--json", action="store_true", help="the last line is JSON")
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stock-batches", default="1,2,4,8", help="per-device batches of stock TRL to try; KTO takes no 1")
+    parser.add_argument("--apart", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as training.batch_size=32")
     options = parser.parse_args()
-    overrides = [
-        "backbone=smollm2",
-        "hardware=cpu",
-        "training.dtype=float32",
-        "training.max_prompt_length=4096",
-        # the reference model reads the step's rows and no others
-        "training.max_steps=1",
-        *options.overrides,
-    ]
-    if options.memory_of:
-        print(_memory_of(options.memory_of, options.overrides))
+    if options.apart:
+        what, data = options.apart
+        with tempfile.TemporaryDirectory() as out:
+            print({"seconds": _seconds, "memory": _memory}[what](Step(Path(data), Path(out), options.overrides)))
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -241,11 +240,23 @@ def main() -> None:
         for name, rows in escpro_rows(options.dialogues, 0, words()).items():
             write_jsonl(data / f"{name}.jsonl", rows)
         for algo in options.algos.split(","):
-            found = measure(data, out, algo, options.mode, options.batching, options.repeats, overrides)
+            common = [
+                f"algo={algo}",
+                f"mode={options.mode}",
+                f"training.batching={options.batching}",
+                "backbone=smollm2",
+                "hardware=cpu",
+                "training.dtype=float32",
+                "training.max_prompt_length=4096",
+                # the reference model reads the step's rows and no others
+                "training.max_steps=1",
+                *options.overrides,
+            ]
+            sizes = [size for size in map(int, options.stock_batches.split(",")) if algo != "kto" or size > 1]
+            found = measure(data, out, common, sizes, options.repeats)
             if options.memory:
-                common = [f"algo={algo}", f"mode={options.mode}", f"training.batching={options.batching}", *overrides]
                 stock = [*common, *stock_overrides(found["stock_per_device_batch"])]
-                found["memory_ratio"] = round(peak_memory(data, common) / peak_memory(data, stock), 3)
+                found["memory_ratio"] = round(apart("memory", data, common) / apart("memory", data, stock), 3)
             results[algo] = found
             print(algo, found, flush=True)
     if options.json:
