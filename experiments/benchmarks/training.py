@@ -4,10 +4,12 @@
 
 Dialogues have 7 supporter turns with 2.6 dispreferred siblings each, utterances 17 to 29 words, prompts the real system prompt.
 Stock TRL runs at its fastest per-device batch of 1, 2, 4 and 8 (`--stock-batches`), found on 8 rows in processes of their own: 8 pairs in
-float32 took more than 24 GB. Both sides then alternate over the whole step, and medians are compared.
+float32 do not fit into 24 GB. Both sides then alternate over the whole step, and medians are compared.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import random
 import resource
@@ -132,6 +134,12 @@ class Step:
             total += loss.item()
         return time.perf_counter() - began, total
 
+    def take_in_turn(self) -> tuple[float, float]:
+        """`take`, once the other side's memory is given back and a batch has touched its own: a training's first step alone finds none."""
+        give_back_memory()
+        self.take(1)
+        return self.take()
+
     def gradient(self):
         import torch
 
@@ -145,12 +153,11 @@ def measure(data: Path, out: Path, common: list[str], stock_batches: list[int], 
     stock = Step(data, out, [*common, *stock_overrides(per_device)])
     shared = Step(data, out, common)
     _nudge(shared), _nudge(stock)
-    shared.take()
     times = {"shared": [], "stock": []}
     for _ in range(repeats):
-        seconds, shared_loss = shared.take()
+        seconds, shared_loss = shared.take_in_turn()
         times["shared"].append(seconds)
-        seconds, stock_loss = stock.take()
+        seconds, stock_loss = stock.take_in_turn()
         times["stock"].append(seconds)
     difference = (shared.gradient() - stock.gradient()).norm() / stock.gradient().norm()
     shared_time, stock_time = (statistics.median(times[side]) for side in ("shared", "stock"))
@@ -166,8 +173,17 @@ def measure(data: Path, out: Path, common: list[str], stock_batches: list[int], 
     }
 
 
+def give_back_memory() -> None:
+    """Freed memory, which a training keeps, to the system: two sides would not fit beside each other."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def fastest_stock(data: Path, common: list[str], sizes: list[int]) -> int:
     """The fastest per-device batch of TRL as it is; one that does not fit into memory is none."""
+    if len(sizes) == 1:
+        return sizes[0]
     tried = {
         size: apart("seconds", data, [*common, *stock_overrides(size), f"training.batch_size={TRIED_ROWS}"]) for size in sizes
     }
@@ -205,9 +221,7 @@ def apart(what: str, data: Path, overrides: list[str]) -> float | None:
 
 
 def _seconds(step: Step) -> float:
-    # Memory is slow when first touched.
-    step.take(1)
-    return step.take()[0]
+    return step.take_in_turn()[0]
 
 
 def _memory(step: Step) -> int:
