@@ -143,6 +143,7 @@ def _tree_file(folder: Path, dialogue: Dialogue) -> Path:
 async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, client, live, set_aside: dict[str, str]) -> None:
     """Grow all dialogues at once; `set_aside` takes {id: reason} of those whose questions stay unanswered."""
     from cso_lab.roles.faults import RoleFailure
+    from cso_lab.roles.together import gather
 
     cast = plan.cast(client)
     search = plan.search(cast)
@@ -159,10 +160,4 @@ async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, cli
 
     with live:
         async with client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for dialogue in dialogues:
-                        group.create_task(one(dialogue))
-            except BaseExceptionGroup as failed:
-                # One is enough to say what is wrong; what the user can put right comes first.
-                raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None
+            await gather(one(dialogue) for dialogue in dialogues)

@@ -80,7 +80,9 @@ def test_an_utterance_is_material_on_one_line_and_braces_in_it_mean_nothing(tmp_
 def test_at_the_cap_what_is_scored_is_kept_and_a_higher_cap_goes_on(tmp_path):
     one = "toxicity.client.max_concurrency=1"
     with judged(Reply(rated()), overrides=("toxicity.client.budget.calls=2", one)) as (server, judge):
-        with pytest.raises(BudgetSpent, match="toxicity.client.budget.calls=2 is spent: 2 of 3 texts are scored and kept"):
+        with pytest.raises(
+            BudgetSpent, match="toxicity.client.budget.calls=2 is spent: 2 of 3 questions are answered and kept"
+        ):
             judge.score(["a", "b", "c"], tmp_path)
     with judged(Reply(rated()), overrides=("toxicity.client.budget.calls=3", one)) as (server, judge):
         assert judge.score(["a", "b", "c"], tmp_path) == [values()] * 3
@@ -139,7 +141,9 @@ def test_perspective_is_asked_again_a_bounded_number_of_times(tmp_path, monkeypa
         assert asked.score(["text"], tmp_path) == [values()]
         assert len(server.requests) == 4
     with perspective(monkeypatch, quota, overrides=("toxicity.client.attempts=2",)) as (server, asked):
-        with pytest.raises(UserError, match="1 of 1 texts got no score, most often: toxicity: no usable answer in 2 attempts"):
+        with pytest.raises(
+            UserError, match="1 of 1 questions got no answer, most often: toxicity: no usable answer in 2 attempts"
+        ):
             asked.score(["other"], tmp_path)
         assert len(server.requests) == 2
 

@@ -1,6 +1,5 @@
 """A model on a server, asked through the client of the search: API models, and checkpoints that vLLM or its like serves."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,26 +74,18 @@ class ServedModel:
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
         """The replies, in the order of the conversations; `free` makes no difference, since no server is held to a form."""
-        from cso_lab.roles.budget import BudgetSpent
+        from cso_lab.roles.client import Client
+        from cso_lab.roles.survey import survey
 
-        replies: list[str | None] = [None] * len(conversations)
-        failures: Counter[str] = Counter()
-        try:
-            asyncio.run(self._ask_all(self._questions(conversations), replies, failures))
-        except BudgetSpent as spent:
-            raise BudgetSpent(
-                f"{spent}: {_answered(replies)} of {len(replies)} questions are answered and kept;"
-                " raise the cap, and the same command goes on"
-            ) from None
-        if failures:
-            raise UserError(
-                f"{failures.total()} of {len(replies)} questions got no answer, most often: {failures.most_common(1)[0][0]};"
-                " the same command asks them again, and no other"
-            )
+        # A client for every round: it belongs to one event loop. What was used is counted by the journal.
+        client = Client(**self._limits, journal=self._journal, place=_PLACE)
+        model = self._model["model"]
+        replies, refused = survey(client, self._journal, self._questions(conversations), f"ask {model}", "reply")
+        self._without_words.update(refused.values())
         if not any(replies):
             reason = self._without_words.most_common(1)[0][0]
-            raise UserError(f"{self._model['model']} answered none of {len(replies)} questions, most often: {reason}")
-        return replies
+            raise UserError(f"{model} answered none of {len(replies)} questions, most often: {reason}")
+        return [reply or "" for reply in replies]
 
     def _questions(self, conversations: Sequence[Messages]) -> list:
         from cso_lab.roles.client import Question
@@ -113,44 +104,6 @@ class ServedModel:
             seen[same] += 1
             questions.append(Question(key, _CELL, SUPPORTER, self._model, messages, int(key[:8], 16) >> 1, str))
         return questions
-
-    async def _ask_all(self, questions: Sequence, replies: list[str | None], failures: Counter[str]) -> None:
-        from tqdm.auto import tqdm
-
-        from cso_lab.roles.client import Client
-        from cso_lab.roles.faults import Refused, RoleFailure
-
-        # A client for every round: it belongs to one event loop. What was used is counted by the journal.
-        client = Client(**self._limits, journal=self._journal, place=_PLACE)
-
-        async def one(number: int, question) -> None:
-            try:
-                # What was asked as often as allowed by an earlier run is not paid for again.
-                if self._journal.garbled[question.key] >= self._limits["attempts"]:
-                    raise Refused(f"no usable answer in {self._limits['attempts']} attempts")
-                replies[number] = await client.ask(question)
-            except Refused as reason:
-                self._without_words[str(reason)] += 1
-                replies[number] = ""
-            except RoleFailure as reason:
-                failures[str(reason)] += 1
-            usage = self._journal.usage
-            bar.set_postfix_str(f"${usage.cost:.4f}{' and calls of unknown price' if usage.unpriced else ''}", refresh=False)
-            bar.update()
-
-        with tqdm(total=len(questions), desc=f"ask {self._model['model']}", unit="reply") as bar:
-            async with client:
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for number, question in enumerate(questions):
-                            group.create_task(one(number, question))
-                except BaseExceptionGroup as failed:
-                    # One is enough to say what is wrong; what the user can put right comes first.
-                    raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None
-
-
-def _answered(replies: Sequence[str | None]) -> int:
-    return sum(reply is not None for reply in replies)
 
 
 def _fitting(cfg) -> tuple[Callable[[Messages], Messages | None], bool]:

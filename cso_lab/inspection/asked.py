@@ -1,12 +1,9 @@
 """Scorers that are asked over the client of the search: its journal, limits, bounded attempts and budget are theirs."""
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.errors import UserError
 from cso_lab.inspection.toxicity import Scores
 from cso_lab.naming import digest
 from cso_lab.roles import LIMITS, Place
@@ -45,60 +42,23 @@ class Asked(ABC):
     def score(self, texts: Sequence[str], folder: Path) -> list[Scores | None]:
         from filelock import FileLock
 
-        from cso_lab.roles.budget import BudgetSpent
         from cso_lab.roles.journal import Journal
+        from cso_lab.roles.survey import survey
 
         folder.mkdir(parents=True, exist_ok=True)
-        found: list[Scores | None] = [None] * len(texts)
-        failures: Counter[str] = Counter()
         # Two runs with one scorer take turns; the second finds what the first has scored.
         with FileLock(folder / ".lock"), Journal(folder, [ROLE]) as journal:
-            try:
-                asyncio.run(self._ask_all(texts, journal, found, failures))
-            except BudgetSpent as spent:
-                scored = sum(scores is not None for scores in found)
-                raise BudgetSpent(
-                    f"{spent}: {scored} of {len(texts)} texts are scored and kept; raise the cap, and the same command goes on"
-                ) from None
-        if failures:
-            raise UserError(
-                f"{failures.total()} of {len(texts)} texts got no score, most often: {failures.most_common(1)[0][0]};"
-                " the same command asks for these again, and for no other"
-            )
-        return found
+            questions = [self._question(text) for text in texts]
+            return survey(self._client(journal=journal), journal, questions, f"toxicity by {self.name}", "text")[0]
+
+    def _question(self, text: str):
+        from cso_lab.roles.client import Question
+
+        messages = self.messages(text)
+        key = digest([messages, self._model, self.edition()])
+        return Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse)
 
     def _client(self, **more):
         from cso_lab.roles.client import Client
 
         return Client(**self._limits, place=PLACE, transport=self.transport(), **more)
-
-    async def _ask_all(self, texts: Sequence[str], journal, found: list[Scores | None], failures: Counter[str]) -> None:
-        from tqdm.auto import tqdm
-
-        from cso_lab.roles.client import Question
-        from cso_lab.roles.faults import Refused, RoleFailure
-
-        client = self._client(journal=journal)
-
-        async def one(number: int, text: str) -> None:
-            messages = self.messages(text)
-            key = digest([messages, self._model, self.edition()])
-            try:
-                found[number] = await client.ask(
-                    Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse)
-                )
-            except Refused:
-                pass
-            except RoleFailure as reason:
-                failures[str(reason)] += 1
-            bar.update()
-
-        with tqdm(total=len(texts), desc=f"toxicity by {self.name}", unit="text") as bar:
-            async with client:
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for number, text in enumerate(texts):
-                            group.create_task(one(number, text))
-                except BaseExceptionGroup as failed:
-                    # One is enough to say what is wrong; what the user can put right comes first.
-                    raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None

@@ -1,8 +1,7 @@
 """Asks the judging models, through the client of the search: journal, limits, budget. A pair is asked in both orders."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from cso_lab.naming import digest
 from cso_lab.roles import LIMITS, Place
 from cso_lab.roles.client import Client, Question, estimated_tokens
 from cso_lab.roles.journal import Journal
+from cso_lab.roles.survey import survey
 
 _PLACE = Place("client", "judges")
 _ROLE = "judge"
@@ -80,53 +80,13 @@ def expected(material: Material, settings: Mapping, folder: Path) -> str:
 
 def ask_judges(material: Material, settings: Mapping, folder: Path) -> tuple[list[Answer], Counter]:
     """(the answers, how many questions were refused by judge). What the journal in `folder` holds is not asked again."""
-    from cso_lab.roles.budget import BudgetSpent
-
-    every, answers, refused, failures = questions(material, settings), {}, Counter(), Counter()
+    every, limits = questions(material, settings), {key: settings["client"][key] for key in LIMITS}
     with Journal(folder, [item.id for item in material.items]) as journal:
-        client = Client(**{key: settings["client"][key] for key in LIMITS}, journal=journal, place=_PLACE)
-        try:
-            asyncio.run(_ask_all(client, journal, settings, every, answers, refused, failures))
-        except BudgetSpent as spent:
-            raise BudgetSpent(
-                f"{spent}: {len(answers)} of {len(every)} questions are answered and kept; raise the cap, and the same command goes on"
-            ) from None
-    if failures:
-        raise UserError(
-            f"{failures.total()} of {len(every)} questions got no answer, most often: {failures.most_common(1)[0][0]};"
-            " the same command asks them again, and no other"
-        )
-    return [answers[number] for number in sorted(answers)], refused
-
-
-async def _ask_all(
-    client, journal, settings: Mapping, every: Sequence, answers: dict, refused: Counter, failures: Counter
-) -> None:
-    """Ask all at once; the client's limits say how many are under way."""
-    from tqdm.auto import tqdm
-
-    from cso_lab.roles.faults import Refused, RoleFailure
-
-    attempts = settings["client"]["attempts"]
-
-    async def one(number: int, asked_for: Question, judge: str, item: str, first: int) -> None:
-        try:
-            # What was asked as often as allowed by an earlier run is not paid for again.
-            if journal.garbled[asked_for.key] >= attempts and asked_for.key not in journal.answers:
-                raise Refused(f"no usable answer in {attempts} attempts")
-            answers[number] = Answer(judge, item, first, await client.ask(asked_for))
-        except Refused:
-            refused[judge] += 1
-        except RoleFailure as reason:
-            failures[str(reason)] += 1
-        bar.set_postfix_str(f"${journal.usage.cost:.4f}", refresh=False)
-        bar.update()
-
-    with tqdm(total=len(every), desc="judge", unit="answer") as bar:
-        async with client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for number, entry in enumerate(every):
-                        group.create_task(one(number, *entry))
-            except BaseExceptionGroup as failed:
-                raise min(failed.exceptions, key=lambda error: not isinstance(error, UserError)) from None
+        client = Client(**limits, journal=journal, place=_PLACE)
+        found, refused = survey(client, journal, [entry[0] for entry in every], "judge", "answer")
+    answers = [
+        Answer(judge, item, first, values)
+        for (_, judge, item, first), values in zip(every, found, strict=True)
+        if values is not None
+    ]
+    return answers, Counter(every[number][1] for number in refused)

@@ -29,6 +29,7 @@ async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
     from tqdm.auto import tqdm
 
     from cso_lab.roles.faults import RoleFailure
+    from cso_lab.roles.together import gather
 
     with tqdm(total=len(wanted), desc="fresh replies", unit="reply") as bar:
 
@@ -40,11 +41,6 @@ async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
 
         async with client:
             try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(ask)) for ask in wanted]
-            except BaseExceptionGroup as failed:
-                known = min(failed.exceptions, key=lambda error: not isinstance(error, UserError))
-                if isinstance(known, RoleFailure):
-                    raise UserError(f"{known}; the same command goes on from here") from None
-                raise known from None
-    return [task.result() for task in tasks]
+                return await gather(one(ask) for ask in wanted)
+            except RoleFailure as failure:
+                raise UserError(f"{failure}; the same command goes on from here") from None

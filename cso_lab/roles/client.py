@@ -62,7 +62,7 @@ class Client:
         self.in_flight = 0
         self._transport = transport or Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._timeout, self._attempts, self._longest_pause = timeout, attempts, longest_pause
+        self._timeout, self.attempts, self._longest_pause = timeout, attempts, longest_pause
         self._limits = requests_per_minute, tokens_per_minute
         self._paces: dict[str, Pace] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
@@ -103,7 +103,7 @@ class Client:
                 pass  # it parsed once; what parses has changed since
         back_off = wait_random_exponential(multiplier=0.5, max=self._longest_pause)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
+            stop=stop_after_attempt(self.attempts),
             wait=lambda state: back_off(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
             retry=retry_if_exception_type((GarbledReply, PassingFault)),
         )
@@ -114,7 +114,7 @@ class Client:
         except RetryError as error:
             fault = error.last_attempt.exception()
             last, kind = one_line(fault), Refused if isinstance(fault, GarbledReply) else RoleFailure
-            raise kind(f"{question.role}: no usable answer in {self._attempts} attempts, last: {last}") from None
+            raise kind(f"{question.role}: no usable answer in {self.attempts} attempts, last: {last}") from None
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""

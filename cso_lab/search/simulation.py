@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.roles.together import gather, together
 from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.players import History, Roles, SeekerReply
 from cso_lab.search.reward import Reward
-from cso_lab.search.together import gather, together
 from cso_lab.search.tree import Node, Scores, Tree
 from cso_lab.strategies import StrategySet
 

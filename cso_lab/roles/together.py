@@ -1,18 +1,24 @@
-"""Questions that do not depend on one another, asked at once."""
+"""Work that does not depend on one another, done at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 
+from cso_lab.errors import UserError
+
 
 @asynccontextmanager
 async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of questions. When one fails, the others are cancelled, not paid for, and its error comes out as itself."""
+    """A group of tasks. When one fails, the others are cancelled, not paid for, and its error comes out as itself.
+
+    One error is enough to say what is wrong; what the user can put right comes first.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from failed.exceptions[0].__cause__
+        first = min(failed.exceptions, key=lambda error: not isinstance(error, UserError))
+        raise first from first.__cause__
 
 
 async def gather(questions: Iterable[Awaitable]) -> list:
