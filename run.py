@@ -47,14 +47,23 @@ def compose_and_run() -> None:
     from cso_lab.naming import register_resolvers
 
     register_resolvers()
+    failures: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def job(cfg: DictConfig) -> None:
         from cso_lab import stages
 
-        stages.run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode == RunMode.MULTIRUN)
+        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            stages.run(cfg, Path(HydraConfig.get().runtime.output_dir), multirun)
+        except Exception as error:
+            if multirun:
+                raise
+            failures.append(error)  # Hydra would print a line of its own about it
 
     job()
+    if failures:
+        raise failures[0]
 
 
 if __name__ == "__main__":
