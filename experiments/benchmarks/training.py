@@ -147,9 +147,8 @@ class Step:
         return torch.cat(found)
 
 
-def measure(data: Path, out: Path, common: list[str], stock_batches: list[int], repeats: int) -> dict:
-    """Speedup, token ratio and differences of one algorithm."""
-    per_device = fastest_stock(data, common, stock_batches)
+def measure(data: Path, out: Path, common: list[str], per_device: int, repeats: int) -> dict:
+    """Speedup over stock at this per-device batch, token ratio and differences of one algorithm."""
     stock = Step(data, out, [*common, *stock_overrides(per_device)])
     shared = Step(data, out, common)
     _nudge(shared), _nudge(stock)
@@ -169,7 +168,6 @@ def measure(data: Path, out: Path, common: list[str], stock_batches: list[int], 
         "rows_per_second": round(shared.rows / shared_time, 3),
         "stock_rows_per_second": round(stock.rows / stock_time, 3),
         "tokens": shared.tokens,
-        "stock_per_device_batch": per_device,
     }
 
 
@@ -275,10 +273,15 @@ def main() -> None:
                 *options.overrides,
             ]
             sizes = [size for size in map(int, options.stock_batches.split(",")) if algo != "kto" or size > 1]
-            found = measure(data, out, common, sizes, options.repeats)
+            per_device = fastest_stock(data, common, sizes)
+            found = {"stock_per_device_batch": per_device}
+            # In processes of their own, and before this one holds two models: a large step leaves room for no other.
             if options.memory:
-                stock = [*common, *stock_overrides(found["stock_per_device_batch"])]
-                found["memory_ratio"] = round(apart("memory", data, common) / apart("memory", data, stock), 3)
+                shared, stock = (apart("memory", data, [*common, *more]) for more in ([], stock_overrides(per_device)))
+                found |= {"gigabytes": round(shared / 1e9, 2), "stock_gigabytes": round(stock / 1e9, 2)}
+                found["memory_ratio"] = round(shared / stock, 3)
+            found |= measure(data, out, common, per_device, options.repeats)
+            give_back_memory()
             results[algo] = found
             print(algo, found, flush=True)
     if options.json:
