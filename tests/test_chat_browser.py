@@ -68,7 +68,7 @@ def say(page, text):
 def test_the_notice_shows_and_a_message_gets_a_reply_with_its_strategy_and_eight_probabilities(visit):
     page = visit().page
     for line in TEXTS.notice:
-        assert page.get_by_text(line).is_visible()
+        page.get_by_text(line).wait_for()
     reply = say(page, "I feel low.")
     assert reply.locator(".mark").inner_text() in EXTES.names
     assert "chosen by the model" in reply.inner_text()

@@ -68,7 +68,7 @@ def test_every_section_is_there_and_every_chart_is_drawn(page):
     charts = page.locator(".chart")
     assert charts.count() >= 7
     for chart in charts.all():
-        assert chart.locator(".main-svg").first.is_visible(), chart.get_attribute("id")
+        chart.locator(".main-svg").first.wait_for()
     assert page.locator("#chart-training .scatterlayer .trace").count() == CELLS * 3 // 4
     assert "Not measured in the paper" in page.locator("header").inner_text()
     assert "Searched with simulated role players" in page.locator("header").inner_text()
@@ -112,7 +112,8 @@ def test_turns_are_leafed_through_and_another_cell_takes_a_column(page):
     assert page.locator(".turn").first.locator("h4").last.inner_text() == name
     details = page.locator(".turn .history details")
     page.get_by_role("button", name="Later").click()
-    assert page.get_by_text("earlier utterances").first.is_visible() and details.count() > 0
+    page.get_by_text("earlier utterances").first.wait_for()
+    assert details.count() > 0
 
 
 def test_a_dialogue_is_shown_turn_by_turn_as_searched_and_as_tested(page):
@@ -129,7 +130,7 @@ def test_a_tree_unfolds_and_the_search_has_its_own_page(page, sweep):
     tree = page.locator("#trees .dialogue").first
     tree.locator("summary").first.click()
     tree.locator(".node[data-node='3'] summary").click()
-    assert tree.get_by_text("k-B").is_visible()
+    tree.get_by_text("k-B").wait_for()
     link = page.locator("#trees a").first.get_attribute("href")
     assert (sweep.parent / link).resolve().name == "report.html" and (sweep.parent / link).exists()
 
@@ -177,7 +178,7 @@ def test_printed_from_the_dark_it_is_dark_on_white_and_fits_the_paper(page):
     assert luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
     assert luminance(page.evaluate("document.querySelector('#chart-Q .xtick text').style.fill")) < 0.2
     assert page.evaluate("Math.max(...[...document.querySelectorAll('.main-svg')].map(e => e.clientWidth))") <= 700
-    assert not page.locator("#turn-tools").is_visible()
+    page.locator("#turn-tools").wait_for(state="hidden")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
 
 

@@ -46,7 +46,7 @@ def test_a_node_unfolds_and_its_texts_scores_and_numbers_show(visit):
     page = visit(hand_made(), other()).page
     assert page.locator(".node").count() == 0  # nothing is made before it is asked for
     page.get_by_text("d-0001").click()
-    assert page.get_by_text("k-0").is_visible()
+    page.get_by_text("k-0").wait_for()
     bad = node(page, 3)
     assert bad.locator(".body").count() == 0
     bad.locator("summary").click()
@@ -55,7 +55,7 @@ def test_a_node_unfolds_and_its_texts_scores_and_numbers_show(visit):
     for text in ("dispreferred", "P 0.12", "Q -0.50", "N 2", "Supporter simulated", "s-B", "Humanoid 3", "Strategy 0"):
         assert text in " ".join(shown.split()), text
     bad.locator("summary").click()
-    assert not page.get_by_text("k-B").is_visible()
+    page.get_by_text("k-B").wait_for(state="hidden")
 
 
 def test_every_kind_of_node_is_told_apart(visit):
@@ -66,14 +66,15 @@ def test_every_kind_of_node_is_told_apart(visit):
     assert "dispreferred" in said[3]
     assert "not scored" in said[5] and "Q –" in said[5]
     assert "neither" in said[6]
-    assert page.get_by_text("C (P 0.10)").is_visible() and node(page, 4).count() == 0
+    page.get_by_text("C (P 0.10)").wait_for()
+    assert node(page, 4).count() == 0
 
 
 def test_the_valid_path_and_the_gold_dialogue_unfold_by_a_button_and_fold_again(visit):
     page = visit(hand_made()).page
     for name in ("Unfold valid paths", "Unfold the gold dialogue"):
         page.get_by_role("button", name=name).click()
-        assert page.get_by_text("The conversation ends here.", exact=True).is_visible()
+        page.get_by_text("The conversation ends here.", exact=True).wait_for()
         assert page.locator(".node[open]").count() == 2
         page.get_by_role("button", name="Fold", exact=True).click()
         assert page.locator(".node[open]").count() == 0
@@ -83,7 +84,7 @@ def test_a_word_leaves_the_dialogues_that_have_it(visit):
     page = visit(hand_made(), other()).page
     page.get_by_role("searchbox").fill("elsewhere")
     assert page.locator(".dialogue:visible .id").all_inner_texts() == ["d-0002"]
-    assert page.get_by_text("1 of 2", exact=True).is_visible()
+    page.get_by_text("1 of 2", exact=True).wait_for()
     page.get_by_role("searchbox").fill("")
     assert page.locator(".dialogue:visible").count() == 2
 
