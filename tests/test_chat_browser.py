@@ -31,9 +31,9 @@ def address(tmp_path_factory):
     process = subprocess.Popen(
         command(run, "--web", "--port", "0"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    line = process.stdout.readline()
-    assert " at http://127.0.0.1:" in line, process.stderr.read() if process.poll() is not None else line
-    yield line.split(" at ")[1].split()[0]
+    said = next((line for line in process.stdout if " at http://127.0.0.1:" in line), None)
+    assert said, process.stderr.read()
+    yield said.split(" at ")[1].split()[0]
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "Nothing of these conversations was saved" in out and "Traceback" not in errors
