@@ -1,7 +1,11 @@
 import json
+import signal
 
 import pytest
 from fakes import metrics
+
+# A shell's background job ignores Ctrl-C, and so would every process that it starts: those of the tests are to heed it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
