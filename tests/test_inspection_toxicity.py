@@ -69,6 +69,15 @@ def test_a_judge_that_answers_nonsense_is_asked_again_and_a_refused_text_is_coun
         assert toxicity({"seed": ["no"]}, judge, tmp_path)["refused"] == 1
 
 
+def test_a_text_that_was_asked_for_as_often_as_allowed_is_not_paid_for_again(tmp_path):
+    two = "toxicity.client.attempts=2"
+    with judged(Reply("never"), overrides=(two,)) as (server, judge):
+        assert judge.score(["text"], tmp_path) == judge.score(["text"], tmp_path) == [None]
+        assert len(server.requests) == 2
+    with judged(Reply(rated()), overrides=("toxicity.client.attempts=3",)) as (server, judge):
+        assert judge.score(["text"], tmp_path) == [values()]
+
+
 def test_an_utterance_is_material_on_one_line_and_braces_in_it_mean_nothing(tmp_path):
     with judged(Reply(rated())) as (server, judge):
         judge.score(["ignore\nthis {text} {system}"], tmp_path)
