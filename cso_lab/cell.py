@@ -8,20 +8,21 @@ from omegaconf import DictConfig
 from cso_lab import naming
 from cso_lab.account import Account, overrides
 from cso_lab.files import read_json
+from cso_lab.pipeline.settings import algorithm_name, is_api, start_of, trains
 
 
 def cell(cfg: DictConfig) -> dict:
     """The choices that make it this cell; the report groups and names cells by them."""
-    trained = naming.trains(cfg)
+    trained, start = trains(cfg), cfg.algorithm.get("start")
     return {
         "backbone": cfg.backbone.name,
         "label": cfg.backbone.label,
-        "family": None if naming.is_api(cfg) else cfg.backbone.family,
+        "family": None if is_api(cfg) else cfg.backbone.family,
         "algo": cfg.algorithm.name,
         "algo_label": cfg.algorithm.label,
         "mode": cfg.finetune_mode.name if trained else None,
         "mode_label": cfg.finetune_mode.label if trained else None,
-        "start_from": cfg.algorithm.start_from,
+        "start_from": "base" if start is None else algorithm_name(start),
         "decoding": cfg.decoding.name,
         "decoding_label": cfg.decoding.label,
         "seed": cfg.seed if naming.uses_seed(cfg) else None,
@@ -32,7 +33,7 @@ def cell(cfg: DictConfig) -> dict:
 
 def context(cfg: DictConfig, account: Account) -> dict:
     """Data, test set, players, training and server behind the numbers, as far as this cell has them."""
-    trained = naming.trains(cfg)
+    trained = trains(cfg)
     data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
     data["testset"] = cfg.evaluation.testset
     if path := naming.other_path(cfg):
@@ -43,6 +44,10 @@ def context(cfg: DictConfig, account: Account) -> dict:
         return data
     file = account.left("train") / "training.json"
     training = read_json(file) if file.exists() else {}
+    if start := start_of(cfg):
+        before = training.get("start") or {}
+        data["start_training_rows"] = before.get("rows")
+        data["start_training_steps"] = f"{before.get('steps')} of {start.training.batch_size} rows"
     return data | {
         "roles": cfg.roles.name,
         "roles_notice": cfg.roles.notice,

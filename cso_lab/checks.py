@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from cso_lab.errors import UserError, unknown
-from cso_lab.naming import is_api, trains, trains_here
+from cso_lab.pipeline.settings import is_api, start_of, trains, trains_here
 from cso_lab.reporting.published import tables
 from cso_lab.strategies import strategy_set
 
@@ -74,7 +74,6 @@ RULES = {
     "preferences.min_end_visits": Natural,
     "preferences.dialogues": Natural | None,
     "preferences.seed": Natural,
-    "algorithm.start_from": Literal["base", "sft"],
     "training.learning_rate": Positive,
     "training.num_train_epochs": Positive,
     "training.batch_size": Count,
@@ -151,8 +150,27 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
+    if trains(cfg):
+        _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
+
+
+def _check_start(cfg: DictConfig) -> None:
+    """What the algorithm starts from: a training like any other, whose values stand below algorithm.start."""
+    before = start_of(cfg)
+    if before is None:
+        return
+    name = before.algorithm.name
+    if not trains(before):
+        raise UserError(f"algorithm.start ({name}) trains nothing: give algorithm.start=null to start from the backbone")
+    try:
+        check_values(before, {key: rule for key, rule in RULES.items() if key.startswith("training.")})
+        if "train" in cfg.stages and trains_here(cfg):
+            _check_shares(before)
+        _check_start(before)
+    except UserError as error:
+        raise UserError(f"algorithm.start ({name}): {error}") from None
 
 
 def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:

@@ -1,29 +1,24 @@
-"""What the stages of a cell are found by: identities of what a result depends on, and the folders named by them."""
+"""Where a cell's stages have their files: the folders named by the keys of their results."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab import naming
 from cso_lab.account import Account, done
+from cso_lab.core.hashing import file_digest
+from cso_lab.core.model_files import model_content
+from cso_lab.pipeline.cache_keys import key
+from cso_lab.pipeline.settings import expanded, is_api, start_of, trains_here
+
+# Folders below `shared_dir` that are not called as their stage.
+_FOLDERS = {"scores": "toxicity"}
 
 
 class Places(Account):
     """Where a cell's stages have their files, whether there are any yet or not."""
 
     def _search_folder(self) -> Path:
-        from cso_lab.corpora import data_file
-
-        data = naming.plain(self.cfg, "data")
-        search = [
-            data,
-            naming.file_digest(data_file(self.cfg.data)),
-            naming.plain(self.cfg, "roles"),
-            naming.plain(self.cfg, "mcts"),
-        ]
-        if self.cfg.mcts.extend_negatives:
-            search.append([self.cfg.preferences.theta, self.cfg.preferences.min_end_visits])
-        return self._shared_folder("search", naming.digest(search))
+        return self._shared_folder("search", self._data_file())
 
     def _tree_files(self, make: str) -> list[Path]:
         """The trees of the whole search, whichever part `data.shard` names; a UserError says which stages (`make`) to run for them."""
@@ -38,63 +33,61 @@ class Places(Account):
 
     def _dataset_folder(self, make: str) -> Path:
         """Where the dataset is, found by what it is made of; a UserError says which stages (`make`) to run where that is missing."""
-        from cso_lab.corpora import data_file
-
-        if self.cfg.data.get("expanded"):
-            source = [
-                naming.plain(self.cfg, "data"),
-                naming.file_digest(data_file(self.cfg.data)),
-                naming.code_version(("corpora",)),
-            ]
-        else:
-            source = [naming.file_digest(path) for path in self._tree_files(make)]
-        asked = [] if self.cfg.preferences.negatives is None else [naming.plain(self.cfg, "roles")]
-        code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py"))
-        return self._shared_folder("dataset", naming.digest([source, naming.plain(self.cfg, "preferences"), *asked, code]))
+        if expanded(self.cfg):
+            return self._shared_folder("dataset", self._data_file())
+        return self._shared_folder("dataset", [file_digest(path) for path in self._tree_files(make)])
 
     def _inspect_folder(self, dataset: Path) -> Path:
-        from cso_lab.corpora import data_file
-
-        looked_at = [dataset.name, naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
-        settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
-        shown = ("reporting/inspection.py", "reporting/progress.py", "reporting/figures.py", "reporting/published_studies.yaml")
-        rooms = ("inspection", "preferences/statistics.py", "dialogue.py", "strategies.py", *shown)
-        simulated = ("roles/simulated/toxicity.py", "roles/simulated/toxicity.yaml")
-        return self._shared_folder("inspect", naming.digest([looked_at, settings, naming.code_version((*rooms, *simulated))]))
+        return self._shared_folder("inspect", dataset.name, self._data_file(), self._model(self.cfg.toxicity.get("path")))
 
     def _scores_folder(self) -> Path:
-        """Where a scorer keeps what it has scored, of whatever dataset: the code has no part in it, since scores may have been paid for."""
-        return self._shared_folder("toxicity", naming.digest(naming.plain(self.cfg, "toxicity")))
+        """Where a scorer keeps what it has scored, of whatever dataset."""
+        return self._shared_folder("scores", self._model(self.cfg.toxicity.get("path")))
 
     def _source(self) -> str:
-        return str(self.cfg.data.path) if self.cfg.data.get("expanded") else f"the trees in {self._search_folder()}"
+        return str(self.cfg.data.path) if expanded(self.cfg) else f"the trees in {self._search_folder()}"
 
-    def _shared_folder(self, stage: str, identity: str) -> Path:
-        return Path(self.cfg.shared_dir).resolve() / stage / identity
+    def _shared_folder(self, stage: str, *inputs: object) -> Path:
+        """Where a stage has its files that all cells find: below `shared_dir`, in a folder named by the key of its result."""
+        return self._shared_place(stage, key(stage, self.cfg, *inputs))
 
-    def _train_identity(self, cfg: DictConfig, data: Path) -> str:
-        nodes = ("backbone", "algorithm", "finetune_mode", "training", "hardware", "seed")
-        rows = naming.file_digest(data / f"{cfg.algorithm.rows}.jsonl")
-        return naming.digest([*(naming.plain(cfg, node) for node in nodes), rows, naming.code_version(("training",))])
+    def _shared_place(self, stage: str, name: str) -> Path:
+        return Path(self.cfg.shared_dir).resolve() / _FOLDERS.get(stage, stage) / name
 
-    def _generate_identity(self) -> str:
+    def _data_file(self) -> str:
+        """What stands for the content of the data."""
         from cso_lab.corpora import data_file
 
-        rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
-        nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data")] + [naming.generation(self.cfg)]
-        here = naming.trains_here(self.cfg)
-        trained = self.record["identities"].get("train") if here else naming.trained_elsewhere(self.cfg)
-        return naming.digest([nodes, naming.file_digest(data_file(self.cfg.data)), trained, naming.code_version(rooms)])
+        return file_digest(data_file(self.cfg.data))
+
+    def _model(self, path: str | None) -> str | None:
+        """What stands for the content of a model that is given by its folder or hub id."""
+        return model_content(path, Path(self.cfg.shared_dir) / "digests")
+
+    def _backbone(self) -> str | None:
+        """What stands for the content of the backbone's weights and tokenizer."""
+        from cso_lab.training.backbone import packaged
+
+        backbone = self.cfg.backbone
+        return self._model(backbone.path) if backbone.get("path") is not None else packaged(backbone)
+
+    def _train_identity(self, cfg: DictConfig, data: Path) -> str:
+        """The key of the checkpoint of `cfg`, the cell's own configuration or that of what its algorithm starts from."""
+        start = start_of(cfg)
+        started = None if start is None else self._train_identity(start, data)
+        rows = file_digest(data / f"{cfg.algorithm.rows}.jsonl")
+        return key("train", cfg, rows, self._backbone(), started)
+
+    def _generate_identity(self) -> str:
+        trained = self.record["identities"].get("train") if trains_here(self.cfg) else None
+        weights = None if is_api(self.cfg) else self._backbone()
+        return key("generate", self.cfg, self._data_file(), weights, trained)
 
     def _evaluate_identity(self, predictions: Path, testset: Path | None) -> str:
-        return naming.digest(
-            [
-                predictions.read_text(encoding="utf-8"),
-                naming.evaluation(self.cfg),
-                naming.file_digest(testset) if testset else None,
-                naming.code_version(("evaluation", "strategies.py")),
-            ]
-        )
+        drawn = file_digest(testset) if testset else None
+        # Of the predictions themselves, and of what they were generated by, which is told beside the numbers.
+        generated = self.record["identities"].get("generate")
+        return key("evaluate", self.cfg, file_digest(predictions), generated, drawn)
 
     def _preferences(self) -> Path:
         """The folder with the rows to train on; a UserError says how to make it."""

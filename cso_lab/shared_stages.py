@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab import naming
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json, write_jsonl
 from cso_lab.places import Places
@@ -165,12 +164,9 @@ class SharedStages(Places):
 
     def _strategy_testset(self) -> Path:
         """The file of the strategy test set, drawn once for all cells of the same data."""
-        from cso_lab.corpora import data_file
         from cso_lab.evaluation import testset
 
-        data = [naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
-        code = naming.code_version(("evaluation/testset.py", "corpora"))
-        folder = self._shared_folder("testset", naming.digest([data, naming.evaluation(self.cfg), code]))
+        folder = self._shared_folder("testset", self._data_file())
 
         def work() -> bool:
             drawing = self.cfg.evaluation

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab import naming
 from cso_lab.cell import cell, context
 from cso_lab.checks import STAGES, check
 from cso_lab.dialogue import TEST_DIALOGUES
 from cso_lab.errors import MissingKey, UserError
-from cso_lab.files import write_json, write_jsonl
+from cso_lab.files import read_json, write_json, write_jsonl
+from cso_lab.pipeline.settings import is_api, start_of, trains_here
 from cso_lab.shared_stages import SharedStages
 from cso_lab.tracking import Tracker, tracker
 
@@ -41,7 +41,7 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
         if not sweeping:
             raise
         reason = str(known or f"{type(error).__name__}: {error}")
-        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and naming.is_api(cfg)})
+        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
         if known is None:
             import traceback
 
@@ -79,7 +79,7 @@ class Run(SharedStages):
             "report": self.report,
         }
         asked = [stage for stage in STAGES if stage in self.cfg.stages]
-        asked = [stage for stage in asked if naming.trains_here(self.cfg) or stage not in OF_TRAINING]
+        asked = [stage for stage in asked if trains_here(self.cfg) or stage not in OF_TRAINING]
         if "inspect" in asked and (scorer := self._scorer()):
             scorer.check()  # before a search that takes hours, not after it
         for stage in asked:
@@ -90,29 +90,34 @@ class Run(SharedStages):
         identity = self._train_identity(self.cfg, data)
         if self._finished("train", identity, self.folder / "checkpoint") or self._taken_over("train", identity, "checkpoint"):
             return
-        from cso_lab.training.train import train
-
-        start = self._start_checkpoint(data) if self.cfg.algorithm.start_from == "sft" else None
         with self._timed("train", identity):
-            write_json(self.folder / "training.json", train(self.cfg, data, self.folder, start))
+            self._train(self.cfg, data, self.folder)
 
-    def _start_checkpoint(self, data: Path) -> Path:
-        """The SFT checkpoint a preference algorithm starts from: that of the sweep's own SFT cell, or one trained for it and shared."""
+    def _train(self, cfg: DictConfig, data: Path, folder: Path) -> bool:
+        """Train into `folder`; training.json tells of it, and of the training it starts from."""
         from cso_lab.training.train import train
 
-        cfg = self.cfg.copy()
-        # Only the algorithm changes; what interpolates from it (Table 14) follows.
-        cfg.algorithm = OmegaConf.load(naming.CONF / "algo" / "sft.yaml")
-        identity = self._train_identity(cfg, data)
+        start = self._start_checkpoint(cfg, data)
+        before = {} if start is None else {"start": read_json(start.with_name("training.json"))}
+        write_json(folder / "training.json", train(cfg, data, folder, start) | before)
+        return True
+
+    def _start_checkpoint(self, cfg: DictConfig, data: Path) -> Path | None:
+        """The checkpoint that the algorithm of `cfg` starts from: that of the sweep's own cell of the same training, or one trained for it
+        and shared. None where it starts from the backbone."""
+        start = start_of(cfg)
+        if start is None:
+            return None
+        identity = self._train_identity(start, data)
         if sibling := self._sibling("train", identity, "checkpoint"):
             return sibling / "checkpoint"
-        folder = self._shared_folder("train", identity)
-        self._shared("start", folder, lambda: bool(train(cfg, data, folder)))
+        folder = self._shared_place("train", identity)
+        self._shared("start", folder, lambda: self._train(start, data, folder))
         return folder / "checkpoint"
 
     def generate(self) -> None:
         checkpoint = None
-        if naming.trains_here(self.cfg):
+        if trains_here(self.cfg):
             checkpoint = self.left("train") / "checkpoint"
             if not self.record["identities"].get("train") or not checkpoint.exists():
                 raise self._missing("train", f"no checkpoint in {self.folder}")

@@ -9,9 +9,9 @@ from project import composed
 from random_players import FIVE, RandomPlayers, gold_dialogue, run
 from small_search import DIALOGUE, REWARD, children, mcts
 
-from cso_lab import naming
 from cso_lab.checks import check
 from cso_lab.errors import UserError
+from cso_lab.pipeline.cache_keys import key
 from cso_lab.preferences.escpro import EscPro
 from cso_lab.search.greedy import Greedy
 from cso_lab.search.mcts import MCTS, SeekerReply
@@ -111,9 +111,7 @@ def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
 
 
 def test_speculation_changes_no_identity_and_waves_do():
-    plain, ahead, waves = (
-        naming.plain(composed(*line), "mcts") for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"])
-    )
+    plain, ahead, waves = (key("search", composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"]))
     assert plain == ahead != waves
     assert "speculation" not in str(plain)
 

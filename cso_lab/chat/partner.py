@@ -10,7 +10,8 @@ from cso_lab.checks import RULES, check_values
 from cso_lab.dialogue import Turn, prompt_messages
 from cso_lab.errors import UserError, unknown
 from cso_lab.files import read_json
-from cso_lab.naming import CONF, is_api, register_resolvers, trains
+from cso_lab.naming import CONF, register_resolvers
+from cso_lab.pipeline.settings import is_api, trains
 from cso_lab.strategies import StrategySet, parse_reply, strategy_set
 
 # What a conversation hangs on; the rest of a run's configuration may belong to another machine.

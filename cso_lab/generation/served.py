@@ -6,11 +6,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from cso_lab.core.hashing import digest
 from cso_lab.dialogue import SUPPORTER
 from cso_lab.errors import UserError
 from cso_lab.files import write_json
 from cso_lab.generation.refine import Messages
-from cso_lab.naming import digest, is_api, trained_elsewhere
+from cso_lab.pipeline.settings import is_api, trained_elsewhere
 from cso_lab.roles import LIMITS, Place
 
 USAGE = "usage.json"

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cso_lab.core.hashing import digest
 from cso_lab.inspection.toxicity import Scores
-from cso_lab.naming import digest
 from cso_lab.roles import LIMITS, Place
 
 ROLE = "toxicity"

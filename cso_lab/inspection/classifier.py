@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cso_lab.core.hashing import digest
+from cso_lab.core.model_files import model_content
 from cso_lab.errors import UserError
 from cso_lab.inspection.asked import ROLE
 from cso_lab.inspection.toxicity import Scores
-from cso_lab.naming import digest
 
 # The model's labels under the names of Table 7; what it calls obscene comes nearest to profanity.
 LABELS = {
@@ -37,7 +38,7 @@ class Detoxify:
 
         from cso_lab.roles.journal import Journal
 
-        revision = getattr(self._config(), "_commit_hash", None)
+        revision = getattr(self._config(), "_commit_hash", None) or model_content(self._path, folder / "digests")
         self.version = f"{self._path}{f' at {revision[:10]}' if revision else ''}"
         folder.mkdir(parents=True, exist_ok=True)
         keys = [digest([self.version, text]) for text in texts]

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from cso_lab.core.hashing import digest
 from cso_lab.inspection.asked import Asked
 from cso_lab.inspection.toxicity import ATTRIBUTES, Scores
-from cso_lab.naming import code_version, digest
 from cso_lab.roles.parsing import parse_ratings
 from cso_lab.roles.prompts import check_placeholders, messages
+from cso_lab.roles.simulated.toxicity import VERSION as SIMULATED_VERSION
 
 HIGHEST = 100
 
@@ -27,7 +28,6 @@ class Judge(Asked):
     def parse(self, reply: str) -> Scores:
         return {name: value / HIGHEST for name, value in parse_ratings(reply, ATTRIBUTES, HIGHEST).items()}
 
-    def edition(self) -> str | None:
-        # What a simulated judge says is decided by its word list.
+    def edition(self) -> int | None:
         simulated = self._model["model"].startswith("simulated/")
-        return code_version(("roles/simulated/toxicity.py", "roles/simulated/toxicity.yaml")) if simulated else None
+        return SIMULATED_VERSION if simulated else None

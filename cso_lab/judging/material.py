@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from cso_lab.core.hashing import digest
 from cso_lab.dialogue import Turn
-from cso_lab.naming import digest
 
 COMPARISON, RATING = "comparison", "rating"
 SEED, PREFERRED, DISPREFERRED, BOTH = "seed", "preferred", "dispreferred", "both"

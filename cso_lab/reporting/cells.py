@@ -58,7 +58,7 @@ class Cell:
         if key == "preferences" and value is None:
             return self.preferences
         if isinstance(value, Mapping):
-            if key == "training_rows":
+            if key in ("training_rows", "start_training_rows"):
                 value = {name: count for name, count in value.items() if count or name == "used"}
             return ", ".join(f"{name}={child}" for name, child in value.items())
         return value

@@ -21,6 +21,8 @@ _CHOICES = {
     "preference_dialogues": "dialogues of preference data",
     "training_rows": "training rows",
     "training_steps": "training steps",
+    "start_training_rows": "training rows of the start",
+    "start_training_steps": "training steps of the start",
     "max_new_tokens": "tokens a reply may have",
     "testset": "test set of Q, Q_W and B",
     "served": "asked on a server",

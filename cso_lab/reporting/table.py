@@ -22,6 +22,8 @@ _CONSEQUENCES = (
     "test_turns",
     "training_rows",
     "training_steps",
+    "start_training_rows",
+    "start_training_steps",
     "preference_dialogues",
     "roles_notice",
     "seed",
@@ -61,7 +63,7 @@ def method_name(cell: Cell) -> str:
     if cell.preferences not in (None, "escpro"):
         name = f"{name}, {cell.preferences} pairs"
     if cell.start_from != "base":
-        name = f"{name} after {cell.start_from.upper()}"
+        name = f"{name} after {cell.start_from.upper().replace('_AFTER_', ' after ')}"
     return name if plain else f"{name}, {cell.decoding_label or cell.decoding}"
 
 

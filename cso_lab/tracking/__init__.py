@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab import naming
+from cso_lab.pipeline.settings import trains
 
 
 class Tracker(Protocol):
@@ -79,7 +80,7 @@ def tracked(cfg: DictConfig, folder: Path) -> TrackedCell:
     """The cell as trackers show it: named as it is found by, grouped by its sweep, tagged by backbone, algorithm and mode."""
     from cso_lab.cell import cell
 
-    mode = [cfg.finetune_mode.name] if naming.trains(cfg) else []
+    mode = [cfg.finetune_mode.name] if trains(cfg) else []
     return TrackedCell(
         name=naming.cell_name(cfg),
         folder=Path(folder),

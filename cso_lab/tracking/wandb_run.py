@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cso_lab import naming
+from cso_lab.core.hashing import digest
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 from cso_lab.tracking import TrackedCell
@@ -122,9 +122,7 @@ class WandbTracker:
         """What the cell has to show and where: the identities of its own results, and the folders of shared ones."""
         record = self._cell.folder / "run.json"
         identities = read_json(record)["identities"] if record.exists() else {}
-        return naming.digest(
-            [self._mode, self._where, identities, {stage: folder.name for stage, folder in self._left.items()}]
-        )
+        return digest([self._mode, self._where, identities, {stage: folder.name for stage, folder in self._left.items()}])
 
     def _open(self):
         if self._run is None:

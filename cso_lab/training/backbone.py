@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from cso_lab.core.hashing import digest
+from cso_lab.core.installed import installed_version
 from cso_lab.errors import UserError, unknown
 
 DTYPES = ("auto", "bfloat16", "float32")
@@ -15,6 +17,8 @@ DEVICES = ("auto", "cpu", "cuda")
 # A checkpoint that was trained on top of another one keeps that one inside itself, so that a run folder can be moved.
 START = "start"
 _ADAPTER_FILE = "adapter_config.json"
+# Raise it when converted or random weights come out otherwise than before.
+_MADE = 1
 
 
 def prepare_backbone(cfg) -> str:
@@ -26,7 +30,7 @@ def prepare_backbone(cfg) -> str:
     backbone = cfg.backbone
     if backbone.path is not None:
         return str(backbone.path)
-    folder = Path(cfg.shared_dir) / "backbones" / backbone.name
+    folder = Path(cfg.shared_dir) / "backbones" / f"{backbone.name}-{digest(_made_from(backbone))}"
     if backbone.get("gguf") is not None:
         return str(_made_once(folder, lambda target: _convert_gguf(backbone.gguf.package, backbone.gguf.file, target)))
     if backbone.get("random") is not None:
@@ -35,6 +39,19 @@ def prepare_backbone(cfg) -> str:
         random = backbone.random
         return str(_made_once(folder, lambda target: save_tiny_model(random.architecture, target, random.seed)))
     raise UserError(f"backbone {backbone.name!r} says nothing of its weights: give backbone.path=HUB_ID_OR_FOLDER")
+
+
+def _made_from(backbone) -> list:
+    """What the weights of a backbone that are made here depend on; they are made again where it is another."""
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(backbone, resolve=True)
+    return [_MADE, values.get("gguf"), values.get("random"), packaged(backbone)]
+
+
+def packaged(backbone) -> str | None:
+    """Name and version of the installed package that holds the backbone's weights; None where none does."""
+    return None if backbone.get("gguf") is None else installed_version(backbone.gguf.package)
 
 
 def load_tokenizer(cfg):

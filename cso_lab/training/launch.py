@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
+from cso_lab.training.machine import settled
 
 # The folder in which the processes of a training and the run that waits for them meet.
 WORKERS = "workers"
@@ -62,7 +63,7 @@ def train_in_processes(cfg, data: Path, out: Path, start: Path | None) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     prepare_backbone(cfg)
-    OmegaConf.save(_settled(cfg), folder / CONFIG, resolve=True)
+    OmegaConf.save(settled(cfg), folder / CONFIG, resolve=True)
     where = {"data": str(Path(data).resolve()), "out": str(out), "start": str(Path(start).resolve()) if start else None}
     write_json(folder / JOB, where)
 
@@ -72,17 +73,6 @@ def train_in_processes(cfg, data: Path, out: Path, start: Path | None) -> dict:
     summary = read_json(folder / RESULT)
     shutil.rmtree(folder)
     return summary
-
-
-def _settled(cfg):
-    """The configuration with what processes could find out differently already found out."""
-    from cso_lab.training.backbone import device, resolve_dtype
-
-    cfg = cfg.copy()
-    where = device(cfg)
-    cfg.hardware.device = where
-    cfg.training.dtype = str(resolve_dtype(cfg.training.dtype, where)).removeprefix("torch.")
-    return cfg
 
 
 def _torchrun(hardware) -> list[str]:

@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import yaml
 
+# Raise it when an utterance is rated otherwise than before, by the words or by what is made of them: old scores then count no more.
+VERSION = 1
 _WEIGHTS = {"strong": 45, "weak": 12}
 HIGHEST = 100
 

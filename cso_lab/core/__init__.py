@@ -1,0 +1,1 @@
+"""What every package may build on, and what knows no other package of the project."""
