@@ -151,7 +151,7 @@ def _tries(
     """Rows as tries of at most `tokens_per_tree` tokens: (which rows, the fields of a Tree, each row's tokens in it)."""
     # Big-endian bytes sort as the tokens do, and a row before all that continue it: the order of the trie's leaves.
     order = sorted(range(len(rows)), key=lambda row: rows[row].astype(">i8").tobytes())
-    overlap = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+    overlap = [0] + [common_prefix(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
     for first, last in _cut([len(rows[row]) for row in order], overlap, tokens_per_tree):
         members = order[first:last]
         shared = [0, *overlap[first + 1 : last]]
@@ -206,8 +206,8 @@ def _cut(lengths: Sequence[int], overlap: Sequence[int], limit: int) -> list[tup
     return ranges[::-1]
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the common prefix."""
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements two sequences have in common at their beginning."""
     shorter = min(len(a), len(b))
     different = np.flatnonzero(a[:shorter] != b[:shorter])
     return int(different[0]) if len(different) else shorter

@@ -71,7 +71,9 @@ def tree_mask(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype
         return {"attention_mask": _one_or_all({kind: _block_mask(end, depth, window) for kind, window in kinds.items()})}
     takes_blocks = config._attn_implementation == _PACKED and set(kinds.values()) == {None}
     if form == "blocks" and not takes_blocks:
-        raise UserError("training.tree_mask=blocks needs SDPA and layers that all see everything before them: use dense or flex")
+        raise UserError(
+            "training.tree_mask=blocks needs SDPA and layers that all see everything before them: use dense or flex"
+        )
     if takes_blocks and (form == "blocks" or (form == "auto" and end.device.type == "cpu")):
         # Not looked at, but a mask that is there already is one the model does not make.
         return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool), "tree_blocks": _blocks(ancestors(end, depth))}
