@@ -81,6 +81,7 @@ RULES = {
     "training.share_prefixes": Flag,
     "training.batching": Literal["tree", "random"],
     "training.tokens_per_tree": Count,
+    "training.tree_mask": Literal["auto", "blocks", "dense", "flex"],
     "training.kept_tokens": Count,
     "training.max_steps": Annotated[int, Field(ge=-1, strict=True)],
     "training.max_target_length": Count,

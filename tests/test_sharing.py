@@ -1,6 +1,7 @@
 """TRL's six trainers with shared prefixes against the same trainers without: losses, gradients, whole trainings; the order of rows."""
 
 from collections import Counter
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,7 +14,18 @@ from cso_lab.strategies import EXTES
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
-ALL = [pytest.param(backbone, mode, marks=pytest.mark.long) for backbone in ARCHITECTURES for mode in ("lora", "full")]
+MODES = ("lora", "full")
+# The form of a tree's mask, and what makes a step one of whole trees, or of cut ones that are recomputed one by one as well.
+WHOLE = ("training.tokens_per_tree=100000",)
+CUT = ("training.tokens_per_tree=300", "training.kept_tokens=400")
+FORMS = {"blocks": CUT, "dense": WHOLE, "flex": WHOLE}
+# Gemma-2 has neither SDPA nor only full layers, which blocks need: on CPUs too, auto gives it the dense mask.
+GEMMA_FORMS = {"auto": CUT, "dense": WHOLE, "flex": WHOLE}
+QUICK = {("tiny_llama", "lora", "dpo"), ("tiny_qwen", "full", "kto"), ("tiny_gemma", "lora", "orpo")}
+CELLS = [
+    pytest.param(*cell, marks=() if cell in QUICK else pytest.mark.long)
+    for cell in ((backbone, mode, algo) for backbone in ARCHITECTURES for mode in MODES for algo in ALGOS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +55,27 @@ def data(tmp_path_factory):
     return folder
 
 
-def first_step(cfg, data, out):
-    """Loss and gradients of one batch of a training that is about to begin."""
+@pytest.fixture
+def flex_on_cpus(monkeypatch):
+    """FlexAttention as it is without being compiled. Torch refuses to train it on CPUs, where only the compiled one cannot."""
+    from torch.nn.attention import flex_attention
+    from transformers.integrations.flex_attention import WrappedFlexAttention
+
+    operators = import_module("torch._higher_order_ops.flex_attention")
+    trace = operators.create_fw_bw_graph
+
+    def trace_alone(*args):
+        # Uncompiled, it traces the score function in the middle of a layer; a checkpoint around the layer has no part in that.
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            return trace(*args)
+
+    monkeypatch.setattr(operators, "create_fw_bw_graph", trace_alone)
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
+
+
+def before_training(cfg, data, out, **arguments):
+    """(trainer, batch) of a training that is about to begin; `arguments` are set on the trainer's own."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
@@ -52,7 +83,10 @@ def first_step(cfg, data, out):
 
     chat = ChatFormat(load_tokenizer(cfg))
     rows, _ = fit_rows(read_rows(data, cfg.algorithm.rows), chat, 2000, 500, None, 0)
-    trainer = build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None)
+    settings = trainer_arguments(cfg, *batches(cfg), out)
+    for name, value in arguments.items():
+        setattr(settings, name, value)
+    trainer = build_trainer(cfg, settings, rows, chat.tokenizer, out, None)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # an adapter begins as nothing, and half of its gradients with it
         for name, weight in trainer.model.named_parameters():
@@ -60,25 +94,45 @@ def first_step(cfg, data, out):
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     trainer.model.train()
     [batch] = list(trainer.get_train_dataloader())[:1]
-    loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+    return trainer, batch
+
+
+def one_step(trainer, batch):
+    """Loss and gradients of a batch."""
+    trainer.model.zero_grad()
+    with trainer.compute_loss_context_manager():
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)))
     loss.backward()
     gradients = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
     return loss.item(), torch.cat(gradients)
 
 
-@pytest.mark.parametrize("algo", ALGOS)
-@pytest.mark.parametrize(("backbone", "mode"), [("tiny_llama", "lora"), *ALL])
-def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path, algo, backbone, mode):
-    common = [f"algo={algo}", f"backbone={backbone}", f"mode={mode}", "training.max_prompt_length=2000"]
-    common += (
-        ["training.per_device_batch_size=4", "algorithm.beta=0.5"] if algo != "sft" else ["training.per_device_batch_size=4"]
-    )
-    stock = first_step(config(shared, *common, "training.share_prefixes=false"), data, tmp_path / "stock")
-    for limit in ("training.tokens_per_tree=100000", "training.tokens_per_tree=300"):
-        loss, gradient = first_step(config(shared, *common, limit, "training.kept_tokens=400"), data, tmp_path / "shared")
-        assert loss == pytest.approx(stock[0], rel=1e-5)
-        assert stock[1].norm() > 0
-        assert (gradient - stock[1]).norm() <= 2e-5 * stock[1].norm()
+def assert_equal(found, expected):
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert expected[1].norm() > 0
+    assert (found[1] - expected[1]).norm() <= 2e-5 * expected[1].norm()
+
+
+def step_of(backbone, mode, algo):
+    """The command line of a cell's step of four rows. Reference log-probabilities come before it, or in it, where there are any."""
+    line = [f"algo={algo}", f"backbone={backbone}", f"mode={mode}", "training.max_prompt_length=2000"]
+    line += ["training.per_device_batch_size=4", f"training.precompute_ref_log_probs={str(mode == 'full').lower()}"]
+    return line + ([] if algo == "sft" else ["algorithm.beta=0.5"])
+
+
+@pytest.mark.parametrize(("backbone", "mode", "algo"), CELLS)
+def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path, flex_on_cpus, backbone, mode, algo):
+    """Whatever the form of the mask, with activations kept and with layers that are run again in the backward pass."""
+    line = step_of(backbone, mode, algo)
+    stock = one_step(*before_training(config(shared, *line, "training.share_prefixes=false"), data, tmp_path / "stock"))
+    forms = GEMMA_FORMS if backbone == "tiny_gemma" else FORMS
+    for form, trees in forms.items():
+        asked = (f"training.tree_mask={form}", "training.gradient_checkpointing=true", *trees)
+        trainer, batch = before_training(config(shared, *line, *asked), data, tmp_path / form)
+        assert_equal(one_step(trainer, batch), stock)
+        trainer.model.activation_checkpointing_enable()  # as the trainer does when a training begins
+        assert trainer.model.is_gradient_checkpointing
+        assert_equal(one_step(trainer, batch), stock)
 
 
 @pytest.mark.parametrize("algo", [pytest.param(algo, marks=() if algo == "dpo" else pytest.mark.long) for algo in ALGOS])

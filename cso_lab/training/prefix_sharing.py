@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cso_lab.training.tree_attention import running, tree_mask
+from cso_lab.training.tree_attention import tree_mask, use_tree_attention
 
 IGNORED = -100  # a label nobody asks the log-probability of
 
@@ -79,15 +79,16 @@ def pack(rows: Sequence[Sequence[int]], tokens_per_tree: int, device) -> Iterato
         yield members, _on(tree, device), paths
 
 
-def share_prefixes(model, tokens_per_tree: int, kept_tokens: int) -> None:
+def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "auto") -> None:
     """Have a causal language model that carries TRL's fused output layer fold its batches.
 
     `model(input_ids, attention_mask, labels=..., fused_lm_head=True)` returns the same TRL output as before, (batch, length - 1)
     per field, zero where nothing is asked. Forests of more than `kept_tokens` tokens are recomputed tree by tree in the backward
-    pass, which takes no more memory than one tree of them.
+    pass, which takes no more memory than one tree of them. `mask` is the form of a tree's mask (see `training.tree_mask`).
     """
     fused = model.forward
     config = model.config.get_text_config()
+    use_tree_attention(config, mask)
 
     @wraps(type(model).forward)
     def forward(self, input_ids=None, attention_mask=None, labels=None, fused_lm_head=False, **kwargs):
@@ -96,7 +97,7 @@ def share_prefixes(model, tokens_per_tree: int, kept_tokens: int) -> None:
             return fused(input_ids=input_ids, attention_mask=attention_mask, fused_lm_head=fused_lm_head, **scored, **kwargs)
         kwargs.pop("num_items_in_batch", None)
         forest = fold(input_ids, attention_mask, labels, tokens_per_tree)
-        scores = partial(_scores, self, fused, config, kwargs)
+        scores = partial(_scores, self, fused, config, mask, kwargs)
         if torch.is_grad_enabled() and len(forest) > kept_tokens and len(forest.trees) > 1:
             outputs = [checkpoint(scores, tree, use_reentrant=False) for tree in forest.trees]
         else:
@@ -106,7 +107,7 @@ def share_prefixes(model, tokens_per_tree: int, kept_tokens: int) -> None:
     model.forward = MethodType(forward, model)
 
 
-def _scores(model, fused, config, kwargs: dict, tree: Tree):
+def _scores(model, fused, config, mask: str, kwargs: dict, tree: Tree):
     """TRL's output for the scored tokens of one tree: every field (1, scored)."""
 
     def before_scored(module, args, output):
@@ -116,15 +117,14 @@ def _scores(model, fused, config, kwargs: dict, tree: Tree):
     # The output layer computes one position for each scored token, in place of one for each token of the tree.
     hook = model.base_model.register_forward_hook(before_scored)
     try:
-        with running(config):
-            return fused(
-                input_ids=tree.tokens[None],
-                position_ids=tree.depth[None],
-                shift_labels=tree.tokens[tree.scored][None],
-                fused_lm_head=True,
-                **tree_mask(tree.end, tree.depth, config, model.dtype),
-                **kwargs,
-            )
+        return fused(
+            input_ids=tree.tokens[None],
+            position_ids=tree.depth[None],
+            shift_labels=tree.tokens[tree.scored][None],
+            fused_lm_head=True,
+            **tree_mask(tree.end, tree.depth, config, model.dtype, mask),
+            **kwargs,
+        )
     finally:
         hook.remove()
 
@@ -151,7 +151,7 @@ def _tries(
     """Rows as tries of at most `tokens_per_tree` tokens: (which rows, the fields of a Tree, each row's tokens in it)."""
     # Big-endian bytes sort as the tokens do, and a row before all that continue it: the order of the trie's leaves.
     order = sorted(range(len(rows)), key=lambda row: rows[row].astype(">i8").tobytes())
-    overlap = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+    overlap = [0] + [common_prefix(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
     for first, last in _cut([len(rows[row]) for row in order], overlap, tokens_per_tree):
         members = order[first:last]
         shared = [0, *overlap[first + 1 : last]]
@@ -206,8 +206,8 @@ def _cut(lengths: Sequence[int], overlap: Sequence[int], limit: int) -> list[tup
     return ranges[::-1]
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the common prefix."""
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements two sequences have in common at their beginning."""
     shorter = min(len(a), len(b))
     different = np.flatnonzero(a[:shorter] != b[:shorter])
     return int(different[0]) if len(different) else shorter

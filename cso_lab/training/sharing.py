@@ -23,7 +23,7 @@ def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]
     log-probabilities right then: in here that layer comes with folding. The others are changed afterwards.
     """
     module = sys.modules[trainer_class.__module__]
-    budget = (training.tokens_per_tree, training.kept_tokens)
+    settings = (training.tokens_per_tree, training.kept_tokens, training.tree_mask)
     if not training.share_prefixes:
         yield lambda trainer: None
     elif hasattr(module, "add_fused_lm_head"):
@@ -31,15 +31,15 @@ def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]
 
         def add_both(model, **options):
             add_fused_lm_head(model, **options)
-            share_prefixes(model, *budget)
+            share_prefixes(model, *settings)
 
         with patch.object(module, "add_fused_lm_head", add_both):
             yield lambda trainer: None
     else:
-        yield lambda trainer: _share_in_logit_trainer(trainer, *budget)
+        yield lambda trainer: _share_in_logit_trainer(trainer, *settings)
 
 
-def _share_in_logit_trainer(trainer, *budget: int) -> None:
+def _share_in_logit_trainer(trainer, *settings) -> None:
     """Folding for trainers (CPO with SimPO's loss, ORPO) that take log-probabilities from `model(...).logits`.
 
     They read log-probabilities of the responses, and ORPO the likelihood of the whole chosen row; the logits themselves go into two
@@ -50,7 +50,7 @@ def _share_in_logit_trainer(trainer, *budget: int) -> None:
 
     model = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
     add_fused_lm_head(model, outputs=_FIELDS)
-    share_prefixes(model, *budget)
+    share_prefixes(model, *settings)
     trainer.concatenated_forward = MethodType(_concatenated_forward, trainer)
 
 

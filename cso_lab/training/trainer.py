@@ -16,10 +16,9 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     import torch
     from datasets import Dataset
     from hydra.utils import instantiate
-    from torch.utils.data import SequentialSampler
     from transformers import PrinterCallback, set_seed
 
-    from cso_lab.training.batching import Epochs, TreeSampler, filled, tree_order
+    from cso_lab.training.batching import Epochs, TreeSampler
     from cso_lab.training.progress import StepLog, StepProgress
     from cso_lab.training.sharing import sharing
 
@@ -31,26 +30,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     set_seed(training.seed)
     model = load_weights(cfg, start, weights_type)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
-    if training.batching == "tree":
-        # For trainers that compute reference log-probabilities before training, or read rows as they come.
-        rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
-    drawn = training.batching == "tree" and arguments.train_sampling_strategy == "random"
-    round_of_all = arguments.per_device_train_batch_size * arguments.world_size
-    steps = _steps(arguments, len(rows), training.batch_size)
-    part = steps * training.batch_size < len(rows)
-    if part:
-        # Less than one pass: the other rows are neither tokenized nor read by the reference model. These come in the order in which
-        # they would be drawn; where TRL would shuffle, any as likely as the others.
-        if drawn:
-            order = TreeSampler(*_trees(rows), training.batch_size, training.seed)
-        elif training.batching == "random" and arguments.train_sampling_strategy == "random":
-            order = Random(training.seed).sample(range(len(rows)), len(rows))
-        else:
-            order = range(len(rows))
-        rows = [rows[i] for i in islice(order, steps * training.batch_size)]
-        arguments.max_steps = steps
-    if arguments.train_sampling_strategy != "random" and arguments.world_size > 1:
-        rows = filled(rows, round_of_all)
+    rows, sampler = _in_order(rows, training, arguments)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])
     if arguments.world_size > 1:
         dataset = _for_all(dataset, out / WORKERS / "rows", arguments)
@@ -69,15 +49,53 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     trainer.remove_callback(PrinterCallback)
     if cfg.hardware.deepspeed is not None:
         _keep_floats(trainer)
-    if drawn and part:
-        trainer._get_train_sampler = lambda dataset=None: SequentialSampler(trainer.train_dataset)
-    elif drawn:
-        sampler = TreeSampler(
-            *_trees(rows), training.batch_size, training.seed, round_of_all if arguments.world_size > 1 else 1
-        )
+    if sampler is not None:
         trainer._get_train_sampler = lambda dataset=None: sampler
+    if isinstance(sampler, TreeSampler):
         trainer.add_callback(Epochs(sampler))
     return trainer
+
+
+def _in_order(rows: list[dict], training, arguments) -> tuple:
+    """(rows as the dataset holds them, the sampler that draws them; None: the trainer's own).
+
+    Sets `arguments.max_steps` where that is less than one pass: the other rows are neither tokenized nor read by the reference model.
+    """
+    from torch.utils.data import SequentialSampler
+
+    from cso_lab.training.batching import Dealer, TreeSampler, filled, tree_order
+
+    tree, drawn = training.batching == "tree", arguments.train_sampling_strategy == "random"
+    at_once = arguments.per_device_train_batch_size
+    whole = at_once * arguments.world_size if arguments.world_size > 1 else 1
+    if tree:
+        # For trainers that compute reference log-probabilities before training, or read rows as they come.
+        rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
+    steps = _steps(arguments, len(rows), training.batch_size)
+    part = steps * training.batch_size < len(rows)
+    if part:
+        # These come in the order in which they would be drawn; where TRL would shuffle, any as likely as the others.
+        if tree and drawn:
+            order = TreeSampler(*_trees(rows), training.batch_size, training.seed)
+        elif drawn:
+            order = Random(training.seed).sample(range(len(rows)), len(rows))
+        else:
+            order = range(len(rows))
+        rows = [rows[i] for i in islice(order, steps * training.batch_size)]
+        arguments.max_steps = steps
+    if not drawn:
+        rows = filled(rows, whole)
+    if not tree:
+        return rows, None
+    # KTO's trainer pairs a row with the response of its neighbour.
+    deal = Dealer(rows, training.batch_size, at_once, alternate="label" in rows[0])
+    order = deal(range(len(rows)))
+    dealt = [rows[i] for i in order]
+    if part or not drawn:
+        return dealt, SequentialSampler(dealt) if drawn else None
+    # The reference model reads the rows in the dataset's order, so that they are dealt there as well.
+    position = {row: place for place, row in enumerate(order)}
+    return dealt, TreeSampler(*_trees(rows), training.batch_size, training.seed, whole, deal, position)
 
 
 def _keep_floats(trainer) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from cso_lab.errors import UserError
 
@@ -37,24 +39,42 @@ def ancestors(end: torch.Tensor, depth: torch.Tensor, window: int | None = None)
     return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)
 
 
+def use_tree_attention(config, form: str = "auto") -> None:
+    """Have a model of this configuration take the masks made here, of this form, from now on; its other calls stay what they are.
+
+    Nothing is switched back after a forward pass: with activation checkpointing, the backward pass runs the layers again.
+    """
+    own = config._attn_implementation
+    if form in ("blocks", "dense") and own == _FLEX:
+        raise UserError(f"training.tree_mask={form} goes with backbone.attn_implementation=sdpa or eager, not {own}")
+    if form == "flex":
+        config._attn_implementation = _FLEX
+    elif own == "sdpa":
+        config._attn_implementation = _PACKED
+
+
 @contextmanager
 def running(config) -> Iterator[None]:
-    """A model of this configuration takes the masks made here: in place of plain SDPA it runs one that repeats no keys."""
+    """Within it, a model of this configuration takes the masks made here. For passes without gradients: see `use_tree_attention`."""
     own = config._attn_implementation
-    if own == "sdpa":
-        config._attn_implementation = _PACKED
+    use_tree_attention(config)
     try:
         yield
     finally:
         config._attn_implementation = own
 
 
-def tree_mask(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype) -> dict:
-    """The arguments with which a backbone, `running`, attends as a tree says."""
+def tree_mask(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype, form: str = "auto") -> dict:
+    """The arguments with which a backbone that uses tree attention attends as a tree says; `form` as in `training.tree_mask`."""
     kinds = _windows(config)
     if config._attn_implementation == _FLEX:
         return {"attention_mask": _one_or_all({kind: _block_mask(end, depth, window) for kind, window in kinds.items()})}
-    if config._attn_implementation == _PACKED and end.device.type == "cpu" and set(kinds.values()) == {None}:
+    takes_blocks = config._attn_implementation == _PACKED and set(kinds.values()) == {None}
+    if form == "blocks" and not takes_blocks:
+        raise UserError(
+            "training.tree_mask=blocks needs SDPA and layers that all see everything before them: use dense or flex"
+        )
+    if takes_blocks and (form == "blocks" or (form == "auto" and end.device.type == "cpu")):
         # Not looked at, but a mask that is there already is one the model does not make.
         return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool), "tree_blocks": _blocks(ancestors(end, depth))}
     return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype)}
@@ -112,6 +132,8 @@ def _blocks(seen: torch.Tensor) -> list[Block]:
 
 def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_blocks: list[Block] | None = None, **kwargs):
     """SDPA under a mask. Shapes as in transformers: (batch, heads, tokens, width) in, (batch, tokens, heads, width) out."""
+    if attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
     if tree_blocks is None:
         return _packed(query, key, value, attention_mask, scaling).transpose(1, 2), None
     answers = [
@@ -139,3 +161,5 @@ def _packed(query, key, value, seen, scaling):
 
 
 AttentionInterface.register(_PACKED, _packed_sdpa)
+# The masks a model makes itself where it is given none, or one of rows and padding.
+AttentionMaskInterface.register(_PACKED, sdpa_mask)
