@@ -48,6 +48,7 @@ RULES = {
     "seed": Natural,
     "rerun": Flag,
     "estimate": Flag,
+    "debug": Flag,
     "report.folder": str | None,
     "report.table": Annotated[Literal[tables()] | None, BeforeValidator(lambda table: table if table is None else str(table))],
     "data.test_share": Share,
@@ -177,7 +178,7 @@ def _check_reward(cfg: DictConfig) -> None:
     try:
         instantiate(cfg.mcts.reward)
     except InstantiationException as error:
-        raise explain(error) from None
+        raise explain(error) from error
 
 
 def _check_data(cfg: DictConfig) -> None:

@@ -35,18 +35,14 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
             with tracker(cfg, folder) as tracking:
                 Run(cfg, folder, sweeping, tracking).stages()
     except Exception as error:
-        from cso_lab.explain import explain
-
-        known = explain(error)
         if not sweeping:
             raise
-        reason = str(known or f"{type(error).__name__}: {error}")
-        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and naming.is_api(cfg)})
-        if known is None:
-            import traceback
+        from cso_lab.explain import explain_or_show, said
 
-            traceback.print_exc()
-        print(f"error: {folder.name}: {known or error}", file=sys.stderr)
+        known = explain_or_show(error)
+        reason = str(known or said(error))
+        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and naming.is_api(cfg)})
+        print(f"error: {folder.name}: {reason}", file=sys.stderr)
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:

@@ -92,13 +92,10 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from cso_lab.explain import explain
+        from cso_lab.explain import explain_or_show
 
-        known = explain(error)
+        known = explain_or_show(error)
         if known is None:
-            import traceback
-
-            traceback.print_exc()
             raise SystemExit(1) from error
         print(f"error: {known}", file=sys.stderr)
         raise SystemExit(known.exit_code) from None
