@@ -37,7 +37,7 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(chain[-1], BaseExceptionGroup) and (known := explain(chain[-1])):
         return known
     known = _of_configuration(chain)
-    where = next((line for cause in reversed(chain) if (line := own_line(cause))), None)
+    where = next((line for cause in reversed(chain) if (line := own_line(cause, called=cause is not error))), None)
     if where is None:
         return known
     return UserError(f"{known or said(chain[-1])} ({where}); debug=true shows the whole traceback")

@@ -4,8 +4,6 @@ from pathlib import Path
 from textwrap import dedent
 
 PARTS = '''
-from trl import DPOTrainer
-
 from cso_lab.generation.refine import Plain
 from cso_lab.preferences.escpro import EscPro
 
@@ -35,6 +33,10 @@ class Decoding(Plain):
     def __call__(self, openings, ask):
         return ["(Affirmation) my own words" for _ in ask(openings)]
 
+'''
+TRAINERS = '''
+from trl import DPOTrainer
+
 
 class Trainer(DPOTrainer):
     """Logs a number of its own."""
@@ -56,7 +58,7 @@ CONF = {
         defaults: [dpo, _self_]
         name: mine
         label: Mine
-        trainer: {_target_: mine.parts.Trainer}
+        trainer: {_target_: mine.trainers.Trainer}
         """,
     "mcts/reward": """
         _target_: mine.parts.Reward
@@ -81,13 +83,13 @@ CONF = {
 CHOICES = tuple(f"{group}=mine" for group in CONF if group != "table")
 
 
-def write_package(folder: Path, parts: str = PARTS) -> Path:
+def write_package(folder: Path, parts: str = PARTS, trainers: str = TRAINERS) -> Path:
     """Write the package `mine` into `folder`; returns its conf folder."""
     conf = folder / "mine" / "conf"
     for group, text in CONF.items():
         file = conf / group / "mine.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(text).lstrip(), encoding="utf-8")
-    for name, text in {"__init__.py": "", "parts.py": parts, "conf/__init__.py": ""}.items():
+    for name, text in {"__init__.py": "", "parts.py": parts, "trainers.py": trainers, "conf/__init__.py": ""}.items():
         (folder / "mine" / name).write_text(text, encoding="utf-8")
     return conf

@@ -22,7 +22,7 @@ def test_choices_of_the_users_package_compose_and_our_sweeps_stay(way, tmp_path)
     arguments, env = typed(way, write_package(tmp_path))
     shown = run_py(*arguments, *CHOICES, "--cfg", "job", "--resolve", env=env)
     assert shown.returncode == 0, shown.stderr
-    for target in ("mine.parts.Reward", "mine.parts.Builder", "mine.parts.Decoding", "mine.parts.Trainer"):
+    for target in ("mine.parts.Reward", "mine.parts.Builder", "mine.parts.Decoding", "mine.trainers.Trainer"):
         assert f"_target_: {target}" in shown.stdout
     unknown = run_py(*arguments, "+table=99", env=env)
     assert unknown.returncode == 2 and len(unknown.stderr.splitlines()) == 1

@@ -13,12 +13,13 @@ _OURS = (_ROOT / "cso_lab", _ROOT / "hydra_plugins", _ROOT / "experiments", _ROO
 _PROJECT = "cso-lab"
 
 
-def own_line(error: BaseException) -> str | None:
+def own_line(error: BaseException, called: bool = False) -> str | None:
     """The innermost line of the user's own code that `error` passed through, if code of this project called it, else None.
 
-    'mine/rewards.py, line 12, in __call__: return scores["X"]'
+    'mine/rewards.py, line 12, in __call__: return scores["X"]'. `called`: this project's code is known to stand above the traceback,
+    as it does for the cause of another error.
     """
-    called, found = False, None
+    found = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         if _is_ours(frame):
             called = True
@@ -66,6 +67,4 @@ def _required() -> frozenset[str]:
 
 def _normal(requirement: str) -> str:
     """'ray' of 'Ray[default]>=2; extra == "ray"'."""
-    import re
-
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()

@@ -151,7 +151,8 @@ def load(cfg_data: Mapping) -> Corpus:
     try:
         reader = instantiate(cfg_data["reader"], _partial_=True)
     except InstantiationException as error:
-        raise explain(error) from error
+        # `cfg_data` may stand alone, and then does not know that it is `data`.
+        raise UserError(f"data.reader: {str(explain(error)).rpartition('reader: ')[2]}") from error
     corpus = reader(path, strategies)
     if not corpus.dialogues:
         reasons = "; ".join(f"{len(ids)}: {reason}" for reason, ids in corpus.rejected.items()) or "it holds no record"
