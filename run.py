@@ -1,7 +1,6 @@
 """Compose the configuration and run the stages it names. `python run.py --help` lists every choice."""
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -14,31 +13,32 @@ def main() -> int:
 
         print(usage(ROOT), end="")
         return 0
-    sys.argv[1:] = map(quoted, sys.argv[1:])
+    from cso_lab.config.command_line import prepared
+    from cso_lab.errors import heed_debug
+
+    heed_debug(sys.argv[1:])
     # Hand errors on instead of printing several lines about them; `explain` makes one line of what a user can put right.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        sys.argv[1:] = prepared(sys.argv[1:])
         compose_and_run()
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        from cso_lab.explain import explain
+        from cso_lab.explain import explain_or_show
 
-        known = explain(error)
+        known = explain_or_show(error)
         if known is None:
-            raise
+            return 1
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
     return 0
 
 
-def quoted(argument: str) -> str:
-    """+table='9' of +table=9, which Hydra would read as a number: config names are strings."""
-    return re.sub(r"^(\+{0,2}(?:table|figure)=)(\d+)$", r"\1'\2'", argument)
-
-
 def compose_and_run() -> None:
+    import warnings
+
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -47,12 +47,17 @@ def compose_and_run() -> None:
     from cso_lab.naming import register_resolvers
 
     register_resolvers()
+    # Hydra goes on without a part of hydra.searchpath that is not there.
+    warnings.filterwarnings("error", message="provider=.* is not available")
     failures: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def job(cfg: DictConfig) -> None:
         from cso_lab import stages
+        from cso_lab.errors import show_tracebacks
 
+        if cfg.debug:
+            show_tracebacks()
         multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             stages.run(cfg, Path(HydraConfig.get().runtime.output_dir), multirun)

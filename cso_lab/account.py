@@ -45,9 +45,12 @@ class Account:
 
     def _finished(self, stage: str, identity: str, result: Path) -> bool:
         """Whether the run folder holds this stage's result for this very configuration, data and code."""
-        if finished := self.record["identities"].get(stage) == identity and result.exists():
+        if finished := self._has(stage, identity, result):
             self._leave(stage, self.folder)
         return finished
+
+    def _has(self, stage: str, identity: str, result: Path) -> bool:
+        return self.record["identities"].get(stage) == identity and result.exists()
 
     def _sibling(self, stage: str, identity: str, result: str) -> Path | None:
         """A cell beside this one that has this very result: cells may differ in nothing but what comes after a stage."""

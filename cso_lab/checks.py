@@ -1,6 +1,8 @@
 """Impossible values, found before any work starts."""
 
+import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -48,6 +50,7 @@ RULES = {
     "seed": Natural,
     "rerun": Flag,
     "estimate": Flag,
+    "debug": Flag,
     "report.folder": str | None,
     "report.table": Annotated[Literal[tables()] | None, BeforeValidator(lambda table: table if table is None else str(table))],
     "data.test_share": Share,
@@ -141,7 +144,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.evaluation.shortest > cfg.evaluation.longest:
         raise UserError(f"evaluation.shortest={cfg.evaluation.shortest} is above evaluation.longest={cfg.evaluation.longest}")
     strategy_set(cfg.data.strategies)
-    _check_reward(cfg)
+    _check_classes(cfg)
     _check_data(cfg)
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
@@ -187,16 +190,33 @@ def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
             raise UserError(f"{key}={value}: {problem}") from None
 
 
-def _check_reward(cfg: DictConfig) -> None:
+def _check_classes(cfg: DictConfig) -> None:
+    """Raises UserError if a class that a stage to be run names by `_target_` cannot be found, or not be made with its settings."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     from cso_lab.explain import explain
 
+    used = {"dataset": ("preferences.builder", "preferences.negatives"), "generate": ("decoding.method",)}
     try:
         instantiate(cfg.mcts.reward)
+        for key in [key for stage in cfg.stages for key in used.get(stage, ())]:
+            if node := OmegaConf.select(cfg, key):
+                # Not made yet: a class of the user's may load a model.
+                _check_arguments(key, instantiate(node, _partial_=True))
+        if "search" in cfg.stages:
+            instantiate(cfg.mcts.search, _partial_=True)
     except InstantiationException as error:
-        raise explain(error) from None
+        raise explain(error) from error
+
+
+def _check_arguments(key: str, deferred: partial) -> None:
+    try:
+        inspect.signature(deferred.func).bind(*deferred.args, **deferred.keywords)
+    except TypeError as error:
+        raise UserError(f"{key}: {deferred.func.__module__}.{deferred.func.__qualname__}: {error}") from error
+    except ValueError:
+        pass  # a callable that does not say what it takes
 
 
 def _check_data(cfg: DictConfig) -> None:

@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from cso_lab.errors import UserError
+from cso_lab.errors import UserError, heed_debug, tracebacks_shown
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,9 +18,12 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and leave with its exit code."""
+    heed_debug(sys.argv[1:])
     try:
         main()
     except UserError as error:
+        if tracebacks_shown():
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

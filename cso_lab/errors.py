@@ -1,7 +1,11 @@
 """The one kind of error a user is meant to read."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+# Set for this process and those it starts where whole tracebacks are asked for.
+_TRACEBACKS = "CSO_LAB_TRACEBACKS"
 
 
 class UserError(Exception):
@@ -20,3 +24,18 @@ def unknown(what: str, given: object, valid: Iterable[object]) -> UserError:
     near = get_close_matches(str(given), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {what} {str(given)!r}: {hint}valid: {', '.join(choices) or 'none'}")
+
+
+def show_tracebacks() -> None:
+    """From now on, also in processes started from here, errors are shown with their whole traceback."""
+    os.environ[_TRACEBACKS] = "1"
+
+
+def heed_debug(arguments: Sequence[str]) -> None:
+    """`show_tracebacks` if `debug=true` is among the arguments or the user has set HYDRA_FULL_ERROR=1."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, arguments):
+        show_tracebacks()
+
+
+def tracebacks_shown() -> bool:
+    return os.environ.get(_TRACEBACKS) == "1"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from cso_lab.account import done
 from cso_lab.cell import cell, context
 from cso_lab.checks import STAGES, check
 from cso_lab.dialogue import TEST_DIALOGUES
@@ -35,18 +36,14 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
             with tracker(cfg, folder) as tracking:
                 Run(cfg, folder, sweeping, tracking).stages()
     except Exception as error:
-        from cso_lab.explain import explain
-
-        known = explain(error)
         if not sweeping:
             raise
-        reason = str(known or f"{type(error).__name__}: {error}")
-        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
-        if known is None:
-            import traceback
+        from cso_lab.explain import explain_or_show, said
 
-            traceback.print_exc()
-        print(f"error: {folder.name}: {known or error}", file=sys.stderr)
+        known = explain_or_show(error)
+        reason = str(known or said(error))
+        write_json(folder / FAILED, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
+        print(f"error: {folder.name}: {reason}", file=sys.stderr)
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:
@@ -78,12 +75,41 @@ class Run(SharedStages):
             "evaluate": self.evaluate,
             "report": self.report,
         }
-        asked = [stage for stage in STAGES if stage in self.cfg.stages]
-        asked = [stage for stage in asked if trains_here(self.cfg) or stage not in OF_TRAINING]
+        asked = self._asked()
+        if unfinished := self.unfinished():
+            from cso_lab.pipeline.preflight import preflight
+
+            preflight([(self.cfg, self.folder, unfinished)])
         if "inspect" in asked and (scorer := self._scorer()):
             scorer.check()  # before a search that takes hours, not after it
         for stage in asked:
             functions[stage]()
+
+    def _asked(self) -> list[str]:
+        """The stages that `cfg.stages` names and that this cell has, in order."""
+        asked = [stage for stage in STAGES if stage in self.cfg.stages]
+        return [stage for stage in asked if trains_here(self.cfg) or stage not in OF_TRAINING]
+
+    def unfinished(self) -> list[str]:
+        """Those of train and generate that are asked for and not finished; writes nothing."""
+        asked = [stage for stage in self._asked() if stage in ("train", "generate")]
+        if not asked or self.cfg.rerun:
+            return asked
+        try:
+            if "train" in asked and self._trained():
+                asked.remove("train")
+            if "train" not in asked and self._has("generate", self._generate_identity(), self.folder / "predictions.jsonl"):
+                asked.remove("generate")
+        except UserError:  # a file of an earlier stage is missing: whatever comes of that, nothing later is finished
+            pass
+        return asked
+
+    def _trained(self) -> bool:
+        dataset = self._dataset_folder("search,dataset")
+        if not done(dataset):
+            return False
+        identity = self._train_identity(self.cfg, dataset / "preferences")
+        return self._has("train", identity, self.folder / "checkpoint") or bool(self._sibling("train", identity, "checkpoint"))
 
     def train(self) -> None:
         data = self._preferences()

@@ -47,4 +47,4 @@ def without_hydra(job: DictConfig) -> DictConfig:
 def run_py(*arguments: str, timeout: float = 120, **settings) -> subprocess.CompletedProcess:
     """`python run.py ARGUMENTS` from the root of the project; `settings` go to subprocess.run."""
     command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, **settings)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **{"cwd": ROOT, **settings})

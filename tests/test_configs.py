@@ -1,5 +1,6 @@
 """Every choice composes, every job of every sweep composes, and the command line says what is wrong in one line."""
 
+import shlex
 import subprocess
 import sys
 
@@ -137,3 +138,25 @@ def test_one_error_of_tasks_that_ran_side_by_side_is_one_line_and_a_fault_among_
     errors = [UserError("no key"), UserError("no key")]
     assert str(explain(ExceptionGroup("tasks", errors))) == "no key"
     assert explain(ExceptionGroup("tasks", [*errors, ZeroDivisionError()])) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a=b.json", "a(1).json", "a,b.json", "a[1]{2}.json", "it's #1.json", 'say "hi"; é.json', "a\\b\\"]
+)
+def test_an_unquoted_path_is_shown_with_the_quotes_that_it_needs(name):
+    """What the line says to type is one value, the path as it is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from cso_lab.config.command_line import with_quotes
+
+    (typed,) = shlex.split(with_quotes(f"data.path=/data/{name}"))
+    assert OverridesParser.create().parse_overrides([typed])[0].value() == f"/data/{name}"
+
+
+@pytest.mark.parametrize("path", ["/data/a=b.json", "/data/a(1).json", "/data/a,b.json"])
+def test_the_command_line_says_how_to_quote_a_path(path):
+    done = run_py(f"data.path={path}", "stages=[report]")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"""'data.path="{path}"'""" in done.stderr
+    again = run_py(*shlex.split(f"""'data.path="{path}"'"""), "stages=[report]")
+    assert f"data.path={path}: no such file" in again.stderr

@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         from cso_lab.explain import explain
 
-        raise explain(error) or error from None
+        if known := explain(error):
+            raise known from error
+        raise
 
 
 def _talk(options: argparse.Namespace, overrides: Sequence[str], texts) -> None:

@@ -145,11 +145,14 @@ def load(cfg_data: Mapping) -> Corpus:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    from cso_lab.explain import explain
+
     # Partial, because Hydra would turn a StrategySet given as an argument into a config node.
     try:
         reader = instantiate(cfg_data["reader"], _partial_=True)
     except InstantiationException as error:
-        raise UserError(f"data.reader: cannot be made ({str(error).splitlines()[0]})") from None
+        # `cfg_data` may stand alone, and then does not know that it is `data`.
+        raise UserError(f"data.reader: {str(explain(error)).rpartition('reader: ')[2]}") from error
     corpus = reader(path, strategies)
     if not corpus.dialogues:
         reasons = "; ".join(f"{len(ids)}: {reason}" for reason, ids in corpus.rejected.items()) or "it holds no record"

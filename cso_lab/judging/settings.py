@@ -34,7 +34,9 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("judging", overrides=list(overrides))
     except Exception as error:
-        raise explain(error) or error from None
+        if known := explain(error):
+            raise known from error
+        raise
     check_values(cfg, RULES)
     settings = OmegaConf.to_container(cfg, resolve=True)
     if settings["scale"][0] >= settings["scale"][1]:

@@ -1,1 +1,1 @@
-"""Which results are there already: what each stage's result depends on, and the keys it is found by."""
+"""The stages of a run in their order: the keys their results are found by, and what is made sure of before the first."""

@@ -8,7 +8,10 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from cso_lab.sweeping import current, only_reports, plan
+from cso_lab.sweeping import Job, current, only_reports, plan
+
+# The launcher that runs one job after the other in this process.
+_HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class SweepReport(Callback):
@@ -38,6 +41,8 @@ class SweepReport(Callback):
             for job in jobs:
                 with current(job.config):
                     check(_task(job.config))
+            if config.hydra.launcher._target_ == _HERE:
+                _preflight(jobs)
             self.asked = {job.folder: _reports(job.config) for job in jobs}
             if reported := [folder for folder, wanted in self.asked.items() if wanted]:
                 out = Path(str(config.hydra.sweep.dir))
@@ -57,6 +62,24 @@ class SweepReport(Callback):
                 complete = _name_failures(folder for folder, wanted in asked.items() if not wanted) and complete
         if not complete:
             raise SystemExit(1)
+
+
+def _preflight(jobs: Iterable[Job]) -> None:
+    """What each job makes sure of before its first stage, for all of them before the first.
+
+    Other launchers run jobs in other processes, or on machines that have what this one has not: each job looks for itself there.
+    """
+    from cso_lab.pipeline.preflight import check_tracking, preflight
+    from cso_lab.stages import Run
+
+    cells = []
+    for job in jobs:
+        with current(job.config):
+            cfg = _task(job.config)
+            if not cfg.estimate:
+                check_tracking(cfg, job.folder)
+                cells.append((cfg, job.folder, Run(cfg, job.folder).unfinished()))
+    preflight(cells)
 
 
 def _reports(cfg: DictConfig) -> bool:
@@ -92,13 +115,10 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from cso_lab.explain import explain
+        from cso_lab.explain import explain_or_show
 
-        known = explain(error)
+        known = explain_or_show(error)
         if known is None:
-            import traceback
-
-            traceback.print_exc()
             raise SystemExit(1) from error
         print(f"error: {known}", file=sys.stderr)
         raise SystemExit(known.exit_code) from None

@@ -1,5 +1,9 @@
 """Whether runs can go to a W&B server, found out without asking anybody."""
 
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
 from cso_lab.errors import UserError
 
 
@@ -22,6 +26,20 @@ def settled_mode(mode: str) -> str:
             "tracking.mode=online needs a key: set WANDB_API_KEY or run `wandb login`; tracking.mode=auto goes on offline"
         )
     return "offline" if found is None else "online"
+
+
+def check_names(project: str, tags: Sequence[str], **names: str | None) -> None:
+    """Raises UserError if W&B refuses the name of the project, a tag or another of the `names` that a run goes by."""
+    import wandb
+
+    for key, value in {"project": project, "run_tags": tuple(tags), **names}.items():
+        try:
+            wandb.Settings(**{key: value})
+        except wandb.errors.UsageError as error:
+            raise UserError(f"tracking.{key.removeprefix('run_')}: {first_line(error)}") from None
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"tracking.{key.removeprefix('run_')}: {reason}") from None
 
 
 def set_up():

@@ -12,7 +12,7 @@ from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 from cso_lab.tracking import TrackedCell
 from cso_lab.tracking.contents import CONTENTS, STEP_LOGS, Artifact, is_number, pictures, steps_after
-from cso_lab.tracking.credentials import first_line, set_up, settled_mode
+from cso_lab.tracking.credentials import check_names, first_line, set_up, settled_mode
 from cso_lab.tracking.figures import drawn
 from cso_lab.tracking.follow import Follow
 
@@ -42,8 +42,9 @@ class WandbTracker:
         files_up_to_mb: float | None,
         prediction_rows: int | None,
     ):
-        self._cell, self._asked, self._mode = cell, mode, settled_mode(mode)
         self._where = {"project": project, "entity": entity, "group": group or cell.group, "tags": [*cell.tags, *tags]}
+        check_names(project, self._where["tags"], entity=entity, run_group=self._where["group"])
+        self._cell, self._asked, self._mode = cell, mode, settled_mode(mode)
         self._log_artifacts, self._megabytes, self._rows = log_artifacts, files_up_to_mb, prediction_rows
         self._run = self._follow = None
         # {stage: folder} of those that have their files, and which of them are in W&B already.

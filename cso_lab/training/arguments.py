@@ -1,5 +1,6 @@
 """What a TRL trainer is configured with: the training's settings, the algorithm's own over them, and the shares of the processes."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from cso_lab.errors import UserError, unknown
@@ -71,10 +72,14 @@ def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
     if "precompute_ref_log_probs" in settings and _shares_out_weights(cfg):
         # Beforehand they would be computed by a second engine around the same model, whose hooks then break the training.
         settings["precompute_ref_log_probs"] = False
+    _check_names(own.func, own.keywords, training)
     try:
         arguments = own.func(**settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the training settings of algo={cfg.algorithm.name} do not go together: {error}") from error
+    except (TypeError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the training settings of algo={cfg.algorithm.name} (training, algorithm.arguments) do not go together: {reason}"
+        ) from error
     if arguments.parallel_mode.value == "not_distributed":
         # One process takes one GPU; the trainers refuse to spread a model over all that are visible.
         arguments._n_gpu = 1
@@ -84,6 +89,19 @@ def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
         # It takes over the processes' group; asked for no sooner than by the model, it would think itself alone.
         deepspeed.init_distributed()
     return arguments
+
+
+def _check_names(kind: type, own, training) -> None:
+    """Raises UserError if a name among the settings is none that transformers or the algorithm's configuration `kind` knows."""
+    from transformers import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    for key, names in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        if training[key] not in list(names):
+            raise unknown(f"training.{key}", training[key], [name.value for name in names])
+    known = [field.name for field in fields(kind) if field.init] if is_dataclass(kind) else list(own)
+    if strange := next((key for key in own if key not in known), None):
+        raise unknown("key under algorithm.arguments", strange, known)
 
 
 def _shares_out_weights(cfg) -> bool:

@@ -22,11 +22,13 @@ def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]
     Most trainers give their models, the reference model too, TRL's fused output layer while they are made, and may compute reference
     log-probabilities right then: in here that layer comes with folding. The others are changed afterwards.
     """
-    module = sys.modules[trainer_class.__module__]
+    # Of a trainer of the user's own, that of the TRL trainer it is derived from.
+    modules = [sys.modules[base.__module__] for base in trainer_class.__mro__]
+    module = next((module for module in modules if hasattr(module, "add_fused_lm_head")), None)
     settings = (training.tokens_per_tree, training.kept_tokens, training.tree_mask)
     if not training.share_prefixes:
         yield lambda trainer: None
-    elif hasattr(module, "add_fused_lm_head"):
+    elif module is not None:
         add_fused_lm_head = module.add_fused_lm_head
 
         def add_both(model, **options):

@@ -8,7 +8,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.errors import tracebacks_shown
+from cso_lab.explain import explain, said
 from cso_lab.files import write_json
 from cso_lab.training.agent import end_with_parent
 from cso_lab.training.launch import RESULT, Failure, read_job
@@ -27,14 +28,15 @@ def main() -> None:
         summary = train_here(*read_job(folder))
         if rank == 0:
             write_json(folder / RESULT, summary)
-    except UserError as error:
-        Failure(str(error), order=0).leave(folder, str(rank))
-        sys.exit(error.exit_code)
     except Exception as error:
         with (folder / f"process-{rank}.log").open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
-        first = str(error).strip().partition("\n")[0]
-        Failure(f"process {rank}: {type(error).__name__}: {first}", order=2).leave(folder, str(rank))
+        if tracebacks_shown():
+            traceback.print_exc()
+        if known := explain(error):
+            Failure(str(known), order=0).leave(folder, str(rank))
+            sys.exit(known.exit_code)
+        Failure(f"process {rank}: {said(error)}", order=2).leave(folder, str(rank))
         sys.exit(1)
 
 

@@ -1,0 +1,84 @@
+"""What libraries make of the configuration, without any weights: what they refuse after a search, they refuse here before it.
+
+Models are built on PyTorch's meta device, where tensors have shapes and no values.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cso_lab.errors import UserError
+from cso_lab.explain import explain, said
+
+
+@contextmanager
+def naming(key: str, value: object = None) -> Iterator[None]:
+    """Around a library's work with the value of a key: what it raises becomes a UserError in one line that names the key."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise explain(error) or UserError(f"{key}{'' if value is None else f'={value}'}: {said(error)}") from error
+
+
+def meta_model(cfg, path: str):
+    """The backbone without its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    attention = cfg.backbone.attn_implementation
+    with naming("backbone.path", path):
+        config = AutoConfig.from_pretrained(path)
+    with naming("backbone.attn_implementation", attention), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+
+
+def adapter_parameters(cfg, model) -> int:
+    """How many parameters `finetune_mode` trains of a model on the meta device, which is left as it was."""
+    from hydra.utils import instantiate
+    from peft import get_peft_model
+
+    if cfg.finetune_mode.peft is None:
+        return sum(weight.numel() for weight in model.parameters())
+    settings = instantiate(cfg.finetune_mode.peft, _convert_="all")
+    with naming("finetune_mode.peft"):
+        try:
+            adapted = get_peft_model(model, settings)
+        except RuntimeError:  # some adapters begin with values computed from the weights, which are not there
+            return 0
+    trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    adapted.unload()
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+    return trained
+
+
+def check_training(cfg, model) -> None:
+    """Raises UserError if the trainer's class, its arguments, the optimizer or the learning rate's schedule cannot be made."""
+    import torch
+    from hydra.utils import instantiate
+    from transformers import Trainer, get_scheduler
+
+    from cso_lab.training.arguments import batches, trainer_arguments
+    from cso_lab.training.launch import in_processes
+
+    instantiate(cfg.algorithm.trainer, _partial_=True)
+    at_once, accumulation = batches(cfg)
+    alone = cfg.copy()
+    # DeepSpeed and groups of processes take hold of the whole process, so that is left to the training's own.
+    alone.hardware.deepspeed, alone.hardware.processes = None, 1
+    if in_processes(cfg):
+        alone.hardware.device = "cpu"
+    arguments = trainer_arguments(alone, at_once, accumulation, Path("steps"))
+    with naming("training.optim", cfg.training.optim):
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **{k: v for k, v in settings.items() if k != "params"})
+    with naming("training.lr_scheduler_type", cfg.training.lr_scheduler_type):
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=0,
+            num_training_steps=1,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+        )

@@ -1,0 +1,106 @@
+"""What is made sure of before the first stage: nothing that a search pays for may be lost to what could have been known before it.
+
+A GPU that is asked for is there, weights can be had, libraries accept what is passed through to them, the disk has room. Looking downloads
+no weights. Each distinct thing is looked at once in a process.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cso_lab import naming
+from cso_lab.errors import UserError
+from cso_lab.pipeline.disk import Need, check_room
+
+# What was found, by what was looked at.
+_found: dict[str, object] = {}
+
+
+def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
+    """Raises UserError if a stage of a cell cannot work: cells are (configuration, run folder, stages still to do)."""
+    needs = []
+    for cfg, folder, stages in cells:
+        train, generate = "train" in stages, "generate" in stages and cfg.generation.engine == "local"
+        if train or generate:
+            _check_hardware(cfg)
+            needs += _check_model(cfg, folder, train)
+    check_room(dict.fromkeys(needs))
+
+
+def check_tracking(cfg: DictConfig, folder: Path) -> None:
+    """Raises UserError if the tracker refuses its settings."""
+    from cso_lab.tracking import tracker
+
+    _once(
+        "tracking", [naming.plain(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name], lambda: bool(tracker(cfg, folder))
+    )
+
+
+def _once(what: str, values: object, look: Callable[[], object]) -> object:
+    key = f"{what} {naming.digest(values)}"
+    if key not in _found:
+        _found[key] = look()
+    return _found[key]
+
+
+def _check_hardware(cfg: DictConfig) -> None:
+    import torch
+
+    from cso_lab.training.backbone import device
+
+    hardware = cfg.hardware
+    a_node = hardware.processes // hardware.nodes
+    if device(cfg) == "cuda" and a_node > torch.cuda.device_count():
+        raise UserError(
+            f"hardware.processes={hardware.processes} on hardware.nodes={hardware.nodes}: each process takes a GPU of its own,"
+            f" and {torch.cuda.device_count()} are visible here"
+        )
+    if hardware.launcher and shutil.which(hardware.launcher[0]) is None:
+        raise UserError(f"hardware.launcher: there is no command {hardware.launcher[0]!r} here")
+
+
+def _check_model(cfg: DictConfig, folder: Path, train: bool) -> list[Need]:
+    """Raises UserError if the cell's model cannot be had or trained as configured; returns what will be written."""
+    from cso_lab.pipeline.dry_build import adapter_parameters, check_training, meta_model
+    from cso_lab.pipeline.weights import find_weights
+    from cso_lab.training.backbone import load_tokenizer, prepare_backbone, quiet_libraries
+
+    quiet_libraries()
+    backbone = [naming.plain(cfg, "backbone"), str(cfg.shared_dir)]
+    missing = (
+        0
+        if cfg.backbone.path is None
+        else _once("weights", str(cfg.backbone.path), lambda: find_weights(str(cfg.backbone.path)))
+    )
+    _once("tokenizer", backbone, lambda: bool(load_tokenizer(cfg)))
+    model = _once("model", backbone, lambda: meta_model(cfg, prepare_backbone(cfg)))
+    needs = [Need(f"the weights of {cfg.backbone.path}", _hub_cache(), missing)] if missing else []
+    if not train:
+        return needs
+    values = [naming.plain(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
+    trained = _once("adapter", [backbone, values[0]], lambda: adapter_parameters(cfg, model))
+    _once("training", [backbone, values], lambda: bool(check_training(cfg, model)))
+    return [*needs, *_checkpoints(cfg, folder, trained)]
+
+
+def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> list[Need]:
+    """What a training of so many parameters writes, all of it float32.
+
+    At its end that is the checkpoint, beside at least one saved step, which also holds AdamW's two moments. Two steps are kept while a
+    third is written. A training that starts from SFT keeps that model too.
+    """
+    model, step = 4 * trained, (12 if cfg.training.optim in ("adamw_torch", "adamw_torch_fused") else 4) * trained
+    one = 0 < cfg.training.max_steps <= cfg.training.save_steps
+    kept = 0 if (folder / "checkpoint").exists() else model
+    needs = [Need("checkpoints", folder, kept, passing=step, passing_most=step if one else 3 * step)]
+    if cfg.algorithm.get("start_from") == "sft":
+        needs.append(Need("the SFT model to start from", Path(cfg.shared_dir), model))
+    return needs
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
