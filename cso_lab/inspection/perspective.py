@@ -7,7 +7,7 @@ from cso_lab.errors import UserError
 from cso_lab.inspection.asked import PLACE, Asked
 from cso_lab.inspection.toxicity import ATTRIBUTES, Scores
 from cso_lab.roles.faults import Refused
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.roles.transport import Reply, Transport
 
 VERSION = "v1alpha1"

@@ -11,7 +11,7 @@ from cso_lab.roles.budget import Budget, Usage
 from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, one_line
 from cso_lab.roles.journal import Journal
 from cso_lab.roles.pace import Pace
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.roles.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4

@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 from cso_lab.errors import MissingKey, UserError
 from cso_lab.roles import ROLES, Place, models
 from cso_lab.roles.faults import PassingFault, Refused, error_text, fault, hide, keys, one_line, secret_names
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 
 
 @dataclass(frozen=True)
