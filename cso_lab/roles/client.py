@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cso_lab.roles import ROLES, Place
 from cso_lab.roles.budget import Budget, Usage
-from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, one_line
+from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, ServiceError, one_line
 from cso_lab.roles.journal import Journal
 from cso_lab.roles.pace import Pace
 from cso_lab.roles.scores import GarbledReply
@@ -17,7 +17,7 @@ from cso_lab.roles.transport import Reply, Transport
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly; used only before a call is made and where a server counts no tokens."""
 LONGEST_HOLD = 300
-"""Seconds. Whoever is asked to wait longer than this (a day's quota, say) sets the question aside instead."""
+"""Seconds. Who is asked to wait longer than this (a day's quota, say) stops instead."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Client:
         self._budget, self._journal = Budget(budget, place), journal
         self._garbled = journal.garbled if journal else Counter()
         self._calls: set[asyncio.Task] = set()
+        # Of each model, the dialogues whose calls brought no reply since it last gave one.
+        self._without_reply: defaultdict[str, set[str]] = defaultdict(set)
 
     async def __aenter__(self) -> "Client":
         await self._transport.__aenter__()
@@ -90,9 +92,9 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
 
-        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises
-        RoleFailure when all attempts were in vain (Refused, where the model was reached), UserError when asking again can never
-        help (no key, no such model, budget spent).
+        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when all
+        attempts were in vain; Refused where that is the model's own doing, since it replied each time and never usably; and UserError when
+        no question can be answered now (no key, no such model, budget spent, a server that answers nobody).
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -112,14 +114,23 @@ class Client:
                 with attempt:
                     return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
-            fault = error.last_attempt.exception()
-            last, kind = one_line(fault), Refused if isinstance(fault, GarbledReply) else RoleFailure
-            raise kind(f"{question.role}: no usable answer in {self.attempts} attempts, last: {last}") from None
+            raise self._in_vain(question, error.last_attempt.exception()) from None
+
+    def _in_vain(self, question: Question, last: Exception) -> Exception:
+        """What it means that all attempts at a question failed, the last one by `last`."""
+        said = f"{question.role}: no usable answer in {self.attempts} attempts, last: {one_line(last)}"
+        if self._garbled[question.key] >= self.attempts:
+            return Refused(said)
+        model = question.model["model"]
+        # When nobody else got a reply in the meantime either, it is not this question that is at fault.
+        if isinstance(last, PassingFault) and len(self._without_reply[model]) > 1:
+            return ServiceError(f"{model} as {said}; no other question was answered meanwhile")
+        return RoleFailure(said)
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""
         pace = self._pace(question)
-        tokens = estimated_tokens(question.messages) + question.model["max_tokens"]
+        tokens = estimated_tokens(question.messages) + (question.model["max_tokens"] or 0)
         await pace.turn(tokens)
         await self._slot(pace)
         try:
@@ -164,13 +175,16 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = PassingFault(f"no answer within {self._timeout:g} s")
             self._note(call | {"fault": one_line(error)})
-            self._heed(pace, question.role, error)
+            if isinstance(error, PassingFault):
+                self._without_reply[question.model["model"]].add(question.dialogue)
+            self._heed(pace, question, error)
             raise error from None
+        self._without_reply.pop(question.model["model"], None)
         call |= _use(question, reply)
         pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
             if not reply.text.strip():
-                raise GarbledReply("an empty reply")
+                raise GarbledReply(reply.wordless)
             parsed = question.parse(reply.text)
         except GarbledReply as error:
             self._garbled[question.key] += 1
@@ -180,11 +194,12 @@ class Client:
         self._garbled.pop(question.key, None)
         return parsed
 
-    def _heed(self, pace: Pace, role: str, error: Exception) -> None:
+    def _heed(self, pace: Pace, question: Question, error: Exception) -> None:
         """Hold all calls to a provider that asks for it."""
         pause = getattr(error, "retry_after", None) or 0
         if pause > LONGEST_HOLD:
-            raise RoleFailure(f"{role}: told to wait {pause:.0f} s: {one_line(error)}") from None
+            who = f"{question.model['model']} as {question.role}"
+            raise ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}") from None
         pace.hold(pause)
 
     def _note(self, call: Mapping) -> None:
