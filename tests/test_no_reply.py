@@ -3,18 +3,22 @@
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 from fakes import FakeOpenAI, Reply, failure
-from judged import material
+from hydra.utils import instantiate
+from judged import material, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
+from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
-from test_inspection_toxicity import QUICK, rated, scorer
-from test_judging import judged_by
+from test_inspection_toxicity import rated
 from test_served import API, DIALOGUES, echo, served
 
 from cso_lab.errors import UserError
+from cso_lab.files import read_json
+from cso_lab.judging.study import Study
 from cso_lab.preferences.fresh import fresh_replies
 from cso_lab.preferences.random import Wanted
 from cso_lab.roles.faults import ServiceError
@@ -43,23 +47,34 @@ def in_a_search(folder: Path, server: FakeOpenAI) -> object:
 
 
 def by_judges(folder: Path, server: FakeOpenAI) -> object:
-    return judged_by(server, folder, material(3), "judges=[openai/one]", "client.attempts=2", "client.max_concurrency=1")
+    given = judging_settings()
+    given = given | {"client": given["client"] | {"api_base": server.api_base}}
+    Study.begin(folder, material(3)).ask(given)
+    return read_json(folder / "judging.json")
 
 
-def for_toxicity(folder: Path, server: FakeOpenAI) -> object:
-    line = ("toxicity=judge", "toxicity.model=openai/x", f"toxicity.client.api_base={server.api_base}", *QUICK)
-    judge = scorer(*line, "toxicity.client.attempts=2", "toxicity.client.max_concurrency=1")
-    return judge.score(["a", "b", "c", "d", "e"], folder)
+def for_toxicity(folder: Path, server: FakeOpenAI, texts: int = 5, *overrides: str) -> object:
+    cfg = config("toxicity=judge", "toxicity.model=openai/x", *overrides).copy()
+    cfg.toxicity.client.api_base = server.api_base
+    return instantiate(cfg.toxicity.scorer, _convert_="all").score([f"text {number}" for number in range(texts)], folder)
 
 
 def for_fresh_replies(folder: Path, server: FakeOpenAI) -> object:
-    from omegaconf import OmegaConf
-
-    models = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
-    limits = ("roles.attempts=2", "roles.max_concurrency=1", "roles.longest_pause=0.02")
-    cfg = composed("roles=server", f"roles.api_base={server.api_base}", *models, *limits)
+    roles = OmegaConf.to_container(config("roles=openai").roles, resolve=True) | {"api_base": server.api_base}
     wanted = [Wanted("d", "", "", DIALOGUES[0].turns[:1], name) for name in EXTES.names[:5]]
-    return fresh_replies(wanted, OmegaConf.to_container(cfg.roles, resolve=True), EXTES, 0, folder)
+    return fresh_replies(wanted, roles, EXTES, 0, folder)
+
+
+@cache
+def config(*overrides: str) -> DictConfig:
+    """With two attempts and one call at a time, unless told otherwise."""
+    limits = ("attempts=2", "max_concurrency=1", "longest_pause=0.02")
+    return composed(*(f"{client}.{limit}" for client in ("roles", "toxicity.client") for limit in limits), *overrides)
+
+
+@cache
+def judging_settings() -> dict:
+    return settings("judges=[openai/one]", "client.attempts=2", "client.max_concurrency=1", "client.longest_pause=0.02")
 
 
 ASKERS: dict[Callable, Callable] = {
@@ -71,12 +86,21 @@ ASKERS: dict[Callable, Callable] = {
 }
 
 
-def stopped_and_continued(asker: Callable, fault: Reply, folder: Path) -> tuple[UserError, int]:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Of each asker, what it finds where nothing fails, and how many requests that takes."""
+
+    @cache
+    def found(asker: Callable) -> tuple[object, int]:
+        with FakeOpenAI(ASKERS[asker]) as server:
+            return asker(tmp_path_factory.mktemp("undisturbed"), server), len(server.requests)
+
+    return found
+
+
+def stopped_and_continued(asker: Callable, fault: Reply, folder: Path, undisturbed: Callable) -> tuple[UserError, int]:
     """(what it stops with once the server fails, how many requests met the fault). The next run must ask what is missing and no more."""
-    answer = ASKERS[asker]
-    with FakeOpenAI(answer) as server:
-        undisturbed, needed = asker(folder / "undisturbed", server), len(server.requests)
-    left = ANSWERED
+    answer, (expected, needed), left = ASKERS[asker], undisturbed(asker), ANSWERED
 
     def failing(body: dict) -> Reply:
         nonlocal left
@@ -85,10 +109,10 @@ def stopped_and_continued(asker: Callable, fault: Reply, folder: Path) -> tuple[
 
     with FakeOpenAI(failing) as server:
         with pytest.raises(UserError) as stopped:
-            asker(folder / "stopped", server)
+            asker(folder, server)
         met = len(server.requests) - ANSWERED
         server.replies = [answer]
-        assert asker(folder / "stopped", server) == undisturbed
+        assert asker(folder, server) == expected
         assert len(server.requests) - ANSWERED - met == needed - ANSWERED
     assert stopped.value.exit_code and "\n" not in str(stopped.value)
     return stopped.value, met
@@ -105,16 +129,16 @@ def both(faults: dict[str, Reply], quick: tuple[str, ...]) -> list:
     ]
 
 
-@pytest.mark.parametrize(("asker", "fault"), both(PASSING, ("error under 200", "500")))
-def test_what_brings_no_reply_stops_after_the_attempts_and_is_asked_again(asker, fault, tmp_path):
-    stopped, met = stopped_and_continued(asker, PASSING[fault], tmp_path)
+@pytest.mark.parametrize(("asker", "fault"), both(PASSING, ("error under 200",)))
+def test_what_brings_no_reply_stops_after_the_attempts_and_is_asked_again(asker, fault, undisturbed, tmp_path):
+    stopped, met = stopped_and_continued(asker, PASSING[fault], tmp_path, undisturbed)
     assert SAYS.get(fault, "come back later") in str(stopped) and "the same command" in str(stopped)
     assert 2 <= met <= 40
 
 
 @pytest.mark.parametrize(("asker", "fault"), both(OF_ACCOUNT, ("402",)))
-def test_what_every_question_would_meet_stops_at_once(asker, fault, tmp_path):
-    stopped, met = stopped_and_continued(asker, OF_ACCOUNT[fault], tmp_path)
+def test_what_every_question_would_meet_stops_at_once(asker, fault, undisturbed, tmp_path):
+    stopped, met = stopped_and_continued(asker, OF_ACCOUNT[fault], tmp_path, undisturbed)
     assert "come back" in str(stopped) and "the same command goes on" in str(stopped)
     assert met == 1
 
@@ -137,23 +161,20 @@ def test_a_cell_whose_server_fails_leaves_no_numbers_and_says_why(tmp_path):
     assert "402: out of money" in json.loads((tmp_path / "usage.json").read_text())["stopped"]
 
 
-def test_many_questions_are_not_all_tried_on_a_server_that_is_down(tmp_path):
+@pytest.mark.parametrize(("texts", "said"), [(9, "3 questions in a row got no answer"), (400, "no reply to any question for")])
+def test_many_questions_are_not_all_tried_again_and_again_on_a_server_that_is_down(texts, said, tmp_path):
     with FakeOpenAI(failure(503, "down for the day")) as server:
-        with pytest.raises(UserError, match="3 questions in a row got no answer.*503: down for the day"):
-            for_many = scorer(
-                "toxicity=judge", "toxicity.model=openai/x", f"toxicity.client.api_base={server.api_base}", *QUICK
-            )
-            for_many.score([f"text {number}" for number in range(400)], tmp_path)
-    assert len(server.requests) < 3 * 6 * 32
+        with pytest.raises(UserError, match=f"{said}.*503: down for the day"):
+            for_toxicity(tmp_path, server, texts, "toxicity.client.attempts=6", "toxicity.client.max_concurrency=32")
+    assert len(server.requests) < texts * 6
 
 
 def test_nonsense_and_faults_together_are_no_refusal_until_the_model_was_asked_often_enough(tmp_path):
     with FakeOpenAI(*[Reply(""), failure(500), Reply(""), failure(500)] * 2) as server:
-        line = ("toxicity=judge", "toxicity.model=openai/x", f"toxicity.client.api_base={server.api_base}", *QUICK)
-        judge = scorer(*line, "toxicity.client.attempts=3")
+        three = "toxicity.client.attempts=3"
         with pytest.raises(UserError, match="1 of 1 questions got no answer"):
-            judge.score(["text"], tmp_path)
-        assert judge.score(["text"], tmp_path) == [None]  # now it has said nothing three times
+            for_toxicity(tmp_path, server, 1, three)
+        assert for_toxicity(tmp_path, server, 1, three) == [None]  # now it has said nothing three times
         assert len(server.requests) == 6
 
 
@@ -194,14 +215,14 @@ def test_the_command_whose_credit_runs_out_ends_without_numbers_and_goes_on_when
             f"shared_dir={tmp_path}/shared",
             f"hydra.run.dir={tmp_path}/run",
         ]
-        stopped = run_py(*line, "generation.max_turns=40", env=env)
+        stopped = run_py(*line, "generation.max_turns=30", env=env)
         assert stopped.returncode == 2, stopped.stderr
         last = stopped.stderr.splitlines()[-1]
-        assert last.startswith("error: ") and "402: out of money" in last and "25 of 40 questions are answered and kept" in last
+        assert last.startswith("error: ") and "402: out of money" in last and "25 of 30 questions are answered and kept" in last
         assert not (tmp_path / "run" / "metrics.json").exists()
         made, left[0] = len(server.requests), 1000
-        done = run_py(*line, "generation.max_turns=40", env=env)
+        done = run_py(*line, "generation.max_turns=30", env=env)
         assert done.returncode == 0, done.stderr
-        assert len(server.requests) - made == 15
+        assert len(server.requests) - made == 5
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["n"], metrics["unparsed"]) == (40, 0)
+    assert (metrics["n"], metrics["unparsed"]) == (30, 0)

@@ -4,7 +4,8 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 from cso_lab.roles import ROLES, Place
 from cso_lab.roles.budget import Budget, Usage
@@ -68,8 +69,10 @@ class Client:
         self._budget, self._journal = Budget(budget, place), journal
         self._garbled = journal.garbled if journal else Counter()
         self._calls: set[asyncio.Task] = set()
-        # Of each model, the dialogues whose calls brought no reply since it last gave one.
-        self._without_reply: defaultdict[str, set[str]] = defaultdict(set)
+        self._silences: defaultdict[str, _Silence] = defaultdict(_Silence)  # by model
+        # Seconds that somebody who asks again and again pauses in all.
+        self._patience = sum(min(longest_pause, 0.5 * 2**number) for number in range(attempts - 1))
+        self._stopped: ServiceError | None = None
 
     async def __aenter__(self) -> "Client":
         await self._transport.__aenter__()
@@ -123,8 +126,9 @@ class Client:
             return Refused(said)
         model = question.model["model"]
         # When nobody else got a reply in the meantime either, it is not this question that is at fault.
-        if isinstance(last, PassingFault) and len(self._without_reply[model]) > 1:
-            return ServiceError(f"{model} as {said}; no other question was answered meanwhile")
+        if isinstance(last, PassingFault) and len(self._silences[model].dialogues) > 1:
+            self._stopped = ServiceError(f"{model} as {said}; no other question was answered meanwhile")
+            return self._stopped
         return RoleFailure(said)
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
@@ -136,6 +140,8 @@ class Client:
         try:
             if not wanted():
                 raise asyncio.CancelledError
+            if self._stopped:
+                raise self._stopped
             self._budget.check(self.usage, self.in_flight)
         except BaseException:
             self._slots.release()
@@ -175,11 +181,11 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = PassingFault(f"no answer within {self._timeout:g} s")
             self._note(call | {"fault": one_line(error)})
-            if isinstance(error, PassingFault):
-                self._without_reply[question.model["model"]].add(question.dialogue)
-            self._heed(pace, question, error)
+            error = self._heed(pace, question, error)
+            if isinstance(error, ServiceError):
+                self._stopped = error
             raise error from None
-        self._without_reply.pop(question.model["model"], None)
+        self._silences.pop(question.model["model"], None)
         call |= _use(question, reply)
         pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
@@ -194,13 +200,21 @@ class Client:
         self._garbled.pop(question.key, None)
         return parsed
 
-    def _heed(self, pace: Pace, question: Question, error: Exception) -> None:
-        """Hold all calls to a provider that asks for it."""
-        pause = getattr(error, "retry_after", None) or 0
+    def _heed(self, pace: Pace, question: Question, error: Exception) -> Exception:
+        """What a failed call means beyond its question; holds all calls to a provider that asks for a pause."""
+        if not isinstance(error, PassingFault):
+            return error
+        who, pause = f"{question.model['model']} as {question.role}", error.retry_after or 0
         if pause > LONGEST_HOLD:
-            who = f"{question.model['model']} as {question.role}"
-            raise ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}") from None
+            return ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}")
         pace.hold(pause)
+        silence = self._silences[question.model["model"]]
+        silence.dialogues.add(question.dialogue)
+        silence.questions.add(question.key)
+        # More questions than can be under way: those that wait for their turn would only fare the same, one after another.
+        if silence.seconds >= self._patience and len(silence.questions) > self.max_concurrency:
+            return ServiceError(f"{who}: no reply to any question for {silence.seconds:.0f} s, last: {one_line(error)}")
+        return error
 
     def _note(self, call: Mapping) -> None:
         if self._journal:
@@ -212,6 +226,19 @@ class Client:
         if provider not in self._paces:
             self._paces[provider] = Pace(*self._limits)
         return self._paces[provider]
+
+
+@dataclass
+class _Silence:
+    """What a model has been asked since it last replied, and not replied to."""
+
+    dialogues: set[str] = field(default_factory=set)
+    questions: set[str] = field(default_factory=set)
+    since: float = field(default_factory=monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return monotonic() - self.since
 
 
 def estimated_tokens(messages: list[dict]) -> int:

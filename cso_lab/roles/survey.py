@@ -12,7 +12,7 @@ from cso_lab.roles.journal import Journal
 from cso_lab.roles.together import gather
 
 LOST_IN_A_ROW = 3
-"""Questions that got no answer, one after another, from which no other is asked: it is the server, not they, that is at fault."""
+"""Questions that got no answer, one after another, after which no other is asked: the server is at fault, and not they."""
 
 
 def survey(
