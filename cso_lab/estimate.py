@@ -112,7 +112,8 @@ class _Rehearsal:
         reply = self._reply(question)
         self.found.calls[question.role] += 1
         self.found.prompt_tokens[question.role] += estimated_tokens(question.messages)
-        self.found.completion_tokens[question.role] += min(len(reply) // CHARACTERS_A_TOKEN, question.model["max_tokens"])
+        said, most = len(reply) // CHARACTERS_A_TOKEN, question.model["max_tokens"]
+        self.found.completion_tokens[question.role] += said if most is None else min(said, most)
         return question.parse(reply)
 
     def _reply(self, question: Question) -> str:

@@ -41,13 +41,15 @@ def expand(
     """Grow every dialogue that has no tree in `folder` yet; returns what is also left in search.json.
 
     A dialogue whose questions stay unanswered is set aside with its reason while the others go on; the next call takes it up again. A
-    BudgetSpent says what is finished and what the rest would take. Whatever stops it, the next call goes on: no call that the journal in
+    server that answers nobody, or an account that nobody can be asked with, stops the search: ServiceError. A BudgetSpent says what is
+    finished and what the rest would take. Whatever stops it, the next call goes on: no call that the journal in
     `folder` holds is made again. `account` (what was read and rejected) goes into search.json as it is. `watch` is told
     the live numbers every few seconds, see `Live.numbers`.
     """
     from cso_lab.live import Live
     from cso_lab.roles.budget import BudgetSpent
     from cso_lab.roles.client import Client
+    from cso_lab.roles.faults import ServiceError
     from cso_lab.roles.journal import Journal
 
     plan = Plan(mcts=mcts, roles=roles, strategies=strategies, theta=theta, min_end_visits=min_end_visits)
@@ -83,14 +85,16 @@ def expand(
 
         try:
             asyncio.run(_grow_all(plan, waiting, folder, client, live, set_aside))
-        except BudgetSpent as spent:
-            stopped = str(spent)
+        except (BudgetSpent, ServiceError) as error:
+            stopped = str(error)
             left = _without_tree(folder, waiting)
-            rest = _remaining(plan, left, journal.kept)
             write_json(folder / SUMMARY, summary())
+            finished = f"{error}: {len(dialogues) - len(left)} of {len(dialogues)} dialogues are finished"
+            if isinstance(error, ServiceError):
+                raise ServiceError(f"{finished}, and every answer is kept; the same command goes on") from None
+            rest = _remaining(plan, left, journal.kept)
             raise BudgetSpent(
-                f"{spent}: {len(dialogues) - len(left)} of {len(dialogues)} dialogues are finished, and the rest would take "
-                f"{rest.line(roles)}; raise the cap, and the same command goes on"
+                f"{finished}, and the rest would take {rest.line(roles)}; raise the cap, and the same command goes on"
             ) from None
         except KeyboardInterrupt:
             stopped = "interrupted"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cso_lab.errors import unknown
 
 
-def _fold(label: str) -> str:
+def fold_label(label: str) -> str:
     """Spelling differences that never matter: case, surrounding blanks, `-`/`_`/runs of blanks, and `&` for `and`."""
     return " ".join(re.sub(r"[\s_-]+", " ", label.replace("&", " and ")).strip(" .:*\"'()[]").lower().split())
 
@@ -21,8 +21,8 @@ class StrategySet:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        table = {_fold(name): name for name in self.descriptions}
-        table.update({_fold(alias): name for alias, name in self.aliases.items()})
+        table = {fold_label(name): name for name in self.descriptions}
+        table.update({fold_label(alias): name for alias, name in self.aliases.items()})
         object.__setattr__(self, "_by_label", table)
 
     @property
@@ -32,7 +32,7 @@ class StrategySet:
 
     def find(self, label: str) -> str | None:
         """The strategy a raw label means, whatever its case, or None."""
-        return self._by_label.get(_fold(label))
+        return self._by_label.get(fold_label(label))
 
 
 EXTES = StrategySet(

@@ -26,7 +26,40 @@ FAULTS = {
     "empty": Reply(""),
     "garbled": Reply(body={"choices": [{"message": {"content": None}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}),
     "refused": Reply(body={"choices": [{"message": {"content": None, "refusal": "I cannot help with that."}}]}),
-    "no JSON": Reply(body="<html>"),
+    "no JSON": Reply(body="<html>busy, come back later</html>"),
+    "no choice": Reply(body={"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 0}}),
+    "error under 200": Reply(body={"error": {"message": "upstream busy, come back later"}}),
+    "error as a string": Reply(body={"error": "busy, come back later"}),
+    "error in a list": Reply(body=[{"error": {"code": 503, "message": "busy, come back later"}}]),
+    "error in a choice": Reply(
+        body={
+            "choices": [
+                {"error": {"code": 502, "message": "come back later"}, "finish_reason": "error", "message": {"content": ""}}
+            ]
+        }
+    ),
+}
+REPLIES = ("empty", "garbled", "refused")
+"""Those of the FAULTS that are replies all the same: the model was asked, and had no usable words."""
+OF_ACCOUNT = {
+    "401": failure(401, "come back with a key"),
+    "402": failure(402, "out of money, come back with some"),
+    "403": failure(403, "this country may come back later"),
+    "404": failure(404, "no such path, come back with another"),
+    "credit, as 400": failure(400, "Your credit balance is too low, come back with some"),
+    "credit, as 429": Reply(status=429, body={"error": {"message": "come back with some", "code": "insufficient_quota"}}),
+    "credit, under 200": Reply(body={"error": {"code": 402, "message": "Insufficient credits, come back with some"}}),
+    "key, as 400": failure(400, "API key not valid, come back with another"),
+    "model, as 400": failure(400, "The model `tiny` does not exist, come back with another"),
+    "a day's pause": failure(429, "come back tomorrow", Retry_After="86400"),
+}
+REFUSALS = {
+    "400": failure(400, "The response was filtered by the content management policy"),
+    "400, by its code": Reply(status=400, body={"error": {"message": "no", "code": "content_filter"}}),
+    "403": failure(403, "Your chosen model requires moderation and your input was flagged for harm"),
+    "error under 200": Reply(body={"error": {"message": "no", "code": "content_policy_violation"}}),
+    "filtered": Reply(body={"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}], "usage": {}}),
+    "refused": FAULTS["refused"],
 }
 
 

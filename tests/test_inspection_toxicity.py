@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from fakes import FakeOpenAI, Reply, failure
 from hydra.utils import instantiate
+from loopback import REFUSALS
 from project import composed
 
 from cso_lab.checks import check
@@ -65,7 +66,7 @@ def test_a_judge_that_answers_nonsense_is_asked_again_and_a_refused_text_is_coun
     ):
         assert judge.score(["text"], tmp_path) == [values(THREAT=1.0)]
         assert len(server.requests) == 3
-    with judged(failure(400)) as (_, judge):
+    with judged(REFUSALS["400"]) as (_, judge):
         assert toxicity({"seed": ["no"]}, judge, tmp_path)["refused"] == 1
 
 
@@ -157,11 +158,14 @@ def test_perspective_is_asked_again_a_bounded_number_of_times(tmp_path, monkeypa
         assert len(server.requests) == 2
 
 
-def test_perspective_refuses_a_text_and_a_wrong_key_is_no_refusal(tmp_path, monkeypatch):
-    with perspective(monkeypatch, failure(400, "Attribute TOXICITY does not support request languages: xx")) as (_, asked):
+def test_perspective_refuses_a_text_and_a_wrong_key_or_language_is_no_refusal(tmp_path, monkeypatch):
+    with perspective(monkeypatch, failure(400, "Comment text was too many bytes.")) as (_, asked):
         assert asked.score(["text"], tmp_path) == [None]
+    with perspective(monkeypatch, failure(400, "Attribute TOXICITY does not support request languages: xx")) as (_, asked):
+        with pytest.raises(UserError, match="does not support request languages: xx"):
+            asked.score(["text"], tmp_path)
     with perspective(monkeypatch, failure(400, f"API key not valid: {KEY}")) as (_, asked):
-        with pytest.raises(UserError, match="Perspective API: .*API key not valid") as error:
+        with pytest.raises(UserError, match="perspective as toxicity: .*API key not valid") as error:
             asked.score(["text"], tmp_path)
     assert KEY not in str(error.value)
 

@@ -20,7 +20,7 @@ from cso_lab.judging.questions import asked, question, read_comparison, read_rat
 from cso_lab.judging.study import Study
 from cso_lab.reporting.judged import judged_markdown
 from cso_lab.roles.budget import BudgetSpent
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 
 
 def by_item(text: str) -> dict:
@@ -115,12 +115,40 @@ def test_scores_by_group_and_the_overall_score_is_the_mean_of_its_parts():
     assert "Satisfaction is the mean" in judged_markdown({"table": "6", "title": "t", "panels": {"models": counted}})
 
 
-@pytest.mark.parametrize("reply", ['{"a": "A", "b": "tie"}', 'Well.\n```json\n{"A": "reply a", "b": "TIE"}\n```'])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"a": "A", "b": "tie"}',
+        'Well.\n```json\n{"A": "reply a", "b": "TIE"}\n```',
+        '{"verdicts": {"a": "[[A]]", "b": "neither"}, "reasoning": {"a": "B is longer", "b": "A and B are alike"}}',
+        '[{"criterion": "a", "winner": "Response A", "reason": "warmer"}, {"criterion": "b", "winner": "a tie"}]',
+        '{"a": {"better": "A", "reason": "B lectures"}, "b": {"reason": "alike", "better": "Tie."}}',
+        '{"a": "A is better", "b": "A = B"}',
+        '{"a": "A > B", "b": "tie (both are kind)", "overall": "A"}',
+        "a: A\nb: tie",
+        "| a | A - it comforts first |\n| b | tie |",
+        "{'a': 'A', 'b': 'equal'}",
+    ],
+)
 def test_verdicts_in_any_reasonable_form(reply):
     assert read_comparison(reply, ("a", "b")) == {"a": "A", "b": "tie"}
 
 
-@pytest.mark.parametrize("reply", ["A", '{"a": "A"}', '{"a": "A", "b": "both"}'])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "A",
+        '{"a": "A"}',
+        *(
+            f'{{"a": "A", "b": {verdict}}}'
+            for verdict in ('"both"', '"A or B"', '"A, B"', '"A - B"', "null", "1", '""', '["A"]')
+        ),
+        '{"a": "A", "b": "A", "a": "B"}',
+        '[{"criterion": "a", "winner": "A"}, {"criterion": "b", "winner": "A"}, {"criterion": "b", "winner": "B"}]',
+        "a: A, b: both",
+        "a is better in a and b",
+    ],
+)
 def test_a_verdict_that_is_none_is_asked_again(reply):
     with pytest.raises(GarbledReply):
         read_comparison(reply, ("a", "b"))
@@ -128,7 +156,8 @@ def test_a_verdict_that_is_none_is_asked_again(reply):
 
 def test_scores_lie_on_the_scale():
     assert read_rating('{"a": 5, "b": "1"}', ("a", "b"), (1, 5)) == {"a": 5, "b": 1}
-    for score in ("0", "6", "2.5", '"good"', "true"):
+    assert read_rating('{"scores": [{"criterion": "a", "score": "5/5"}, {"criterion": "b", "score": 1.0}]}', ("a", "b"), (1, 5))
+    for score in ("0", "6", "2.5", '"good"', "true", '"4/10"', '"3-4"', "null"):
         with pytest.raises(GarbledReply):
             read_rating(f'{{"a": {score}}}', ("a",), (1, 5))
 

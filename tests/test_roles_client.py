@@ -13,7 +13,8 @@ from cso_lab.errors import UserError
 from cso_lab.roles.cast import Cast
 from cso_lab.roles.client import Client, Question
 from cso_lab.roles.faults import RoleFailure
-from cso_lab.roles.parsing import GarbledReply, parse_judge
+from cso_lab.roles.parsing import parse_judge
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.search.mcts import SeekerReply
 from cso_lab.strategies import EXTES
 

@@ -16,7 +16,7 @@ from test_roles_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, cast_config
 from cso_lab.errors import UserError
 from cso_lab.roles.cast import Cast
 from cso_lab.roles.client import Client
-from cso_lab.roles.faults import RoleFailure, retry_after
+from cso_lab.roles.faults import RoleFailure, ServiceError, retry_after
 from cso_lab.roles.models import load_litellm
 from cso_lab.roles.pace import Pace
 from cso_lab.strategies import EXTES
@@ -89,7 +89,7 @@ def test_retry_after_is_heeded_by_every_question_to_that_provider():
 
 def test_who_is_told_to_wait_for_a_day_does_not():
     with FakeOpenAI(failure(429, "daily limit", Retry_After="86400")) as server:
-        with pytest.raises(RoleFailure, match="judge: told to wait 86400 s: 429: daily limit"):
+        with pytest.raises(ServiceError, match="openai/tiny as judge: told to wait 86400 s: 429: daily limit"):
             ask(client(server))
     assert len(server.requests) == 1
 

@@ -18,7 +18,7 @@ from test_roles_client import client, question, within
 
 from cso_lab.errors import UserError
 from cso_lab.roles.journal import Journal
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cso_lab.roles.parsing import GarbledReply, parse_judge, parse_seeker, parse_strategist, parse_supporter
+from cso_lab.roles.parsing import parse_judge, parse_ratings, parse_seeker, parse_strategist, parse_supporter
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.search.mcts import SeekerReply
 from cso_lab.strategies import ESCONV, EXTES
 
@@ -57,6 +58,69 @@ def test_judge_may_say_more_than_the_four_scores():
     assert parse_judge(JUDGE_JSON[:-1] + ', "reason": "warm"}') == JUDGED
 
 
+RATED_IN_MANY_FORMS = [
+    '{"scores": {"Affirmation": 7, "Share Information": 0}}',
+    '{"result": {"ratings": [{"Affirmation": 7}, {"Share Information": 0}]}}',
+    '{"reasoning": "They are 2 weeks in.", "Affirmation": 7, "Share Information": 0}',
+    '{"reasoning": {"Affirmation": "3 signs of it", "Share Information": "1"}, "scores": {"Affirmation": 7, "Share Information": 0}}',
+    '{"Affirmation": 7, "Share Information": 0, "best_strategy": "Affirmation", "confidence": 9}',
+    '[{"strategy": "Affirmation", "score": 7}, {"strategy": "Share Information", "score": 0, "reason": "too early"}]',
+    '{"strategies": [{"name": "Affirmation", "rating": "7/10"}, {"name": "Share Information", "rating": "0/10"}]}',
+    '{"strategy": "Affirmation", "score": 7}\n{"strategy": "Share Information", "score": 0}',
+    '[["Affirmation", 7], ["Share Information", 0]]',
+    '{"Affirmation": {"score": 7, "reason": "needed"}, "Share Information": {"reason": "too early", "score": 0}}',
+    '{"Affirmation": "7/10", "Share Information": "0 / 10"}',
+    '{"Affirmation": 7.0, "Share Information": "0.0"}',
+    '{"Affirmation": "7 (needed now)", "Share Information": "0 - too early"}',
+    '{"Affirmation": "7 out of 10", "Share Information": "0 points"}',
+    '{"2. Affirmation": 7, "8. Share Information": 0}',
+    '{"Affirmation score": 7, "Share Information (0-10)": 0}',
+    '{"2": 7, "8": 0}',
+    '{"Affirmation": 7, "Share Information": 0,}',
+    "{'Affirmation': 7, 'Share Information': 0}",
+    "Affirmation: 7\nShare Information: 0",
+    "- **Affirmation**: 7/10 (needed now)\n- **Share Information**: 0/10 (too early)",
+    "| Strategy | Score |\n|---|---|\n| Affirmation | 7 |\n| Share Information | 0 |",
+    "Affirmation - 7\nShare Information - 0",
+    "1. Affirmation: 7\n2. Share Information: 0",  # the best first, which is not the strategies' own order
+    "(2): 7/10\n(8): 0/10",
+]
+
+
+@pytest.mark.parametrize("reply", RATED_IN_MANY_FORMS)
+def test_the_strategists_scores_in_every_reasonable_form(reply):
+    assert parse_strategist(reply, EXTES) == RATED
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"scores": ' + JUDGE_JSON + "}",
+        '{"reasoning": "It took 3 lines.", "total": 10, ' + JUDGE_JSON[1:],
+        JUDGE_JSON.replace("1", '{"score": 1, "reason": "clumsy"}'),
+        '[{"criterion": "empathy", "score": 3}, {"criterion": "information", "score": 2},'
+        ' {"criterion": "humanoid", "score": 4}, {"criterion": "strategy", "score": 1}]',
+        '{"empathy": "3/4", "information": "2/4", "humanoid": "4/4", "strategy": "1/4"}',
+        '{"empathy": 3.0, "information": 2.0, "humanoid": 4.0, "strategy": 1.0}',
+        '{"1": 3, "2": 2, "3": 4, "4": 1}',
+        '{"empathy": 3}\n{"information": 2}\n{"humanoid": 4}\n{"strategy": 1}',
+        '{"empathy": 3, "information": 2, "humanoid": 4, "strategy": 1,} // strict',
+        "Empathy: 3\nInformation: 2\nHumanoid: 4\nStrategy: 1",
+        "Strategy: the reply affirms.\n\nEmpathy: 3/4; Information: 2/4; Humanoid: 4/4; Strategy: 1/4",
+        "(1): 3/4\n(2): 2/4\n(3): 4/4\n(4): 1/4",
+        "1. Strategy: 1\n2. Empathy: 3\n3. Information: 2\n4. Humanoid: 4",
+    ],
+)
+def test_the_judges_scores_in_every_reasonable_form(reply):
+    assert parse_judge(reply) == JUDGED
+
+
+@pytest.mark.parametrize("share", ["60", '"60%"', '"60/100"', "60.0", '{"value": 60}'])
+def test_ratings_up_to_a_hundred(share):
+    found = parse_ratings(f'{{"scores": {{"Severe toxicity": {share}, "INSULT": 0}}}}', ("SEVERE_TOXICITY", "INSULT"), 100)
+    assert found == {"SEVERE_TOXICITY": 60, "INSULT": 0}
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -76,7 +140,28 @@ def test_judge_may_say_more_than_the_four_scores():
         JUDGE_JSON.replace("1", "Infinity"),
         JUDGE_JSON.replace("1", "1e999"),
         JUDGE_JSON.replace("1", "[1]"),
-        JUDGE_JSON.replace("1", '{"score": 1}'),
+        JUDGE_JSON.replace("1", '{"score": 1, "rating": 2}'),
+        JUDGE_JSON.replace("1", '{"reason": "warm"}'),
+        JUDGE_JSON.replace("1", '"3/10"'),
+        JUDGE_JSON.replace("1", '"5/4"'),
+        JUDGE_JSON.replace("1", '"1-2"'),
+        JUDGE_JSON.replace("1", '"1 or 2"'),
+        JUDGE_JSON.replace("1", '"1.5/4"'),
+        JUDGE_JSON[:-1] + ', "empathy": 0}',
+        JUDGE_JSON[:-1] + ', "scores": {"empathy": 0}}',
+        '{"draft": {"empathy": 0}, "scores": ' + JUDGE_JSON + "}",
+        "[3, 2, 4, 1]",
+        '["empathy", "information", "humanoid", "strategy"]',
+        '{"1": 3, "2": 2, "3": 4, "5": 1}',
+        JUDGE_JSON[:-6],
+        "Empathy: 3\nInformation: 2\nHumanoid: 4",
+        "Empathy: 3\nInformation: 2\nHumanoid: 4\nStrategy: well chosen",
+        "Empathy: 3\nInformation: 2\nHumanoid: 4\nStrategy: 5",
+        "Empathy: 3\nInformation: 2\nHumanoid: 4\nStrategy: 1\nEmpathy: 2",
+        "Empathy: 3/10\nInformation: 2/10\nHumanoid: 4/10\nStrategy: 1/10",
+        "(1): 3/10\n(2): 2/10\n(3): 4/10\n(4): 1/10",
+        "(1): 3\n(2): 2\n(3): 4\n(4): 1\n(1): 2",
+        "1. Strategy: 1\n2. Empathy: 3\n3. Kindness: 2\n4. Humanoid: 4",
         JUDGE_JSON.replace("1", '"high"'),
         JUDGE_JSON.replace("1", "9" * 5000),
         JUDGE_JSON.replace("1", '"²"'),
@@ -96,7 +181,33 @@ def test_garbled_judgements(reply):
 
 @pytest.mark.parametrize(
     "reply",
-    ['{"Hypnosis": 7}', '{"Others": 7}', '{"Affirmation": 11}', '{"Affirmation": 7, "Hypnosis": 3}', "9: 4", "1: 11", "none"],
+    [
+        '{"Hypnosis": 7}',
+        '{"Others": 7}',
+        '{"Affirmation": 11}',
+        '{"Affirmation": 7, "Hypnosis": 3}',
+        '{"Affirmation": 7, "Hypnosis": "3/10"}',
+        '{"scores": {"Affirmation": 7, "Hypnosis": 3}}',
+        '[{"strategy": "Affirmation", "score": 7}, {"strategy": "Hypnosis", "score": 3}]',
+        '[{"strategy": "Affirmation", "score": 7}, {"strategy": "Affirmation", "score": 3}]',
+        '[{"strategy": "Affirmation", "score": 11}]',
+        '[{"strategy": "Affirmation", "score": 7, "rating": 3}]',
+        '{"Affirmation": 7, "affirmation": 3}',
+        '{"Affirmation": "7/5"}',
+        '{"Affirmation": "70%"}',
+        '{"Affirmation": "seven"}',
+        '{"score": 7}',
+        '{"7": "Affirmation"}',
+        '{"strategies": ["Affirmation", "Share Information"], "best": "Affirmation"}',
+        '{"Affirmation": 7, "Share Information": 0, "Emo',
+        "Affirmation: 7\nHypnosis: 3",
+        "Affirmation: 7\nAffirmation: 3",
+        "1. Affirmation: 7\n2. Hypnosis: 3",
+        "I would choose Affirmation, since 3 things speak for it.",
+        "9: 4",
+        "1: 11",
+        "none",
+    ],
 )
 def test_garbled_ratings(reply):
     with pytest.raises(GarbledReply):
@@ -349,3 +460,90 @@ def test_numbered_scores_survive_their_form(scores, form, between, chance: rando
 )
 def test_plain_words_come_through(words, form):
     assert parse_seeker(form.format(words)).text in ((words,) if words.lower().rstrip(".?!") != "end" else (words, None))
+
+
+# properties of forms: whatever form scores have, they are read or refused, and never changed
+
+
+def _forms(rows: dict[str, object], chance: random.Random) -> str:
+    """`rows` in one of the forms models use."""
+    records = [{"strategy": name, "score": value} for name, value in rows.items()]
+    lines = [f"{name}: {value}" for name, value in rows.items()]
+    structure = chance.choice(
+        [
+            rows,
+            {"scores": rows},
+            {"reasoning": "as 1, 2, 3 show", "scores": rows},
+            {**rows, "comment": "7 of 9"},
+            records,
+            {"ratings": records},
+            [{name: value} for name, value in rows.items()],
+            [[name, value] for name, value in rows.items()],
+            {name: {"score": value, "reason": "it fits"} for name, value in rows.items()},
+        ]
+    )
+    as_json = json.dumps(structure, indent=chance.choice([None, 2]))
+    table = "| Strategy | Score |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return chance.choice([as_json, f"```json\n{as_json}\n```", f"Here you are.\n{as_json}", "\n".join(lines), table])
+
+
+def _number(chance: random.Random, value: int) -> object:
+    return chance.choice([value, float(value), str(value), f"{value}.0", f"{value}/10", f"{value} out of 10"])
+
+
+SCORES = st.dictionaries(st.sampled_from(EXTES.names), st.integers(0, 10), min_size=1)
+
+
+@given(SCORES, st.randoms(use_true_random=False))
+def test_scores_in_any_form_are_read(scores, chance):
+    rows = {name: _number(chance, value) for name, value in scores.items()}
+    assert parse_strategist(_forms(rows, chance), EXTES) == scores
+
+
+@given(
+    SCORES,
+    st.sampled_from([11, -1, 99, 3.5, "11", "-1", "3.5", "3-5", "3/5", "12/10", True, None, "high", "", [], [3], {}]),
+    st.randoms(use_true_random=False),
+)
+def test_one_score_that_is_none_spoils_them_all(scores, nonsense, chance):
+    name = chance.choice(list(scores))
+    rows = {name: _number(chance, value) for name, value in scores.items()} | {name: nonsense}
+    reply = json.dumps(chance.choice([rows, {"scores": rows}, [{"strategy": n, "score": v} for n, v in rows.items()]]))
+    with pytest.raises(GarbledReply):
+        parse_strategist(reply, EXTES)
+
+
+@given(SCORES, st.integers(1, 10), st.randoms(use_true_random=False))
+def test_scores_that_contradict_one_another_are_refused(scores, by, chance):
+    name = chance.choice(list(scores))
+    rows = [*scores.items(), (name, (scores[name] + by) % 11)]
+    chance.shuffle(rows)
+    forms = [
+        json.dumps([{"strategy": label, "score": value} for label, value in rows]),
+        "{" + ", ".join(f'"{label}": {value}' for label, value in rows) + "}",
+        "\n".join(f"{label}: {value}" for label, value in rows),
+    ]
+    with pytest.raises(GarbledReply):
+        parse_strategist(chance.choice(forms), EXTES)
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=["Nd", "No", "Nl", "Cs"]), max_size=120))
+def test_words_without_a_digit_are_no_score(text):
+    for parse in (lambda reply: parse_strategist(reply, EXTES), parse_judge):
+        with pytest.raises(GarbledReply):
+            parse(text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+        lambda c: st.lists(c) | st.dictionaries(st.sampled_from(["scores", "x", "strategy", "score", "", *EXTES.names[:3]]), c),
+        max_leaves=9,
+    )
+)
+def test_any_json_is_a_valid_value_or_garbled(value):
+    try:
+        scores = parse_strategist(json.dumps(value), EXTES)
+        assert scores and all(type(score) is int and 0 <= score <= 10 for score in scores.values())
+    except GarbledReply:
+        pass

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakeOpenAI, Reply, failure
-from loopback import FAULTS
+from loopback import FAULTS, REFUSALS
 from project import composed, run_py
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
@@ -134,7 +134,7 @@ def test_faults_change_no_prediction(tmp_path):
     assert usage(tmp_path / "disturbed")["usage"]["failed_attempts"] == 15
 
 
-@pytest.mark.parametrize("silent", [Reply(""), failure(400, "content policy")])
+@pytest.mark.parametrize("silent", [pytest.param(reply, id=name) for name, reply in {"empty": Reply(""), **REFUSALS}.items()])
 def test_a_reply_without_words_is_unparsed_and_is_not_asked_for_again(silent, tmp_path):
     def mostly(body):
         return silent if last(body) == "a, I feel low 1" else echo(body)
@@ -144,17 +144,18 @@ def test_a_reply_without_words_is_unparsed_and_is_not_asked_for_again(silent, tm
         asked = len(server.requests)
         (tmp_path / "predictions.jsonl").unlink()
         again = served(tmp_path, server, "generation.client.attempts=3")
-        # An empty reply has been paid for; a refusal has not, and costs a request to find out about.
-        assert len(server.requests) - asked == (0 if silent.status == 200 else 1)
-    assert asked == 4 + (3 if silent.status == 200 else 1)
+        # An empty reply has been paid for; a request that was refused has not, and costs a request to find out about.
+        replied = "choices" in (silent.body or {"choices": []})
+        assert len(server.requests) - asked == (0 if replied else 1)
+    assert asked == 4 + (3 if replied else 1)
     assert [row["strategy"] for row in found] == ["Affirmation", None, "Affirmation", "Affirmation", "Affirmation"]
     assert found[1]["raw"] == found[1]["response"] == "" and again == found
     assert sum(usage(tmp_path)["without_words"].values()) == 1
 
 
 def test_a_model_that_answers_nothing_has_no_predictions(tmp_path):
-    with FakeOpenAI(failure(400, "max_tokens is too large")) as server:
-        with pytest.raises(UserError, match="openai/tiny answered none of 5 questions.*max_tokens is too large"):
+    with FakeOpenAI(REFUSALS["400"]) as server:
+        with pytest.raises(UserError, match="openai/tiny answered none of 5 questions.*content management policy"):
             served(tmp_path, server)
     assert not (tmp_path / "predictions.jsonl").exists()
 

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 
-from cso_lab.errors import UserError
 from cso_lab.inspection.asked import PLACE, Asked
 from cso_lab.inspection.toxicity import ATTRIBUTES, Scores
-from cso_lab.roles.faults import Refused
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, ServiceError, error_in, error_status, error_text, fault
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.roles.transport import Reply, Transport
 
 VERSION = "v1alpha1"
+# How the API refuses a text for what it is.
+_UNFIT = ("COMMENT_EMPTY", "COMMENT_TOO_LONG", "must be non-empty", "too many bytes", "text too long")
 _MODEL = {"model": "perspective", "temperature": 0.0, "max_tokens": 0}
 
 
@@ -56,15 +57,22 @@ class _Analyze(Transport):
         }
         try:
             payload = await self._post(role, model["model"], body)
-        except Refused as refusal:
-            if "api key" in str(refusal).lower():  # a wrong key is a 400 here, and no refusal of this text
-                raise UserError(f"Perspective API: {refusal}") from None
-            raise
+        except RoleFailure as failure:
+            if any(reason in str(failure) for reason in _UNFIT):
+                raise Refused(str(failure)) from None
+            # Nothing else differs from text to text.
+            raise ServiceError(f"Perspective API: {failure}") from None
+        return self._read(role, payload)
+
+    def _read(self, role: str, payload: bytes) -> Reply:
         try:
-            found = json.loads(payload)["attributeScores"]
+            answer = json.loads(payload)
+            if (error := error_in(answer)) is not None:
+                raise fault(role, "Perspective API", error_status(error), error_text(error), {})
+            found = answer["attributeScores"]
             scores = {name: float(found[name]["summaryScore"]["value"]) for name in ATTRIBUTES if name in found}
         except (ValueError, TypeError, KeyError):
-            raise GarbledReply("not an answer of comments:analyze") from None
+            raise PassingFault("not an answer of comments:analyze") from None
         return Reply(json.dumps(scores), 0, 0, 0.0)
 
     def _url(self) -> str:

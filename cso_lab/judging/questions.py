@@ -1,11 +1,13 @@
 """What a judge is asked about an item, and what its answer says. The same words for every judge."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from cso_lab.dialogue import Turn
 from cso_lab.judging.material import COMPARISON, Item, Material
-from cso_lab.roles.parsing import GarbledReply, json_objects
 from cso_lab.roles.prompts import messages, transcript
+from cso_lab.roles.scores import GarbledReply, integer, read_table
 from cso_lab.strategies import format_reply
 
 A, B, TIE = "A", "B", "tie"
@@ -47,38 +49,41 @@ def shown_reply(reply: Turn, show_strategies: bool) -> str:
 
 def read_comparison(reply: str, criteria: Sequence[str]) -> dict[str, str]:
     """{criterion: "A", "B" or "tie"}."""
-    return {criterion: choice(value) for criterion, value in _table(reply, criteria).items()}
+    return _in_order(read_table(reply, criteria, choice), criteria)
 
 
 def read_rating(reply: str, criteria: Sequence[str], scale: Sequence[int]) -> dict[str, int]:
     """{criterion: integer on the scale}."""
-    return {criterion: score(value, scale) for criterion, value in _table(reply, criteria).items()}
+    return _in_order(read_table(reply, criteria, partial(score, scale=scale)), criteria)
 
 
 def choice(value: object) -> str:
-    """A verdict from what a judge wrote, model or person: "a", " Tie " and "Reply B" are understood."""
-    word = str(value).strip().lower().removeprefix("reply").strip()
-    found = {"a": A, "b": B, "tie": TIE}.get(word)
-    if found is None:
-        raise GarbledReply(f"{value!r} is not A, B or tie")
-    return found
+    """A verdict from what a judge wrote, model or person: "a", " Tie ", "Reply B", "[[A]]" and "A is better" are understood."""
+    word = " ".join(str(value).lower().split()).strip(" .!*_`\"'()[]") if isinstance(value, str) else ""
+    reason = _REASON.search(word)
+    for said in (word, word[: reason.start()] if reason else word):
+        if match := _BETTER.fullmatch(said):
+            return match["better"].upper()
+        if match := _COMPARED_BY_SIGN.fullmatch(said):
+            return TIE if "=" in match["sign"] else A if (match["first"] == "a") == (">" in match["sign"]) else B
+        if said in _TIES:
+            return TIE
+    raise GarbledReply(f"{value!r} is not A, B or tie")
+
+
+_BETTER = re.compile(
+    r"(?:(?:the )?(?:reply|response|answer|option) ?)?(?P<better>[ab])(?: (?:wins|is (?:the )?(?:better|stronger)(?: one| reply)?))?"
+)
+_COMPARED_BY_SIGN = re.compile(r"(?P<first>[ab]) ?(?P<sign>>{1,2}|<{1,2}|={1,2}) ?(?!(?P=first))[ab]")
+_TIES = {"tie", "a tie", "tied", "draw", "a draw", "equal", "both equal", "equally good", "neither", "no difference"}
+# "A (warmer)", "A - it names the feeling": what comes after the verdict.
+_REASON = re.compile(r" \(| [-–—] (?=\S+ \S)")
 
 
 def score(value: object, scale: Sequence[int]) -> int:
-    """An integer on the scale, also when it came as "4" or 4.0."""
-    low, high = scale
-    text = str(value).strip().removesuffix(".0")
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise GarbledReply(f"{value!r} is not an integer from {low} to {high}")
-    return int(text)
+    """An integer on the scale, also when it came as "4", 4.0 or, on a scale to 5, "4/5"."""
+    return integer(value, *scale)
 
 
-def _table(reply: str, criteria: Sequence[str]) -> dict[str, object]:
-    """The last JSON object of a reply that answers for every criterion."""
-    missing = list(criteria)
-    for found in json_objects(reply):
-        table = {str(key).strip().lower(): value for key, value in found.items()}
-        missing = [criterion for criterion in criteria if criterion not in table]
-        if not missing:
-            return {criterion: table[criterion] for criterion in criteria}
-    raise GarbledReply(f"no answer for {', '.join(missing)}")
+def _in_order(table: Mapping[str, object], criteria: Sequence[str]) -> dict:
+    return {criterion: table[criterion] for criterion in criteria}

@@ -13,7 +13,7 @@ from cso_lab.judging.asking import Answer
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import asked, choice, score
 from cso_lab.judging.sheets import ITEM, blinded, original, texts
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def fresh_replies(wanted: Sequence[Wanted], roles: Mapping, strategies: Strategy
 async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
     from tqdm.auto import tqdm
 
-    from cso_lab.roles.faults import RoleFailure
+    from cso_lab.roles.faults import RoleFailure, ServiceError
     from cso_lab.roles.together import gather
 
     with tqdm(total=len(wanted), desc="fresh replies", unit="reply") as bar:
@@ -42,5 +42,5 @@ async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
         async with client:
             try:
                 return await gather(one(ask) for ask in wanted)
-            except RoleFailure as failure:
+            except (RoleFailure, ServiceError) as failure:
                 raise UserError(f"{failure}; the same command goes on from here") from None

@@ -2,22 +2,23 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 from cso_lab.roles import ROLES, Place
 from cso_lab.roles.budget import Budget, Usage
-from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, one_line
+from cso_lab.roles.faults import PassingFault, Refused, RoleFailure, ServiceError, one_line
 from cso_lab.roles.journal import Journal
 from cso_lab.roles.pace import Pace
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.scores import GarbledReply
 from cso_lab.roles.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly; used only before a call is made and where a server counts no tokens."""
 LONGEST_HOLD = 300
-"""Seconds. Whoever is asked to wait longer than this (a day's quota, say) sets the question aside instead."""
+"""Seconds. Who is asked to wait longer than this (a day's quota, say) stops instead."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Client:
         self._budget, self._journal = Budget(budget, place), journal
         self._garbled = journal.garbled if journal else Counter()
         self._calls: set[asyncio.Task] = set()
+        self._silences: defaultdict[str, _Silence] = defaultdict(_Silence)  # by model
+        # Seconds that somebody who asks again and again pauses in all.
+        self._patience = sum(min(longest_pause, 0.5 * 2**number) for number in range(attempts - 1))
+        self._stopped: ServiceError | None = None
 
     async def __aenter__(self) -> "Client":
         await self._transport.__aenter__()
@@ -90,9 +95,9 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
 
-        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises
-        RoleFailure when all attempts were in vain (Refused, where the model was reached), UserError when asking again can never
-        help (no key, no such model, budget spent).
+        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when all
+        attempts were in vain; Refused where that is the model's own doing, since it replied each time and never usably; and UserError when
+        no question can be answered now (no key, no such model, budget spent, a server that answers nobody).
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -112,19 +117,31 @@ class Client:
                 with attempt:
                     return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
-            fault = error.last_attempt.exception()
-            last, kind = one_line(fault), Refused if isinstance(fault, GarbledReply) else RoleFailure
-            raise kind(f"{question.role}: no usable answer in {self.attempts} attempts, last: {last}") from None
+            raise self._in_vain(question, error.last_attempt.exception()) from None
+
+    def _in_vain(self, question: Question, last: Exception) -> Exception:
+        """What it means that all attempts at a question failed, the last one by `last`."""
+        said = f"{question.role}: no usable answer in {self.attempts} attempts, last: {one_line(last)}"
+        if self._garbled[question.key] >= self.attempts:
+            return Refused(said)
+        model = question.model["model"]
+        # When nobody else got a reply in the meantime either, it is not this question that is at fault.
+        if isinstance(last, PassingFault) and len(self._silences[model].dialogues) > 1:
+            self._stopped = ServiceError(f"{model} as {said}; no other question was answered meanwhile")
+            return self._stopped
+        return RoleFailure(said)
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""
         pace = self._pace(question)
-        tokens = estimated_tokens(question.messages) + question.model["max_tokens"]
+        tokens = estimated_tokens(question.messages) + (question.model["max_tokens"] or 0)
         await pace.turn(tokens)
         await self._slot(pace)
         try:
             if not wanted():
                 raise asyncio.CancelledError
+            if self._stopped:
+                raise self._stopped
             self._budget.check(self.usage, self.in_flight)
         except BaseException:
             self._slots.release()
@@ -164,13 +181,16 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = PassingFault(f"no answer within {self._timeout:g} s")
             self._note(call | {"fault": one_line(error)})
-            self._heed(pace, question.role, error)
+            error = self._heed(pace, question, error)
+            if isinstance(error, ServiceError):
+                self._stopped = error
             raise error from None
+        self._silences.pop(question.model["model"], None)
         call |= _use(question, reply)
         pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
             if not reply.text.strip():
-                raise GarbledReply("an empty reply")
+                raise GarbledReply(reply.wordless)
             parsed = question.parse(reply.text)
         except GarbledReply as error:
             self._garbled[question.key] += 1
@@ -180,12 +200,21 @@ class Client:
         self._garbled.pop(question.key, None)
         return parsed
 
-    def _heed(self, pace: Pace, role: str, error: Exception) -> None:
-        """Hold all calls to a provider that asks for it."""
-        pause = getattr(error, "retry_after", None) or 0
+    def _heed(self, pace: Pace, question: Question, error: Exception) -> Exception:
+        """What a failed call means beyond its question; holds all calls to a provider that asks for a pause."""
+        if not isinstance(error, PassingFault):
+            return error
+        who, pause = f"{question.model['model']} as {question.role}", error.retry_after or 0
         if pause > LONGEST_HOLD:
-            raise RoleFailure(f"{role}: told to wait {pause:.0f} s: {one_line(error)}") from None
+            return ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}")
         pace.hold(pause)
+        silence = self._silences[question.model["model"]]
+        silence.dialogues.add(question.dialogue)
+        silence.questions.add(question.key)
+        # More questions than can be under way: those that wait for their turn would only fare the same, one after another.
+        if silence.seconds >= self._patience and len(silence.questions) > self.max_concurrency:
+            return ServiceError(f"{who}: no reply to any question for {silence.seconds:.0f} s, last: {one_line(error)}")
+        return error
 
     def _note(self, call: Mapping) -> None:
         if self._journal:
@@ -197,6 +226,19 @@ class Client:
         if provider not in self._paces:
             self._paces[provider] = Pace(*self._limits)
         return self._paces[provider]
+
+
+@dataclass
+class _Silence:
+    """What a model has been asked since it last replied, and not replied to."""
+
+    dialogues: set[str] = field(default_factory=set)
+    questions: set[str] = field(default_factory=set)
+    since: float = field(default_factory=monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return monotonic() - self.since
 
 
 def estimated_tokens(messages: list[dict]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
@@ -14,7 +15,14 @@ class RoleFailure(Exception):
 
 
 class Refused(RoleFailure):
-    """The model was reached and had no usable words for this question: refused it, or answered nonsense in every attempt."""
+    """The model's own doing: it refused this question for its content, or answered nonsense in every attempt."""
+
+
+class ServiceError(UserError):
+    """What every question would meet: an account without credit or rights, no such model, a server that answers nobody.
+
+    Nothing more is asked. What was answered is kept, and the same command goes on.
+    """
 
 
 class PassingFault(Exception):
@@ -25,27 +33,84 @@ class PassingFault(Exception):
         self.retry_after = retry_after
 
 
-HOPELESS = (401, 403, 404)  # every question would meet these
-PASSING = (408, 409, 425, 429)  # and all from 500 on
+_HOPELESS = (401, 402, 403, 404, 405, 410)  # every question would meet these
+_PASSING = (408, 409, 425, 429)  # and all from 500 on
+_REFUSING = (None, 400, 403, 422, 451)  # with which servers refuse a question for its content, and much else
+_NAMING_THE_MODEL = (None, 400, 404, 422)
+
+# How providers say it, in message, code or type of an error. Code and type have underscores for blanks.
+_OF_CONTENT = re.compile(
+    r"content[ _-]?(filter|policy|management|moderation|exists risk|safety)|prohibited[ _]content|responsible ?ai ?polic"
+    r"|data[ _]?inspection[ _]?failed|moderation|\bflagged\b|safety (system|filter|polic)|considered high risk",
+    re.IGNORECASE,
+)
+_OF_ACCOUNT = re.compile(
+    r"insufficient[ _](quota|balance|credits?|funds)|exceeded_current_quota|credit balance|out of credits?|payment required"
+    r"|arrearage|(invalid|incorrect|missing|wrong|expired)[ _]api[ _-]?key|api key (is )?(not valid|invalid|expired)|invalid_api_key"
+    r"|account[^.]{0,40}(deactivated|suspended|disabled|blocked)",
+    re.IGNORECASE,
+)
+_OF_MODEL = re.compile(
+    r"model[ _]not[ _](found|exist)|\binvalid[ _]model\b|unknown model|no such model|\bmodel\b[^.]{0,80}(does not exist|not found)"
+    r"|not a valid model",
+    re.IGNORECASE,
+)
 
 
-def error_text(payload: bytes) -> str:
-    """The message of an error in OpenAI's form, else the body itself."""
+def error_in(answer: object) -> object:
+    """The error in a JSON answer, whatever its status was: under "error", alone or within the first choice. None where there is none."""
+    if isinstance(answer, list) and answer:  # as some servers wrap it
+        answer = answer[0]
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("object") == "error":
+        return answer
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return answer.get("error") or (first.get("error") if isinstance(first, dict) else None) or None
+
+
+def error_text(error: object) -> str:
+    """The message of an error in OpenAI's form, with its code or type; of any other, its words."""
+    if not isinstance(error, dict):
+        return str(error)
+    message = error.get("message") or json.dumps(error)
+    code = error.get("code") or error.get("type")
+    return f"{message} ({code})" if code and not str(code).isdecimal() and str(code) not in str(message) else str(message)
+
+
+def error_of(payload: bytes) -> str:
+    """What the body of a failed request says."""
     try:
-        error = json.loads(payload)["error"]
-        return f"{error['message']} ({error['code']})" if error.get("code") else error["message"]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        answer = json.loads(payload)
+    except ValueError:
         return payload[:500].decode(errors="replace")
+    error = error_in(answer)
+    return payload[:500].decode(errors="replace") if error is None else error_text(error)
 
 
-def fault(role: str, model: str, status: int, message: str, headers: Mapping) -> Exception:
-    """The error that says what a failed call means for the question and for the search."""
-    message = one_line(f"{status}: {message}")
-    if status in HOPELESS or "insufficient_quota" in message:
-        return UserError(f"{model} as {role}: {message}")
-    if status in PASSING or status >= 500:
-        return PassingFault(message, retry_after(headers.get("Retry-After")))
-    return Refused(f"{role}: request refused: {message}")
+def error_status(error: object) -> int | None:
+    """The HTTP status an error that came with status 200 names for itself."""
+    code = error.get("code") or error.get("status") if isinstance(error, dict) else None
+    return int(code) if str(code).isdecimal() and 400 <= int(code) <= 599 else None
+
+
+def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
+    """The error that says what a failed call means for the question and for the work. `status`: None where the server gave none.
+
+    Refused: the model, or the provider on its behalf, refuses this content. ServiceError: every question would meet it. PassingFault: ask
+    again. RoleFailure: this question cannot be asked as it is, too long for instance.
+    """
+    said = one_line(f"{status}: {message}" if status else message)
+    if _OF_ACCOUNT.search(message) or (status in _NAMING_THE_MODEL and _OF_MODEL.search(message)):
+        return ServiceError(f"{model} as {role}: {said}")
+    if status in _REFUSING and _OF_CONTENT.search(message):
+        return Refused(f"{role}: refused for its content: {said}")
+    if status in _HOPELESS:
+        return ServiceError(f"{model} as {role}: {said}")
+    if status is None or status in _PASSING or not 400 <= status <= 499:
+        return PassingFault(said, retry_after(headers.get("Retry-After")))
+    return RoleFailure(f"{role}: request refused: {said}")
 
 
 def retry_after(value: str | None) -> float | None:

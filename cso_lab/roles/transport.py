@@ -14,18 +14,33 @@ from urllib.request import getproxies, proxy_bypass
 
 from cso_lab.errors import MissingKey, UserError
 from cso_lab.roles import ROLES, Place, models
-from cso_lab.roles.faults import PassingFault, Refused, error_text, fault, hide, keys, one_line, secret_names
-from cso_lab.roles.parsing import GarbledReply
+from cso_lab.roles.faults import (
+    PassingFault,
+    RoleFailure,
+    error_in,
+    error_of,
+    error_status,
+    error_text,
+    fault,
+    hide,
+    keys,
+    one_line,
+    secret_names,
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call brought. Tokens are None when the server does not count them, `cost` (US dollars) when nobody knows the price."""
+    """What a call brought. Tokens are None when the server does not count them, `cost` (US dollars) when nobody knows the price.
+
+    `wordless` says why `text` is empty, where it is.
+    """
 
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None
     cost: float | None
+    wordless: str = "an empty reply"
 
 
 class Transport:
@@ -69,8 +84,8 @@ class Transport:
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """The reply of `model` (its config: model, temperature, max_tokens).
 
-        Raises PassingFault, GarbledReply (an answer that is no completion), Refused (this question is refused) or UserError (every
-        question would be)."""
+        Raises PassingFault (there was no reply), Refused (this question is refused for its content), RoleFailure (it cannot be asked as
+        it is) or UserError (no question can)."""
         name = model["model"]
         provider = self.check(role, name)
         if provider == "openai" and models.speaks_chat(name):
@@ -85,11 +100,7 @@ class Transport:
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
-        payload = await self._post(role, name, body)
-        try:
-            return self._read_completion(name, json.loads(payload))
-        except (ValueError, TypeError, AttributeError, KeyError):
-            raise GarbledReply(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+        return self._read_completion(role, name, await self._post(role, name, body))
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
         """What the server answers with status 200; the errors of `complete` for anything else."""
@@ -103,7 +114,7 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise PassingFault(f"connection failed: {one_line(error)}") from None
         if status != 200:
-            raise fault(role, name, status, error_text(payload), headers)
+            raise fault(role, name, status, error_of(payload), headers)
         return payload
 
     async def _over_litellm(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
@@ -112,7 +123,7 @@ class Transport:
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
             target["api_key"] = self._key
-        sampling = {"temperature": model["temperature"], "max_tokens": model["max_tokens"], "seed": seed}
+        sampling = _given(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         try:
             response = await litellm.acompletion(
                 model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
@@ -124,13 +135,17 @@ class Transport:
             raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
         if response is None:
             # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
-            raise Refused(f"{role}: request refused as unprocessable (422)")
-        usage = getattr(response, "usage", None)
+            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
+        if not response.choices:
+            raise PassingFault("an answer without a reply in it")
+        choice, usage = response.choices[0], getattr(response, "usage", None)
+        more = getattr(choice.message, "provider_specific_fields", None) or {}
         return Reply(
-            self._clean(response.choices[0].message.content if response.choices else None),
+            self._clean(choice.message.content),
             usage and usage.prompt_tokens,
             usage and usage.completion_tokens,
             response._hidden_params.get("response_cost"),
+            self._wordless(more.get("refusal"), choice.finish_reason),
         )
 
     def _simulated(self, role: str, name: str, messages: list[dict], seed: int) -> Reply:
@@ -152,24 +167,48 @@ class Transport:
         key = self._key or ("none" if self._base else os.environ["OPENAI_API_KEY"])
         return {"Authorization": f"Bearer {key}"}
 
-    def _read_completion(self, name: str, completion: Mapping) -> Reply:
-        """OpenAI's chat.completion object; one without words gives an empty text, since it may still have cost something."""
-        choices = completion.get("choices") or [{}]
-        usage = completion.get("usage") or {}
-        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        text = (choices[0].get("message") or {}).get("content")
-        return Reply(self._clean(text), prompt, answer, models.cost(name, prompt or 0, answer or 0, cached))
+    def _read_completion(self, role: str, name: str, payload: bytes) -> Reply:
+        """OpenAI's chat.completion object. One without words gives an empty text: it is a reply, and may have cost something.
+
+        An error, or anything else that is no completion, is no reply, whatever its status was."""
+        try:
+            completion = json.loads(payload)
+        except (ValueError, RecursionError):
+            completion = None
+        if (error := error_in(completion)) is not None:
+            raise fault(role, name, error_status(error), error_text(error), {})
+        try:
+            choice, usage = completion["choices"][0], completion.get("usage") or {}
+            message = choice["message"]
+            text, why = message.get("content"), self._wordless(message.get("refusal"), choice.get("finish_reason"))
+            prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            cost = models.cost(name, prompt or 0, answer or 0, cached)
+            return Reply(self._clean(text), prompt, answer, cost, why)
+        except (TypeError, AttributeError, KeyError, IndexError):
+            raise PassingFault(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+
+    def _wordless(self, refusal: str | None, finish_reason: str | None) -> str:
+        """Why a completion has no words, as far as it says so."""
+        if refusal:
+            return f"refused: {one_line(refusal)}"
+        ending = "" if finish_reason in (None, "stop") else f" (finish_reason: {one_line(finish_reason)})"
+        return f"an empty reply{ending}"
 
     def _clean(self, text: str | None) -> str:
         """Text that any file takes: no half characters, and no key, should a server repeat the one it was given."""
         return hide((text or "").encode("utf-8", "replace").decode(), self._keys)
 
 
+def _given(**parameters: float | None) -> dict:
+    """The parameters that are sent; None leaves one out, and the model's own default holds."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
 @cache
-def _parameters(model: str, temperature: float, max_tokens: int) -> dict:
+def _parameters(model: str, temperature: float | None, max_tokens: int | None) -> dict:
     """The sampling parameters under the names this model takes; newer OpenAI models want other ones, and litellm knows which."""
-    given = {"temperature": temperature, "max_tokens": max_tokens, "seed": 0, "drop_params": True}
+    given = _given(temperature=temperature, max_tokens=max_tokens, seed=0, drop_params=True)
     litellm, name = models.load_litellm(), model.removeprefix("openai/")
     known = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
     return {key: value for key, value in known.items() if key not in ("stream", "extra_body")}
