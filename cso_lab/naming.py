@@ -17,7 +17,11 @@ CONF = _PACKAGE.parent / "conf"
 _WITHOUT_EFFECT = {
     "mcts": ("speculation",),
     "roles": (*LIMITS, "notice"),
-    "data": ("path", "shard"),  # what counts is what the file holds, and the whole search however it was shared out
+    "data": (
+        "path",
+        "test_path",
+        "shard",
+    ),  # what counts is what the file holds, and the whole search however it was shared out
     "training": ("save_steps", "logging_steps"),
     "generation": ("batch_size", *LIMITS),
     "backbone": ("turns_at_once", "reply_tokens"),  # they are what generation interpolates from
@@ -45,8 +49,13 @@ def _without(value: object, keys: tuple[str, ...]) -> object:
 
 
 def file_digest(path: Path) -> str:
-    """A short hash of a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    """A short hash of a file's content; of a folder's, of the names and contents of all files in it."""
+    path, content = Path(path), hashlib.sha256()
+    if not path.is_dir():
+        content.update(path.read_bytes())
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        content.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return content.hexdigest()[:12]
 
 
 @cache
@@ -104,7 +113,10 @@ def uses_seed(cfg: DictConfig) -> bool:
 
 def variant(cfg: DictConfig) -> str:
     """A hash of every value a cell's numbers depend on, but for the seed."""
+    from cso_lab.corpora import identity_without_hub
+
     values = {node: plain(cfg, node) for node in _effective_nodes(cfg)} | {"evaluation": evaluation(cfg)}
+    values["data content"] = identity_without_hub(cfg.data)
     # these seeds follow the run's; mcts.seed, data.split_seed and evaluation.testset_seed are their own
     for node in (values.get("training", {}), values["generation"], values["decoding"]["method"]):
         if node.get("seed") == cfg.seed:

@@ -6,18 +6,20 @@ from omegaconf import DictConfig
 
 from cso_lab import naming
 from cso_lab.account import Account, done
+from cso_lab.errors import UserError
+from cso_lab.files import read_json
 
 
 class Places(Account):
     """Where a cell's stages have their files, whether there are any yet or not."""
 
     def _search_folder(self) -> Path:
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
 
         data = naming.plain(self.cfg, "data")
         search = [
             data,
-            naming.file_digest(data_file(self.cfg.data)),
+            data_identity(self.cfg.data),
             naming.plain(self.cfg, "roles"),
             naming.plain(self.cfg, "mcts"),
         ]
@@ -38,12 +40,12 @@ class Places(Account):
 
     def _dataset_folder(self, make: str) -> Path:
         """Where the dataset is, found by what it is made of; a UserError says which stages (`make`) to run where that is missing."""
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
 
         if self.cfg.data.get("expanded"):
             source = [
                 naming.plain(self.cfg, "data"),
-                naming.file_digest(data_file(self.cfg.data)),
+                data_identity(self.cfg.data),
                 naming.code_version(("corpora",)),
             ]
         else:
@@ -53,9 +55,9 @@ class Places(Account):
         return self._shared_folder("dataset", naming.digest([source, naming.plain(self.cfg, "preferences"), *asked, code]))
 
     def _inspect_folder(self, dataset: Path) -> Path:
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
 
-        looked_at = [dataset.name, naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
+        looked_at = [dataset.name, naming.plain(self.cfg, "data"), data_identity(self.cfg.data)]
         settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
         shown = ("reporting/inspection.py", "reporting/progress.py", "reporting/figures.py", "reporting/published_studies.yaml")
         rooms = ("inspection", "preferences/statistics.py", "dialogue.py", "strategies.py", *shown)
@@ -78,13 +80,13 @@ class Places(Account):
         return naming.digest([*(naming.plain(cfg, node) for node in nodes), rows, naming.code_version(("training",))])
 
     def _generate_identity(self) -> str:
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
 
         rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
         nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data")] + [naming.generation(self.cfg)]
         here = naming.trains_here(self.cfg)
         trained = self.record["identities"].get("train") if here else naming.trained_elsewhere(self.cfg)
-        return naming.digest([nodes, naming.file_digest(data_file(self.cfg.data)), trained, naming.code_version(rooms)])
+        return naming.digest([nodes, data_identity(self.cfg.data), trained, naming.code_version(rooms)])
 
     def _evaluate_identity(self, predictions: Path, testset: Path | None) -> str:
         return naming.digest(
@@ -102,14 +104,27 @@ class Places(Account):
         if not done(folder):
             raise self._missing("dataset", "no preference data for this configuration")
         self._leave("dataset", folder)
+        self._check_rows(folder)
         return folder / "preferences"
+
+    def _check_rows(self, dataset: Path) -> None:
+        """Raise UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
+        if read_json(dataset / "statistics.json")["rows"].get(self.cfg.algorithm.rows) != 0:
+            return
+        if not self.cfg.data.get("expanded"):
+            advice = "raise mcts.max_iterations, or take more dialogues"
+        elif self.cfg.preferences.dialogues is not None:
+            advice = "raise preferences.dialogues"
+        else:
+            advice = "what is dispreferred stands there under `negative`, `reject` or `rejected`; give data.path=FILE of another file"
+        other = "" if self.cfg.algorithm.rows == "sft" else "; algo=sft needs none"
+        raise UserError(f"{self._source()} gives no preference pair: {advice}{other}")
 
     def _dialogues(self):
         """(corpus, training dialogues, test dialogues)."""
-        from cso_lab.corpora import load
+        from cso_lab.corpora import divide
 
-        corpus = load(self.cfg.data)
-        return corpus, *corpus.split(self.cfg.data.test_share, self.cfg.data.split_seed)
+        return divide(self.cfg.data)
 
     def _strategies(self):
         from cso_lab.strategies import strategy_set

@@ -8,7 +8,6 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from cso_lab import naming
-from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json, write_jsonl
 from cso_lab.places import Places
 
@@ -84,8 +83,6 @@ class SharedStages(Places):
         def work() -> bool:
             paths = self._paths(out)
             pairs = pair_rows(paths, self._strategies())
-            if not pairs:
-                raise UserError(f"{self._source()} gives no preference pair: raise mcts.max_iterations, or take more dialogues")
             _, train, _ = self._dialogues()
             seed = None if self.cfg.data.get("expanded") else seeds(train, self.cfg.data.seed_dialogues)
             rows = {"pairs": pairs, "sft": sft_rows(paths, self._strategies()), "kto": kto_rows(pairs)}
@@ -94,7 +91,9 @@ class SharedStages(Places):
             write_json(out / "statistics.json", statistics)
             return True
 
-        return self._shared("dataset", out, work)
+        folder = self._shared("dataset", out, work)
+        self._check_rows(folder)
+        return folder
 
     def _paths(self, out: Path) -> list:
         """The expanded dialogues the dataset in `out` is made of, as paths of choices."""
@@ -165,10 +164,10 @@ class SharedStages(Places):
 
     def _strategy_testset(self) -> Path:
         """The file of the strategy test set, drawn once for all cells of the same data."""
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
         from cso_lab.evaluation import testset
 
-        data = [naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
+        data = [naming.plain(self.cfg, "data"), data_identity(self.cfg.data)]
         code = naming.code_version(("evaluation/testset.py", "corpora"))
         folder = self._shared_folder("testset", naming.digest([data, naming.evaluation(self.cfg), code]))
 
