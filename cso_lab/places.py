@@ -117,8 +117,9 @@ class Places(Account):
             advice = "raise preferences.dialogues"
         else:
             advice = "what is dispreferred stands there under `negative`, `reject` or `rejected`; give data.path=FILE of another file"
-        other = "" if self.cfg.algorithm.rows == "sft" else "; algo=sft needs none"
-        raise UserError(f"{self._source()} gives no preference pair: {advice}{other}")
+        pairs = self.cfg.algorithm.rows != "sft"
+        what, other = ("preference pair", "; algo=sft needs none") if pairs else ("preferred turn", "")
+        raise UserError(f"there is no {what} in {self._source()}: {advice}{other}")
 
     def _dialogues(self):
         """(corpus, training dialogues, test dialogues)."""

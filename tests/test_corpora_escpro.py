@@ -220,8 +220,9 @@ def test_without_pairs_the_advice_is_about_the_file_and_sft_goes_on(raw_file, tm
         "stages=[dataset]",
     ]
     done = run_py(*line)
-    assert done.returncode == 2 and done.stderr.startswith(
-        f"error: {file} gives no preference pair: what is dispreferred stands there under"
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: there is no preference pair in {file}: what is dispreferred stands there under `negative`"
     )
     assert done.stderr.endswith("; algo=sft needs none\n") and "mcts" not in done.stderr
     done = run_py(*line, "algo=sft", "stages=[dataset,train]", "training.max_steps=1", "backbone=tiny_llama")

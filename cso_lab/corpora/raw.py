@@ -18,6 +18,8 @@ STRATEGY_KEYS = frozenset({"aistrategy", "strategy"})
 TEXT_KEYS = frozenset({"text", "content", "utterance", "response", "message", "reply", "ai", "user"})
 # An utterance is a text, at times a list or an object of texts. What lies deeper is none.
 MAX_DEPTH = 8
+# Below this likeness a known label is no help beside an unknown one.
+NEAREST = 0.7
 # Why a record is unusable when it lacks turns, which it may do because some were left out.
 _LACKING = (Reason.NO_SEEKER, Reason.TOO_SHORT)
 
@@ -178,7 +180,7 @@ def named(unknown: Mapping[str, int], strategies: StrategySet) -> tuple[UnknownL
 
     def nearest(label: str) -> str | None:
         longer = [name for name in known if label.lower() in name]
-        near = [*get_close_matches(label.lower(), known, n=1), *longer]
+        near = [*get_close_matches(label.lower(), known, n=1, cutoff=NEAREST), *longer]
         return known[near[0]] if near else None
 
     ordered = sorted(unknown.items(), key=lambda entry: (-entry[1], entry[0]))
