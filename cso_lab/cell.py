@@ -36,6 +36,7 @@ def context(cfg: DictConfig, account: Account) -> dict:
     trained = trains(cfg)
     data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
     data["testset"] = cfg.evaluation.testset
+    data |= _chosen_files(cfg.data)
     if path := naming.other_path(cfg):
         data["path"] = path
     if cfg.generation.engine == "server":
@@ -57,6 +58,14 @@ def context(cfg: DictConfig, account: Account) -> dict:
         "training_rows": training.get("rows"),
         "training_steps": f"{training.get('steps')} of {cfg.training.batch_size} rows",
     }
+
+
+def _chosen_files(data: DictConfig) -> dict:
+    """Which files of which revision the data and the test dialogues are, where a folder or a data set on the hub was named."""
+    from cso_lab.corpora import data_source, test_source
+
+    sources = {"data_file": data_source(data), "test_file": test_source(data)}
+    return {key: str(source) for key, source in sources.items() if source and source.within}
 
 
 def _dialogues_used(account: Account) -> int | None:

@@ -220,9 +220,11 @@ def _check_arguments(key: str, deferred: partial) -> None:
 
 
 def _check_data(cfg: DictConfig) -> None:
-    from cso_lab.corpora import data_file, shard
+    from cso_lab.corpora import corpus_strategies, data_source, shard, test_source
 
-    data_file(cfg.data)
+    data_source(cfg.data)
+    test_source(cfg.data)
+    corpus_strategies(cfg.data)
     shard((), cfg.data.shard)
 
 

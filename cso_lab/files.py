@@ -26,7 +26,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """The objects of a JSON Lines file; a UserError names the file and line that is not one."""
     path, rows, number = Path(path), [], 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):  # noqa: B007, the error names the line
                 if line.strip():
                     row = json.loads(line)
@@ -55,7 +55,7 @@ def _write_whole(path: Path, text: str) -> None:
 def read_json(path: Path) -> object:
     """The value in a JSON file; a UserError names the file when it is missing or damaged."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -7,6 +7,8 @@ from omegaconf import DictConfig
 from cso_lab.account import Account, done
 from cso_lab.core.hashing import file_digest
 from cso_lab.core.model_files import model_content
+from cso_lab.errors import UserError
+from cso_lab.files import read_json
 from cso_lab.pipeline.cache_keys import key
 from cso_lab.pipeline.settings import expanded, is_api, start_of, trains_here
 
@@ -56,9 +58,9 @@ class Places(Account):
 
     def _data_file(self) -> str:
         """What stands for the content of the data."""
-        from cso_lab.corpora import data_file
+        from cso_lab.corpora import data_identity
 
-        return file_digest(data_file(self.cfg.data))
+        return data_identity(self.cfg.data)
 
     def _model(self, path: str | None) -> str | None:
         """What stands for the content of a model that is given by its folder or hub id."""
@@ -95,14 +97,28 @@ class Places(Account):
         if not done(folder):
             raise self._missing("dataset", "no preference data for this configuration")
         self._leave("dataset", folder)
+        self._check_rows(folder)
         return folder / "preferences"
+
+    def _check_rows(self, dataset: Path) -> None:
+        """Raise UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
+        if read_json(dataset / "statistics.json")["rows"].get(self.cfg.algorithm.rows) != 0:
+            return
+        if not self.cfg.data.get("expanded"):
+            advice = "raise mcts.max_iterations, or take more dialogues"
+        elif self.cfg.preferences.dialogues is not None:
+            advice = "raise preferences.dialogues"
+        else:
+            advice = "what is dispreferred stands there under `negative`, `reject` or `rejected`; give data.path=FILE of another file"
+        pairs = self.cfg.algorithm.rows != "sft"
+        what, other = ("preference pair", "; algo=sft needs none") if pairs else ("preferred turn", "")
+        raise UserError(f"there is no {what} in {self._source()}: {advice}{other}")
 
     def _dialogues(self):
         """(corpus, training dialogues, test dialogues)."""
-        from cso_lab.corpora import load
+        from cso_lab.corpora import divide
 
-        corpus = load(self.cfg.data)
-        return corpus, *corpus.split(self.cfg.data.test_share, self.cfg.data.split_seed)
+        return divide(self.cfg.data)
 
     def _strategies(self):
         from cso_lab.strategies import strategy_set

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json, write_jsonl
 from cso_lab.places import Places
 
@@ -83,8 +82,6 @@ class SharedStages(Places):
         def work() -> bool:
             paths = self._paths(out)
             pairs = pair_rows(paths, self._strategies())
-            if not pairs:
-                raise UserError(f"{self._source()} gives no preference pair: raise mcts.max_iterations, or take more dialogues")
             _, train, _ = self._dialogues()
             seed = None if self.cfg.data.get("expanded") else seeds(train, self.cfg.data.seed_dialogues)
             rows = {"pairs": pairs, "sft": sft_rows(paths, self._strategies()), "kto": kto_rows(pairs)}
@@ -93,7 +90,9 @@ class SharedStages(Places):
             write_json(out / "statistics.json", statistics)
             return True
 
-        return self._shared("dataset", out, work)
+        folder = self._shared("dataset", out, work)
+        self._check_rows(folder)
+        return folder
 
     def _paths(self, out: Path) -> list:
         """The expanded dialogues the dataset in `out` is made of, as paths of choices."""

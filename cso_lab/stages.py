@@ -159,7 +159,9 @@ class Run(SharedStages):
 
         _, train, test = self._dialogues()
         if not test:
-            raise UserError(f"data.test_share={self.cfg.data.test_share} leaves no test dialogue to generate for")
+            raise UserError(
+                f"data.test_share={self.cfg.data.test_share} leaves no test dialogue to generate for: raise it, or give data.test_path=FILE"
+            )
         # Asked again, a server is asked anew; a run that was killed while it did so goes on.
         answers = ("calls.jsonl",) if self.cfg.rerun else ()
         with self._timed("generate", identity, discard=("predictions.jsonl", *answers)):

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from cso_lab.errors import unknown
 
+OTHERS = "Others"
+"""What ESConv labels a turn that no other strategy describes; of ExTES's label of that name no strategy of ours is meant."""
+
 
 def fold_label(label: str) -> str:
     """Spelling differences that never matter: case, surrounding blanks, `-`/`_`/runs of blanks, and `&` for `and`."""
@@ -69,7 +72,7 @@ ESCONV = StrategySet(
         "Affirmation and Reassurance": "point out strengths and reassure",
         "Providing Suggestions": "suggest what could be changed, without dictating it",
         "Information": "give useful facts, data, or resources",
-        "Others": "exchange pleasantries or anything that fits no other strategy",
+        OTHERS: "exchange pleasantries or anything that fits no other strategy",
     },
     aliases={
         "Questions": "Question",
@@ -80,7 +83,7 @@ ESCONV = StrategySet(
         "Direct Guidance": "Providing Suggestions",
         "Suggestions": "Providing Suggestions",
         "Providing Information": "Information",
-        "Other": "Others",
+        "Other": OTHERS,
     },
 )
 

@@ -91,12 +91,16 @@ def test_a_nonsense_number_of_seed_dialogues_is_a_user_error(count):
 def test_the_account_of_a_corpus_is_json_and_prints_in_few_lines():
     corpus = Corpus(dialogues(2), {Reason.OTHERS.value: [f"x-{i}" for i in range(5, 9)], Reason.NO_SEEKER.value: ["x-4"]})
     assert json.loads(json.dumps(corpus.rejects())) == {
+        "source": "",
         "records": 7,
         "usable": 2,
+        "dialogues": 2,
         "rejected": {
             "a supporter turn labelled Others": {"count": 4, "ids": ["x-5", "x-6", "x-7", "x-8"]},
             "no seeker turn": {"count": 1, "ids": ["x-4"]},
         },
+        "parts": {},
+        "unknown_labels": {},
     }
     assert str(corpus).splitlines() == [
         "2 of 7 records are usable dialogues (6 turns)",
@@ -129,10 +133,11 @@ def test_each_config_reads_a_file_of_its_kind(raw_file, name, raw, strategy):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_config_has_every_key_with_a_comment_and_usable_values(name):
     cfg = config(name)
-    assert list(cfg) == ["name", "reader", "path", "strategies", "test_share", "split_seed", "seed_dialogues", "shard"]
+    split_keys = ["test_share", "split_seed", "seed_dialogues", "shard"]
+    assert list(cfg) == ["name", "reader", "path", "test_path", "strategies", "labels", *split_keys]
     lines = (CONF / f"{name}.yaml").read_text().splitlines()
     keys = [i for i, line in enumerate(lines) if line and not line.lstrip().startswith("#")]
-    assert len(keys) == 10 and all(lines[i - 1].lstrip().startswith("# ") for i in keys)
+    assert len(keys) == 12 and all(lines[i - 1].lstrip().startswith("# ") for i in keys)
     train, test = split(dialogues(110), cfg.test_share, cfg.split_seed)
     assert len(test) == {"sample": 30, "extes": 11, "esconv": 11}[name]
     assert seeds(train, cfg.seed_dialogues, cfg.shard) == train[:100]
@@ -148,7 +153,7 @@ def test_a_corpus_that_needs_a_file_says_how_to_give_it(name, path):
 def test_a_path_that_is_no_file_is_a_user_error(tmp_path):
     for path, says in [
         (str(tmp_path / "none.json"), "no such file"),
-        (str(tmp_path), "folder"),
+        (str(tmp_path), "holds no data file .*; give data.path=FILE"),
         ("pkg://cso_lab.corpora/none.json", "no such file"),
         ("pkg://no_such_package/none.json", "no package 'no_such_package'"),
     ]:

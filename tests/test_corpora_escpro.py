@@ -1,9 +1,7 @@
 """The published ESC-Pro, nested and as pairs: dialogues, what is dispreferred, rejects, the split by seeds, rows without a search."""
 
-import json
-
 import pytest
-from project import composed, run_py
+from project import run_py
 
 from cso_lab.corpora.escpro import read_escpro
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
@@ -101,34 +99,89 @@ def test_what_cannot_be_read_is_left_out_and_counted(raw_file):
         {"scene": "Work"},
         record(user("k0"), helper("a", "Hypnosis"), user("k1"), helper("b", A)),
         record(user("k0"), helper("a", ""), user("k1"), helper("b", A)),
-        record(user("k0"), helper("a", A, ("b", "Hypnosis")), user("k1"), helper("b", A)),
         record(user("k0"), helper("", A), user("k1"), helper("b", A)),
-        record(user("k0"), helper("a", A), helper("b", A), user("k1"), helper("b", A)),
         record(user("k0"), {"role": "narrator", "content": "x"}, helper("a", A), user("k1"), helper("b", A)),
         record(helper("a", A), helper("b", A)),
         record(user("k0"), helper("a", A)),
         FIRST,
     ]
     corpus = read_escpro(raw_file(dirty), EXTES)
-    assert [dialogue.id for dialogue in corpus.dialogues] == ["escpro-0010"]
+    assert [dialogue.id for dialogue in corpus.dialogues] == ["escpro-0008"]
     account = corpus.rejects()
-    assert (account["records"], account["usable"]) == (11, 1)
+    assert (account["records"], account["usable"], account["dialogues"]) == (9, 1, 1)
     assert {reason: entry["count"] for reason, entry in account["rejected"].items()} == {
         "not a record": 1,
         "no content": 1,
-        "a supporter turn with an unknown strategy": 2,
+        "a supporter turn with an unknown strategy": 1,
         "a supporter turn without a strategy": 1,
         "a supporter turn with a strategy but without text": 1,
-        "two supporter turns in a row": 2,
         "a turn without a speaker": 1,
+        "no seeker turn": 1,
         "fewer than 2 supporter turns after a seeker turn": 1,
     }
+    assert account["unknown_labels"] == {"Hypnosis": {"count": 1, "nearest": None}}
+
+
+def test_a_negative_that_cannot_be_read_is_left_out_alone(raw_file):
+    bad = [("b", "Hypnosis"), ("", B), ("b", ""), ("a", A), ("b", "Share Informations"), ("d", B)]
+    corpus = read_escpro(raw_file([record(user("k0"), helper("a", A, *bad), user("k1"), helper("b", A))]), EXTES)
+    assert corpus.negatives == {"escpro-0000": {1: (Turn(SUPPORTER, "d", B),), 3: ()}}
+    assert corpus.parts == {
+        "dispreferred replies left out: a supporter turn with an unknown strategy": 2,
+        "dispreferred replies left out: a supporter turn with a strategy but without text": 1,
+        "dispreferred replies left out: a supporter turn without a strategy": 1,
+        "dispreferred replies left out: the same as what is preferred": 1,
+    }
+    assert [str(label) for label in corpus.unknown] == ["'Hypnosis' 1", "'Share Informations' 1 (nearest: 'Share Information')"]
+    assert "in usable dialogues, 2 dispreferred replies left out: a supporter turn with an unknown strategy" in str(corpus)
+
+
+def test_supporter_turns_around_a_blank_seeker_message_are_merged_and_what_was_beside_them_is_left_out(raw_file):
+    rest = (user("k1"), helper("c", C, ("b2", B)))
+    plain = record(user("k0"), helper("a", A), user(" "), helper("b", B), *rest)
+    beside = record(user("k0"), helper("a", A, ("x", C)), user(""), helper("b", B, ("y", C), ("z", C)), *rest)
+    for records, lost in (([plain], {}), ([beside], {"dispreferred replies left out: beside merged supporter turns": 3})):
+        corpus = read_escpro(raw_file(records), EXTES)
+        merged = Turn(SUPPORTER, "a b", B)
+        assert corpus.dialogues[0].turns == (Turn(SEEKER, "k0"), merged, Turn(SEEKER, "k1"), Turn(SUPPORTER, "c", C))
+        assert corpus.negatives["escpro-0000"] == {1: (), 3: (Turn(SUPPORTER, "b2", B),)}
+        assert corpus.parts == {"supporter turns merged with the one before, no seeker turn lying between": 1, **lost}
+
+
+def test_a_preferred_turn_that_cannot_be_read_is_no_choice_and_the_others_are(raw_file):
+    messages = (
+        user("k0"),
+        helper("a", A, ("b", B)),
+        user("k1"),
+        helper("e", "Hypnosis", ("b", B)),
+        user("k2"),
+        helper("a2", C, ("b2", B)),
+    )
+    corpus = read_escpro(raw_file([record(*messages)]), EXTES)
+    assert [row["chosen"][0]["content"] for row in rows(corpus)] == [f"({A}) a", f"({C}) a2"]
+    assert [row["strategy"] for row in sft_rows(expanded_paths(corpus, corpus.dialogues), EXTES)] == [A, C]
+    assert rows(corpus)[1]["prompt"][-2:] == [{"role": "assistant", "content": "e"}, {"role": "user", "content": "k2"}]
+    assert corpus.parts == {
+        "dispreferred replies left out: beside a supporter turn with an unknown strategy": 1,
+        "turns kept as history alone: a supporter turn with an unknown strategy": 1,
+    }
+    blank = record(user("k0"), helper("", A, ("x", C)), user("k1"), helper("a", A, ("b", B)), user("k2"), helper("c", C))
+    corpus = read_escpro(raw_file([blank]), EXTES)
+    assert [turn.text for turn in corpus.dialogues[0].turns] == ["k0 k1", "a", "k2", "c"]
+    assert corpus.parts["turns left out: a supporter turn with a strategy but without text"] == 1
+
+
+def test_a_pair_that_cannot_be_read_is_left_out_alone_and_records_are_those_of_the_file(raw_file):
     unreadable = {"messages": [user("k0")], "chosen": "no strategy", "reject": f"({B}) b"}
-    corpus = read_escpro(raw_file([*PAIRS, unreadable, {"messages": [user("k0")], "chosen": f"({A}) a"}]), EXTES)
+    unknown = {"messages": [user("k0")], "chosen": f"({A}) a", "reject": "(Hypnosis) b"}
+    corpus = read_escpro(raw_file([*PAIRS, unreadable, {"messages": [user("k0")], "chosen": f"({A}) a"}, unknown]), EXTES)
     assert corpus.rejected == {
         "a supporter turn without a strategy": ["escpro-pair-0003"],
         "no content": ["escpro-pair-0004"],
+        "a supporter turn with an unknown strategy": ["escpro-pair-0005"],
     }
+    assert str(corpus).splitlines()[0] == "3 of 6 records are usable: 1 dialogues (4 turns)"
+    assert corpus.rejects()["unknown_labels"] == {"Hypnosis": {"count": 1, "nearest": None}}
 
 
 def test_what_grew_from_one_seed_is_on_one_side_and_tested_once(raw_file):
@@ -156,22 +209,22 @@ def test_training_data_without_a_search(raw_file, tmp_path):
     assert all(row["q_chosen"] is None for row in read_jsonl(dataset / "preferences" / "pairs.jsonl"))
 
 
-def test_what_is_no_file_and_cannot_be_had_from_the_hub_is_one_line(tmp_path, monkeypatch):
-    import datasets
-    import huggingface_hub
-
-    from cso_lab.corpora import data_file
-    from cso_lab.errors import UserError
-
-    # Both have read HF_HUB_OFFLINE when they were imported, and would try the network for a long while.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="^data.path=nobody/nothing: no such file, and the hub gives no data set"):
-        data_file(composed("data=escpro", "data.path=nobody/nothing").data)
-    with pytest.raises(UserError, match="no such file; give data.path=FILE"):
-        data_file(composed("data=escpro", "data.path=some/file.json").data)
-    fetched = tmp_path / "cso_lab" / "hub" / "nobody--something.jsonl"
-    fetched.parent.mkdir(parents=True)
-    fetched.write_text(json.dumps(FIRST), encoding="utf-8")
-    assert data_file(composed("data=escpro", "data.path=nobody/something").data) == fetched
+@pytest.mark.long
+def test_without_pairs_the_advice_is_about_the_file_and_sft_goes_on(raw_file, tmp_path):
+    file = raw_file([record(user(f"k{i}"), helper("a", A), user("so"), helper("b", B)) for i in range(10)])
+    line = [
+        "data=escpro",
+        f"data.path={file}",
+        f"shared_dir={tmp_path}/shared",
+        f"hydra.run.dir={tmp_path}/run",
+        "stages=[dataset]",
+    ]
+    done = run_py(*line)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: there is no preference pair in {file}: what is dispreferred stands there under `negative`"
+    )
+    assert done.stderr.endswith("; algo=sft needs none\n") and "mcts" not in done.stderr
+    done = run_py(*line, "algo=sft", "stages=[dataset,train]", "training.max_steps=1", "backbone=tiny_llama")
+    assert done.returncode == 0, done.stderr
+    assert len(read_jsonl(next((tmp_path / "shared" / "dataset").glob("*/preferences/sft.jsonl")))) == 18

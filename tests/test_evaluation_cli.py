@@ -35,6 +35,14 @@ def test_the_command_prints_json_and_nothing_else(tmp_path):
     assert (result["B"], result["R-L"], result["n"], result["unparsed"]) == (0, 50, 2, 1)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_changes_nothing(tmp_path, capsys, encoding):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(ROW) + "\n", encoding=encoding)
+    assert main([str(path), "--strategies", "esconv"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 1
+
+
 def test_a_line_without_strategy_is_parsed_from_raw(scored):
     row = {"gold_strategy": "QUESTION", "gold_response": "how are you", "raw": "(Question) how are you"}
     code, out, _ = scored(row, {**row, "raw": "how are you"})

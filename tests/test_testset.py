@@ -89,6 +89,12 @@ def test_the_strategy_set_gives_all_numbers_but_rouge(tmp_path):
     assert scores["strategies"][NAMES[0]]["support"] == 2
 
 
+def test_a_byte_order_mark_before_the_contexts_changes_nothing(tmp_path):
+    path = contexts_file(tmp_path, 5, 9)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert evaluate_on_contexts(predictions(), path, EXTES)["n"] == 2
+
+
 def test_contexts_without_a_prediction(tmp_path):
     path = contexts_file(tmp_path, 5, 9, 15)
     with pytest.raises(UserError, match="1 of 3 turns of .* have no prediction"):

@@ -13,6 +13,11 @@ def digest(value: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """A short hash of a file's content, which is read piece by piece: it may be larger than the memory."""
-    with Path(path).open("rb") as file:
+    """A short hash of a file's content, which is read piece by piece: it may be larger than the memory. Of a folder, a hash of the names
+    and contents of all files in it."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_LENGTH]

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cso_lab.corpora.corpus import Corpus, Reason
-from cso_lab.corpora.raw import Rejected, collect, dialogue, fold_key, label, read_records, supporter_turn, text, values
+from cso_lab.corpora.formats import fold_key, read_records, values
+from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, supporter_turn, text
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.strategies import StrategySet
 
@@ -18,29 +19,31 @@ SPEAKERS = {
 def read_esconv(path: Path, strategies: StrategySet, prefix: str = "esconv") -> Corpus:
     """Read {problem_type, emotion_type, situation, dialog: [{speaker, annotation: {strategy}, content}, ...]} records.
 
-    The scene is "problem type (emotion type)", the description the situation. A turn without words is skipped. A UserError
-    when the file is missing or no JSON.
+    The scene is "problem type (emotion type)", the description the situation. A turn without words is skipped. Raises UserError if the
+    file cannot be read.
     """
 
-    def parse(record: dict) -> Dialogue:
+    def parse(record: dict, notes: Notes) -> Dialogue:
         contents = [content for content in values(record, {"dialog"}) if isinstance(content, list) and content]
         if not contents:
             raise Rejected(Reason.NO_CONTENT)
         problem, emotion = text(values(record, {"problemtype"})), text(values(record, {"emotiontype"}))
         scene = f"{problem} ({emotion})" if problem and emotion else problem or emotion
-        return dialogue(scene, text(values(record, {"situation"})), _turns(contents[0], strategies))
+        return dialogue(scene, text(values(record, {"situation"})), _turns(contents[0], strategies, notes))
 
-    return collect(read_records(path), prefix, parse)
+    return collect(read_records(path), prefix, strategies, "dialog", parse)
 
 
-def _turns(content: list, strategies: StrategySet) -> Iterator[Turn]:
+def _turns(content: list, strategies: StrategySet, notes: Notes) -> Iterator[Turn]:
     for entry in content:
         fields = entry if isinstance(entry, dict) else {}
         words = text(values(fields, {"content", "text"})) if fields else text(entry)
         speaker = SPEAKERS.get(fold_key(text(values(fields, {"speaker"}))))
         if speaker == SUPPORTER:
-            if words or label(fields):
+            if words:
                 yield supporter_turn(words, label(fields), strategies)
+            elif label(fields):
+                notes.leave_out_turn(Reason.NO_TEXT)
         elif words:
             if speaker is None:
                 raise Rejected(Reason.NO_SPEAKER)

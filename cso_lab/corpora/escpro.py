@@ -1,15 +1,16 @@
 """ESC-Pro as the paper's authors publish it: expanded dialogues whose supporter turns carry what is dispreferred in their place."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cso_lab.corpora.corpus import Corpus, Reason, split
-from cso_lab.corpora.raw import Rejected, collect, dialogue, label, read_records, supporter_turn, text, values
+from cso_lab.corpora.formats import read_records, values
+from cso_lab.corpora.messages import HISTORY, listed, reply, role_of, spoken
+from cso_lab.corpora.pairs import dialogues_of_pairs, is_pairs
+from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, merge, text
 from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.strategies import StrategySet, parse_reply
-
-_SEEKER, _SUPPORTER, _SYSTEM = ("user", "seeker", "human"), ("assistant", "supporter", "gpt"), ("system",)
+from cso_lab.strategies import StrategySet
 
 Negatives = Mapping[int, tuple[Turn, ...]]
 """By the place of a supporter turn in its dialogue: what is dispreferred there."""
@@ -24,10 +25,17 @@ class Expanded(Corpus):
     def split(self, test_share: float, seed: int) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
         """As `Corpus.split`, by seeds: all that grew from one are on one side. Of a seed for testing only the first dialogue is a test
         dialogue, since the others repeat its turns."""
+        train, test = split(self.for_testing(), test_share, seed)
+        seeds = {self.seed_of(dialogue) for dialogue in train}
+        return tuple(dialogue for dialogue in self.dialogues if self.seed_of(dialogue) in seeds), test
+
+    def seed_of(self, dialogue: Dialogue) -> tuple:
+        return opening(dialogue)
+
+    def for_testing(self) -> tuple[Dialogue, ...]:
+        """The first dialogue of every seed."""
         firsts = {opening(dialogue): dialogue for dialogue in reversed(self.dialogues)}
-        train, test = split([d for d in self.dialogues if firsts[opening(d)] is d], test_share, seed)
-        seeds = {opening(dialogue) for dialogue in train}
-        return tuple(dialogue for dialogue in self.dialogues if opening(dialogue) in seeds), test
+        return tuple(dialogue for dialogue in self.dialogues if firsts[opening(dialogue)] is dialogue)
 
 
 def opening(dialogue: Dialogue) -> tuple:
@@ -38,141 +46,91 @@ def opening(dialogue: Dialogue) -> tuple:
 
 def read_escpro(path: Path, strategies: StrategySet, prefix: str = "escpro") -> Expanded:
     """Read {scene, description, messages: [{role: user, content}, {role: assistant, content, strategy, negative: [...]}]} records, or
-    pairs {messages, chosen, reject}, which are put together again: the pairs along one dialogue are one record.
+    pairs {messages or prompt, chosen, rejected}, which are put together again: the pairs along one dialogue become one.
 
-    `negative` lists {content, strategy}. In a pair, `chosen` and `reject` are such objects or "(Strategy) text", and so are the
-    assistant's messages. A record with a turn that cannot be read is rejected whole. A UserError when the file is missing or no JSON.
+    `negative` lists {content, strategy}. In a pair, `chosen` and `rejected` are such objects or "(Strategy) text", and so are the
+    assistant's messages; `prompt` may be the text of the history. Of a record as little is left out as possible: a dispreferred reply that
+    cannot be read; a supporter turn of no known strategy stays in the history alone. Raises UserError if the file cannot be read.
     """
-    records, unusable = read_records(path), {}
-    if any(isinstance(record, dict) and values(record, {"chosen"}) for record in records):
-        records, unusable = _dialogues_of_pairs(records, strategies, prefix)
+    records = read_records(path)
+    if not is_pairs(records):
+        return _expanded(records, strategies, prefix, fewest=2)
+    whole, unusable, unknown = dialogues_of_pairs(records, strategies, prefix)
+    # A pair is worth training on wherever it stands, so one supporter turn is enough.
+    corpus = _expanded(whole, strategies, prefix, fewest=1)
+    return replace(corpus, rejected=unusable, unknown=unknown, records=len(records), missing="")
+
+
+def _expanded(records: Sequence, strategies: StrategySet, prefix: str, fewest: int) -> Expanded:
     found: list[Negatives] = []
 
-    def parse(record: dict) -> Dialogue:
-        messages = _listed(next(iter(values(record, {"messages"})), None))
+    def parse(record: dict, notes: Notes) -> Dialogue:
+        messages = listed(next(iter(values(record, HISTORY)), None))
         if not messages:
             raise Rejected(Reason.NO_CONTENT)
-        turns, negatives = _turns(messages, strategies)
-        made = dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), turns)
+        turns, negatives = _turns(messages, strategies, notes)
+        made = dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), turns, fewest)
         found.append(negatives)
         return made
 
-    corpus = collect(records, prefix, parse)
-    rejected = {
-        reason: [*unusable.get(reason, []), *corpus.rejected.get(reason, [])] for reason in {**unusable, **corpus.rejected}
-    }
+    corpus = collect(records, prefix, strategies, "messages or chosen", parse)
     negatives = {made.id: of for made, of in zip(corpus.dialogues, found, strict=True)}
-    return Expanded(corpus.dialogues, rejected, negatives)
+    return Expanded(**vars(corpus), negatives=negatives)
 
 
-def _turns(
-    messages: Sequence, strategies: StrategySet, labelled: bool = True
-) -> tuple[list[Turn], dict[int, tuple[Turn, ...]]]:
-    """The turns of a record, alternating, and what is dispreferred in place of which. Supporter turns are `labelled`, or may not be."""
+def _turns(messages: Sequence, strategies: StrategySet, notes: Notes) -> tuple[list[Turn], dict[int, tuple[Turn, ...]]]:
+    """The turns of a record, alternating, and what is dispreferred in place of which."""
     turns: list[Turn] = []
-    negatives = {}
+    negatives: dict[int, tuple[Turn, ...]] = {}
     for message in messages:
-        turn = _turn(message, strategies, labelled)
+        if role_of(message) != SUPPORTER:
+            turn, dispreferred = spoken(message, strategies), ()
+        else:
+            turn, dispreferred = _choice(message, strategies, notes)
         if turn is None:
             continue
-        if turns and turns[-1].speaker == turn.speaker:
+        if not turns or turns[-1].speaker != turn.speaker:
+            turns.append(turn)
             if turn.speaker == SUPPORTER:
-                raise Rejected(Reason.TWO_SUPPORTERS)
-            turns[-1] = Turn(SEEKER, f"{turns[-1].text} {turn.text}")
+                negatives[len(turns) - 1] = dispreferred
             continue
+        turns[-1:] = merge([turns[-1], turn])
         if turn.speaker == SUPPORTER:
-            entries = [entry for value in values(message, {"negative", "negatives"}) for entry in _listed(value)]
-            replies = dict.fromkeys(_reply(entry, strategies) for entry in entries)
-            negatives[len(turns)] = tuple(reply for reply in replies if reply != turn)
-        turns.append(turn)
+            notes.parts["supporter turns merged with the one before, no seeker turn lying between"] += 1
+            # They were dispreferred in place of one turn, and not of both.
+            notes.leave_out_negatives("beside merged supporter turns", len(negatives[len(turns) - 1]) + len(dispreferred))
+            negatives[len(turns) - 1] = ()
     return turns, negatives
 
 
-def _listed(value: object) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _choice(message: Mapping, strategies: StrategySet, notes: Notes) -> tuple[Turn | None, tuple[Turn, ...]]:
+    """A supporter turn and what is dispreferred in its place; without its strategy where that is not known, and None without words."""
+    entries = [entry for value in values(message, {"negative", "negatives"}) for entry in listed(value)]
+    try:
+        turn = reply(message, strategies)
+    except Rejected as fault:
+        notes.leave_out_negatives(f"beside {fault.reason}", len(entries))
+        if fault.reason == Reason.NO_TEXT:
+            notes.leave_out_turn(fault.reason)
+            return None, ()
+        notes.keep_without_strategy(fault.reason)
+        notes.labels += _not_under_a_key(message, fault)
+        return spoken(message, strategies), ()
+    dispreferred = dict.fromkeys(_readable(entries, strategies, notes))
+    if turn in dispreferred:
+        notes.leave_out_negatives("the same as what is preferred")
+    return turn, tuple(negative for negative in dispreferred if negative != turn)
 
 
-def _turn(message: object, strategies: StrategySet, labelled: bool) -> Turn | None:
-    """One message as a turn; None for an instruction, or when it says nothing."""
-    fields = message if isinstance(message, dict) else {}
-    role = text(values(fields, {"role", "from"})).lower()
-    if role in _SYSTEM:
-        return None
-    if role in _SUPPORTER:
-        return _reply(fields, strategies, labelled)
-    words = text(values(fields, {"content", "value"}))
-    if words and role not in _SEEKER:
-        raise Rejected(Reason.NO_SPEAKER)
-    return Turn(SEEKER, words) if words else None
+def _not_under_a_key(value: object, fault: Rejected) -> list[str]:
+    """The label that stood before the text in brackets; those under a key are counted with the record's."""
+    return [fault.label] if fault.label and not label(value) else []
 
 
-def _reply(value: object, strategies: StrategySet, labelled: bool = True) -> Turn:
-    """A supporter's reply: {content, strategy}, or its strategy before the text in brackets."""
-    fields = value if isinstance(value, dict) else {"content": value}
-    words, name = text(values(fields, {"content", "value"})), label(fields)
-    if not name:
-        found, words = parse_reply(words, strategies)
-        name = found or ""
-    if words and not name and not labelled:
-        return Turn(SUPPORTER, words)
-    return supporter_turn(words, name, strategies)
-
-
-def _dialogues_of_pairs(records: Sequence, strategies: StrategySet, prefix: str) -> tuple[list[dict], dict[str, list[str]]]:
-    """(records of whole dialogues, ids of the pairs that cannot be read under their reason) of {messages, chosen, reject} pairs.
-
-    A dialogue is a chosen turn that no longer history goes on from, with its history; what pairs reject after a part of that history is
-    dispreferred in place of its next turn.
-    """
-    pairs: dict[tuple, _Turn] = {}
-    unusable: dict[str, list[str]] = {}
-    for index, record in enumerate(records):
+def _readable(entries: Sequence, strategies: StrategySet, notes: Notes) -> Iterator[Turn]:
+    for entry in entries:
         try:
-            if not isinstance(record, dict):
-                raise Rejected(Reason.NOT_A_RECORD)
-            history, _ = _turns(_listed(next(iter(values(record, {"messages"})), None)), strategies, labelled=False)
-            if not history or history[-1].speaker != SEEKER:
-                raise Rejected(Reason.NO_SEEKER)
-            sides = [_listed(next(iter(values(record, keys)), None))[:1] for keys in ({"chosen"}, {"reject", "rejected"})]
-            if not all(sides):
-                raise Rejected(Reason.NO_CONTENT)
-            chosen, rejected = (_reply(side[0], strategies) for side in sides)
+            yield reply(entry, strategies)
         except Rejected as fault:
-            unusable.setdefault(fault.reason.value, []).append(f"{prefix}-pair-{index:04d}")
-            continue
-        setting = {key: text(values(record, {key})) for key in ("scene", "description")}
-        pair = pairs.setdefault(_said((*history, chosen)), _Turn(history, chosen, setting))
-        pair.rejected[rejected] = None
-    return list(_whole(pairs)), unusable
-
-
-@dataclass
-class _Turn:
-    """A chosen turn after its history, and what pairs reject in its place, in their order."""
-
-    history: list[Turn]
-    chosen: Turn
-    setting: dict[str, str]
-    rejected: dict[Turn, None] = field(default_factory=dict)
-
-
-def _said(turns: Sequence[Turn]) -> tuple:
-    """What turns are known by where some of them may be without their strategy."""
-    return tuple((turn.speaker, turn.text) for turn in turns)
-
-
-def _whole(pairs: Mapping[tuple, _Turn]) -> Iterator[dict]:
-    continued = {said[:end] for said in pairs for end in range(1, len(said))}
-    for said, last in pairs.items():
-        if said in continued:
-            continue
-        messages = []
-        for place, turn in enumerate([*last.history, last.chosen]):
-            pair = pairs.get(said[: place + 1])
-            strategy = turn.strategy or (pair.chosen.strategy if pair else None)
-            message = {"role": "user" if turn.speaker == SEEKER else "assistant", "content": turn.text}
-            if turn.speaker == SUPPORTER:
-                negative = [{"content": reply.text, "strategy": reply.strategy} for reply in (pair.rejected if pair else ())]
-                message |= {"strategy": strategy, "negative": negative}
-            messages.append(message)
-        yield last.setting | {"messages": messages}
+            notes.leave_out_negatives(fault.reason)
+            notes.labels += _not_under_a_key(entry, fault)

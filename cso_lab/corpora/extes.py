@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cso_lab.corpora.corpus import Corpus, Reason
-from cso_lab.corpora.raw import Rejected, collect, dialogue, fold_key, label, read_records, supporter_turn, text, values
+from cso_lab.corpora.formats import fold_key, read_records, values
+from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, supporter_turn, text
 from cso_lab.dialogue import SEEKER, Dialogue, Turn
 from cso_lab.strategies import StrategySet
 
@@ -12,29 +13,30 @@ from cso_lab.strategies import StrategySet
 def read_extes(path: Path, strategies: StrategySet, prefix: str = "extes") -> Corpus:
     """Read {scene, description, content: [{"User": ...} or {"AI": ..., "AI Strategy": ...}, ...]} records.
 
-    Keys and labels count whatever their case, blanks and underscores. A turn that holds nothing is skipped; one that holds
-    something, but under neither speaker, makes the record unusable. A UserError when the file is missing or no JSON.
+    Keys and labels count whatever their case, blanks and underscores. A turn without words is skipped; one that holds something, but
+    under neither speaker, makes the record unusable. Raises UserError if the file cannot be read.
     """
 
-    def parse(record: dict) -> Dialogue:
+    def parse(record: dict, notes: Notes) -> Dialogue:
         contents = [content for content in values(record, {"content"}) if isinstance(content, list) and content]
         if not contents:
             raise Rejected(Reason.NO_CONTENT)
-        return dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), _turns(contents[0], strategies))
+        turns = _turns(contents[0], strategies, notes)
+        return dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), turns)
 
-    return collect(read_records(path), prefix, parse)
+    return collect(read_records(path), prefix, strategies, "content", parse)
 
 
-def _turns(content: list, strategies: StrategySet) -> Iterator[Turn]:
+def _turns(content: list, strategies: StrategySet, notes: Notes) -> Iterator[Turn]:
     """The turns in the order they were said. Where one entry holds both speakers, the one who did not speak last goes first."""
     previous = None
     for entry in content:
-        for turn in _said(entry, strategies, supporter_first=previous == SEEKER):
+        for turn in _said(entry, strategies, notes, supporter_first=previous == SEEKER):
             previous = turn.speaker
             yield turn
 
 
-def _said(entry: object, strategies: StrategySet, supporter_first: bool) -> list[Turn]:
+def _said(entry: object, strategies: StrategySet, notes: Notes, supporter_first: bool) -> list[Turn]:
     """The zero, one or two turns of one entry of `content`."""
     fields = entry if isinstance(entry, dict) else {}
     users, supporters = values(fields, {"user"}), values(fields, {"ai"})
@@ -44,6 +46,8 @@ def _said(entry: object, strategies: StrategySet, supporter_first: bool) -> list
         return []
     turns = [Turn(SEEKER, text(users))] if text(users) else []
     strategy = label({key: value for key, value in fields.items() if fold_key(key) != "user"})
-    if text(supporters) or strategy:
+    if text(supporters):
         turns.append(supporter_turn(text(supporters), strategy, strategies))
+    elif strategy:
+        notes.leave_out_turn(Reason.NO_TEXT)
     return turns[::-1] if supporter_first else turns

@@ -108,7 +108,7 @@ def load_predictions(path: Path, strategies: StrategySet) -> list[Prediction]:
     A UserError names file and line of what is missing, of the wrong type, or a gold strategy outside the set.
     """
     rows = read_jsonl(path)
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8-sig") as file:
         numbers = [number for number, line in enumerate(file, start=1) if line.strip()]
     return [_prediction(row, strategies, f"{path}:{number}") for number, row in zip(numbers, rows, strict=True)]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab import naming
+from cso_lab.core.hashing import digest
 from cso_lab.errors import UserError
 from cso_lab.pipeline.disk import Need, check_room
+from cso_lab.pipeline.settings import plain, start_of
 
 # What was found, by what was looked at.
 _found: dict[str, object] = {}
@@ -33,13 +34,11 @@ def check_tracking(cfg: DictConfig, folder: Path) -> None:
     """Raises UserError if the tracker refuses its settings."""
     from cso_lab.tracking import tracker
 
-    _once(
-        "tracking", [naming.plain(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name], lambda: bool(tracker(cfg, folder))
-    )
+    _once("tracking", [plain(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name], lambda: bool(tracker(cfg, folder)))
 
 
 def _once(what: str, values: object, look: Callable[[], object]) -> object:
-    key = f"{what} {naming.digest(values)}"
+    key = f"{what} {digest(values)}"
     if key not in _found:
         _found[key] = look()
     return _found[key]
@@ -68,7 +67,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> list[Need]:
     from cso_lab.training.backbone import load_tokenizer, prepare_backbone, quiet_libraries
 
     quiet_libraries()
-    backbone = [naming.plain(cfg, "backbone"), str(cfg.shared_dir)]
+    backbone = [plain(cfg, "backbone"), str(cfg.shared_dir)]
     missing = (
         0
         if cfg.backbone.path is None
@@ -79,7 +78,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> list[Need]:
     needs = [Need(f"the weights of {cfg.backbone.path}", _hub_cache(), missing)] if missing else []
     if not train:
         return needs
-    values = [naming.plain(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
+    values = [plain(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
     trained = _once("adapter", [backbone, values[0]], lambda: adapter_parameters(cfg, model))
     _once("training", [backbone, values], lambda: bool(check_training(cfg, model)))
     return [*needs, *_checkpoints(cfg, folder, trained)]
@@ -95,8 +94,8 @@ def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> list[Need]:
     one = 0 < cfg.training.max_steps <= cfg.training.save_steps
     kept = 0 if (folder / "checkpoint").exists() else model
     needs = [Need("checkpoints", folder, kept, passing=step, passing_most=step if one else 3 * step)]
-    if cfg.algorithm.get("start_from") == "sft":
-        needs.append(Need("the SFT model to start from", Path(cfg.shared_dir), model))
+    if start_of(cfg) is not None:
+        needs.append(Need("the model to start from", Path(cfg.shared_dir), model))
     return needs
 
 

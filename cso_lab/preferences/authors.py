@@ -29,7 +29,8 @@ def _path(tree: Tree, dialogue: Dialogue, negatives) -> Path:
         answer = turns[place + 1].text if place + 1 < len(turns) else None
         rejected = tuple(_below(tree, node, turn.strategy, turn.text, None) for turn in negatives.get(place, ()))
         below = _below(tree, node, turns[place].strategy, turns[place].text, answer)
-        choices.append(Choice(tree.id, node.history(), below, rejected))
+        if turns[place].strategy:  # a turn of no known strategy is history, and nothing to learn
+            choices.append(Choice(tree.id, node.history(), below, rejected))
         node = below
     return Path(tree.id, tree.root, tuple(choices), tree.scene, tree.description)
 

@@ -14,6 +14,8 @@ _NEVER = "*"
 # How the choices around a cell are called in the report; any other goes by its own name.
 _CHOICES = {
     "data": "data",
+    "data_file": "file of the data",
+    "test_file": "file of the test dialogues",
     "test_turns": "test turns",
     "roles": "players of the search",
     "mcts": "search",

@@ -19,6 +19,8 @@ _ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
 _PREFERENCES = (None, "escpro", "random")
 # Follow from the other values, or from the data, and make no cell another one.
 _CONSEQUENCES = (
+    "data_file",
+    "test_file",
     "test_turns",
     "training_rows",
     "training_steps",

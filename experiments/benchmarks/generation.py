@@ -22,14 +22,14 @@ PLAIN_BATCHES = (8, 16, 32)
 
 def test_prompts(cfg, turns: int | None) -> list[list[int]]:
     """Token ids of what the model is shown before each supporter turn of the test dialogues."""
-    from cso_lab.corpora import load
+    from cso_lab.corpora import divide
     from cso_lab.dialogue import prompt_messages
     from cso_lab.strategies import strategy_set
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.rows import ChatFormat
 
     chat, strategies = ChatFormat(load_tokenizer(cfg)), strategy_set(cfg.data.strategies)
-    _, test = load(cfg.data).split(cfg.data.test_share, cfg.data.split_seed)
+    _, _, test = divide(cfg.data)
     prompts = [
         chat.prompt_ids(chat.fit(prompt_messages(dialogue.turns[:turn], strategies), cfg.generation.max_prompt_length))
         for dialogue in test

@@ -1,0 +1,166 @@
+"""What `data.path` and `data.test_path` mean: a file, the data file of a folder, or that of a data set on the model hub."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from cso_lab.corpora.formats import DATA_SUFFIXES, TEXT_SUFFIXES, is_data_name, is_from_disk
+from cso_lab.corpora.hub import HubFile, hub_file, hub_name
+from cso_lab.errors import UserError
+
+# Split names as `datasets` reads them off file names.
+_TRAIN = ("train", "training")
+_VALIDATION = ("validation", "valid", "dev", "val")
+_TEST = ("test", "testing", "eval", "evaluation")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file (or a folder written by `Dataset.save_to_disk`), how it was chosen, and what beside it looks like test dialogues.
+
+    `within`: the folder or hub data set it was chosen from, None where the file itself was named. `revision`: the commit on the hub.
+    `others`: the values of `data.test_path` that would take them.
+    """
+
+    path: Path
+    name: str
+    within: str | None = None
+    revision: str | None = None
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        place = f" of {self.within}" if self.within else ""
+        return f"{self.name}{place}" + (f", revision {self.revision}" if self.revision else "")
+
+
+def data_source(cfg_data: Mapping) -> Source:
+    """What `data.path` means. Raises UserError if there is no such file, or it is not clear which of several is meant."""
+    given = given_path(cfg_data, "path")
+    if given is None:
+        raise UserError(f"data={cfg_data.get('name')} needs its file: give data.path=FILE")
+    return _source("data.path", given, _training_file)
+
+
+def test_source(cfg_data: Mapping) -> Source | None:
+    """What `data.test_path` means, None where it is not given. Raises UserError as `data_source` does."""
+    given = given_path(cfg_data, "test_path")
+    return None if given is None else _source("data.test_path", given, _test_file)
+
+
+def data_file(cfg_data: Mapping) -> Path:
+    """The file `data.path` means, or the folder written by `Dataset.save_to_disk`. Raises UserError as `data_source` does."""
+    return data_source(cfg_data).path
+
+
+def given_path(cfg_data: Mapping, key: str) -> str | None:
+    """The value of a key that names a file, None where it is not given."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(cfg_data) and key in cfg_data and OmegaConf.is_missing(cfg_data, key):
+        return None
+    value = cfg_data.get(key)
+    return None if value is None or str(value).strip() in ("", "???") else str(value)
+
+
+def on_hub(given: str) -> bool:
+    """Whether a path is the name of a data set on the hub, and of nothing on this disk."""
+    return not given.startswith("pkg://") and not Path(given).expanduser().exists() and hub_name(given) is not None
+
+
+def _source(key: str, given: str, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+    path = _local(key, given)
+    if path.is_file():
+        return Source(path, str(given))
+    if path.is_dir():
+        return _in_folder(key, given, path, choose)
+    if on_hub(given):
+        return _on_hub(key, given, hub_name(given), choose)
+    raise UserError(f"{key}={given}: no such file; give {key}=FILE")
+
+
+def _local(key: str, given: str) -> Path:
+    if not given.startswith("pkg://"):
+        return Path(given).expanduser()
+    package, _, file = given.removeprefix("pkg://").partition("/")
+    try:
+        return Path(str(resources.files(package) / file))
+    except (ModuleNotFoundError, ValueError):
+        raise UserError(f"{key}={given}: no package {package!r} is installed") from None
+
+
+def _in_folder(key: str, given: str, folder: Path, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+    if is_from_disk(folder):
+        return Source(folder, given)
+    try:
+        entries = [entry.relative_to(folder) for entry in (*folder.iterdir(), *folder.glob("*/*"))]
+    except OSError as error:
+        raise UserError(f"{key}={given}: cannot be read ({error.strerror})") from None
+    saved = [str(entry) for entry in entries if len(entry.parts) == 1 and is_from_disk(folder / entry)]
+    names = sorted(saved or (entry.as_posix() for entry in entries if (folder / entry).is_file()))
+    chosen, others = _chosen(key, given, names if saved else _data_names(names), choose, lambda name: str(folder / name))
+    return Source(folder / chosen, chosen, given, None, others)
+
+
+def _on_hub(key: str, given: str, name: HubFile, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+    others: tuple[str, ...] = ()
+
+    def pick(files: Sequence[str], revision: str, complete: bool) -> str:
+        nonlocal others
+        chosen, others = _chosen(key, given, _data_names(files), choose, name.at(revision).address)
+        if not complete and choose is _training_file and _held_out(chosen):
+            raise UserError(f"{key}={given}: the hub cannot be reached, and its cache holds only {chosen}; give {key}=FILE")
+        return chosen
+
+    file = hub_file(key, given, name, pick)
+    return Source(file.path, file.name, name.repository, file.revision, others)
+
+
+def _data_names(names: Iterable[str]) -> list[str]:
+    """Those that hold data: of the top folder or, if it has none, of the folders in it. Plain text counts where there is nothing else."""
+    names = [name for name in names if ".." not in PurePosixPath(name).parts]
+    for suffixes in (DATA_SUFFIXES, TEXT_SUFFIXES):
+        for depth in (1, 2):
+            found = [name for name in names if len(PurePosixPath(name).parts) == depth and is_data_name(name, suffixes)]
+            if suffixes is TEXT_SUFFIXES:
+                found = [name for name in found if _says(name, _TRAIN) or _held_out(name)]
+            if found:
+                return found
+    return []
+
+
+def _chosen(
+    key: str, given: str, names: list[str], choose: Callable[[Sequence[str]], list[str]], address: Callable[[str], str]
+) -> tuple[str, tuple[str, ...]]:
+    """(the file to read, what `data.test_path` would be for each that looks like test dialogues)."""
+    if not names:
+        suffixes = ", ".join(sorted(suffix[1:] for suffix in DATA_SUFFIXES))
+        raise UserError(f"{key}={given}: holds no data file (none of {suffixes}); give {key}=FILE")
+    found = choose(names)
+    if len(found) > 1:
+        shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+        raise UserError(f"{key}={given}: holds several data files ({shown}); name one: {key}={address(found[0])}")
+    held_out = _test_file([name for name in names if name != found[0]] or found)
+    return found[0], tuple(address(name) for name in held_out if name != found[0] and _held_out(name))
+
+
+def _training_file(names: Sequence[str]) -> list[str]:
+    """The files that a name says are for training or, if none does, those of which no name says that they are held out."""
+    rest = [name for name in names if not _held_out(name)]
+    return [name for name in rest if _says(name, _TRAIN)] or rest or list(names)
+
+
+def _test_file(names: Sequence[str]) -> list[str]:
+    return next(filter(None, ([name for name in names if _says(name, words)] for words in (_TEST, _VALIDATION))), list(names))
+
+
+def _held_out(name: str) -> bool:
+    return _says(name, _VALIDATION) or _says(name, _TEST)
+
+
+@cache
+def _says(name: str, words: tuple[str, ...]) -> bool:
+    """Whether one of these words stands in a file's name or in that of its folder, as a word of its own."""
+    return not set(re.split(r"[^a-z]+", str(PurePosixPath(name).with_suffix("")).lower())).isdisjoint(words)
