@@ -80,7 +80,7 @@ class Places(Account):
     def _generate_identity(self) -> str:
         from cso_lab.corpora import data_file
 
-        rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
+        rooms = ("generation", "training/backbone.py", "training/chat_format.py", "dialogue.py", "strategies.py")
         nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data")] + [naming.generation(self.cfg)]
         here = naming.trains_here(self.cfg)
         trained = self.record["identities"].get("train") if here else naming.trained_elsewhere(self.cfg)
