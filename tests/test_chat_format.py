@@ -151,7 +151,7 @@ def test_blanks_that_the_tokenizer_joins_with_the_reply_are_not_the_prompts():
     ("template", "reason"),
     [
         (MARKS.replace("messages %}", "messages[-1:] %}") + ASK, "lacks the system text"),
-        (MARKS.replace("messages %}", "messages[:2] + messages[3:] %}") + ASK, "lacks the assistant text"),
+        (MARKS.replace("messages %}", "messages[:2] + messages[3:] %}") + ASK, "lacks the user text"),
         (MARKS.replace("m.content", "m.content | lower") + ASK, "lacks the system text"),
         (MARKS.replace("m.content", "m.parts[0].text") + ASK, "it fails"),
         ("{{ raise_exception('not a chat model') }}", r"it fails \(not a chat model\)"),
