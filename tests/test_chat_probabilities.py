@@ -21,7 +21,7 @@ def test_each_is_the_product_of_its_tokens_probabilities(shared, backbone):
 
     from cso_lab.generation.local import strategy_openings
     from cso_lab.training.backbone import load_model, load_tokenizer
-    from cso_lab.training.rows import ChatFormat
+    from cso_lab.training.chat_format import ChatFormat
 
     cfg = config(shared, f"backbone={backbone}", "algo=base")
     partner = Partner(cfg, shared, None)

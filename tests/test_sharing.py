@@ -78,7 +78,8 @@ def before_training(cfg, data, out, **arguments):
     """(trainer, batch) of a training that is about to begin; `arguments` are set on the trainer's own."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+    from cso_lab.training.chat_format import ChatFormat
+    from cso_lab.training.rows import fit_rows, read_rows
     from cso_lab.training.trainer import build_trainer
 
     chat = ChatFormat(load_tokenizer(cfg))

@@ -24,7 +24,8 @@ def trainer_of(cfg, data, out):  # noqa: F811
     """(trainer, its chat format, its rows) just before the training, all rows in one batch."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+    from cso_lab.training.chat_format import ChatFormat
+    from cso_lab.training.rows import fit_rows, read_rows
     from cso_lab.training.trainer import build_trainer
 
     chat = ChatFormat(load_tokenizer(cfg))

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from cso_lab.errors import UserError
 from cso_lab.files import write_jsonl
-from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+from cso_lab.training.chat_format import ChatFormat
+from cso_lab.training.rows import fit_rows, read_rows
 
 CONF = Path(__file__).parents[1] / "conf"
 SYSTEM = {"role": "system", "content": "Be kind."}

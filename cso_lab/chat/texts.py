@@ -4,12 +4,14 @@ This is a list of phrases, no judgement of anybody's state: it shows its pointer
 other words or another language. Nothing may rely on it.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
+
+from cso_lab.core.words import spaced
 from cso_lab.errors import UserError
 
 TEXTS = Path(__file__).with_name("texts.yaml")
@@ -20,7 +22,10 @@ _FORGIVING = 5
 # What stands for letters in words that are written round a filter.
 _DISGUISES = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "@": "a", "$": "s", "!": "i"})
 
-Phrase = list[list[str]]
+# The words of an option, of which there are several only where a script has no spaces between them.
+Option = list[str]
+# The options for each place of a phrase, or a gap.
+Phrase = list[list[Option] | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,11 @@ def load_texts(file: Path = TEXTS) -> Texts:
         raise UserError(f"{file}: after_help must be a text, as in {TEXTS}")
     phrases = tuple(_phrase(line) for line in given["phrases"])
     for line, phrase in zip(given["phrases"], phrases, strict=True):
-        if not phrase or [_GAP] in (phrase[0], phrase[-1]) or any(stem in ("", "*") for options in phrase for stem in options):
+        if (
+            not phrase
+            or None in (phrase[0], phrase[-1])
+            or not all(option for options in phrase if options for option in options)
+        ):
             raise UserError(
                 f"{file}: the phrase {line!r} must begin and end with a word, and have one on either side of each |"
             )
@@ -66,18 +75,19 @@ def load_texts(file: Path = TEXTS) -> Texts:
 
 
 def _phrase(line: str) -> Phrase:
-    """For each place of a phrase the words that may stand there."""
-    return [[part] if part == _GAP else [_option(word) for word in part.split("|")] for part in line.split()]
+    """For each place of a phrase what may stand there."""
+    return [None if part == _GAP else [_option(option) for option in part.split("|")] for part in line.split()]
 
 
-def _option(word: str) -> str:
-    return _letters(word.rstrip("*")) + ("*" if word.endswith("*") else "")
+def _option(text: str) -> Option:
+    found = [letters for word in spaced(text.rstrip("*")).split() if (letters := _letters(word))]
+    return [*found[:-1], f"{found[-1]}*"] if found and text.endswith("*") else found
 
 
 def _words(message: str) -> list[str]:
     """The words of a message as they are compared. Hyphens and dots part words, apostrophes do not."""
-    text = unicodedata.normalize("NFKC", message)
-    return [letters for word in re.findall(r"[\w'’‘`´@$!]+", text) if (letters := _letters(word))]
+    text = spaced(unicodedata.normalize("NFKC", message))
+    return [letters for word in regex.findall(r"[\w\p{M}'’‘`´@$!]+", text) if (letters := _letters(word))]
 
 
 def _letters(word: str) -> str:
@@ -86,16 +96,20 @@ def _letters(word: str) -> str:
     word = word.rstrip("!")
     if any(c.isalpha() for c in word):
         word = word.translate(_DISGUISES)
-    return re.sub(r"(.)\1+", r"\1", re.sub(r"[^\w]|_", "", word))
+    return regex.sub(r"(.)\1+", r"\1", regex.sub(r"[^\w\p{M}]|_", "", word))
 
 
 def _follows(phrase: Sequence[list[str]], words: Sequence[str]) -> bool:
     """Whether the words begin with the phrase."""
     if not phrase:
         return True
-    if phrase[0] == [_GAP]:
+    if phrase[0] is None:
         return any(_follows(phrase[1:], words[skipped:]) for skipped in range(_LONGEST_GAP + 1))
-    return bool(words) and any(_is(option, words[0]) for option in phrase[0]) and _follows(phrase[1:], words[1:])
+    return any(_starts(option, words) and _follows(phrase[1:], words[len(option) :]) for option in phrase[0])
+
+
+def _starts(option: Option, words: Sequence[str]) -> bool:
+    return len(words) >= len(option) and all(map(_is, option, words))
 
 
 def _is(option: str, word: str) -> bool:

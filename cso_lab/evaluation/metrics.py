@@ -4,8 +4,11 @@ A prediction of None is a reply that names no known strategy.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
+
+from cso_lab.core.words import words
 
 PERCENT = 100.0
 SWEEPS = 20
@@ -112,10 +115,11 @@ def preference_bias(p: np.ndarray) -> np.ndarray:
 
 def rouge_l_scores(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
     """ROUGE-L of each reply in percent, shape (n,): F = 2PR / (P + R), where P and R are the length of the longest common
-    subsequence of words over the length of the predicted and of the gold text (Lin, 2004); lower-cased, not stemmed."""
+    subsequence of words over the length of the predicted and of the gold text (Lin, 2004); lower-cased, not stemmed. On English text
+    this is what the package rouge_score gives by itself; its own words are of the letters a to z alone, other scripts have none."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
     scores = (scorer.score(g, p)["rougeL"].fmeasure for g, p in zip(gold, predicted, strict=True))
     return PERCENT * np.fromiter(scores, dtype=float)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cso_lab.errors import UserError
 from cso_lab.strategies import StrategySet, format_reply
 from cso_lab.training.backbone import load_model, load_tokenizer
-from cso_lab.training.rows import ChatFormat, Messages
+from cso_lab.training.chat_format import ChatFormat, Messages
 
 
 class LocalModel:

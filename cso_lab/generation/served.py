@@ -90,7 +90,7 @@ class ServedModel:
 
     def _questions(self, conversations: Sequence[Messages]) -> list:
         from cso_lab.roles.client import Question
-        from cso_lab.training.rows import fold_system
+        from cso_lab.training.chat_format import fold_system
 
         seen: Counter[str] = Counter()
         questions = []
@@ -116,7 +116,7 @@ def _fitting(cfg) -> tuple[Callable[[Messages], Messages | None], bool]:
         return lambda messages: messages, not cfg.backbone.system_role
 
     from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.rows import ChatFormat
+    from cso_lab.training.chat_format import ChatFormat
 
     chat = ChatFormat(load_tokenizer(cfg))
     return lambda messages: chat.fit(messages, cfg.generation.max_prompt_length), chat.folds_system

@@ -5,13 +5,13 @@ exact: texts that share none of their rarest runs cannot be that similar (prefix
 """
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cso_lab.core.words import words
+
 Runs = frozenset[tuple[str, ...]]
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 EXAMPLES = 5
 
 
@@ -25,13 +25,13 @@ class Text:
 
 def runs(text: str, n: int) -> Runs:
     """The distinct runs of `n` words, whatever their case and punctuation; of a shorter text all its words are one run."""
-    words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
-    return frozenset(tuple(words[i : i + n]) for i in range(max(len(words) - n, 0) + 1)) if words else frozenset()
+    found = words(text, contractions=True)
+    return frozenset(tuple(found[i : i + n]) for i in range(max(len(found) - n, 0) + 1)) if found else frozenset()
 
 
-def long_enough(texts: Iterable[Text], words: int) -> list[Text]:
+def long_enough(texts: Iterable[Text], shortest: int) -> list[Text]:
     """The texts of at least so many words: that two people both say "Thank you so much" means nothing."""
-    return [text for text in texts if len(_WORD.findall(text.text)) >= words]
+    return [text for text in texts if len(words(text.text, contractions=True)) >= shortest]
 
 
 def within(texts: Sequence[Text], n: int, similarity: float) -> dict:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
+from cso_lab.core.words import count_words
 from cso_lab.judging.agreement import Verdicts, cohen, fleiss, interval
 from cso_lab.judging.asking import Answer
 from cso_lab.judging.material import BOTH, COMPARISON, DISPREFERRED, PREFERRED, Material
@@ -55,7 +56,7 @@ def order_bias(answers: Iterable[Answer]) -> dict[str, float | None]:
 def _comparison(material: Material, answers: Sequence[Answer], judges: Sequence[str], orders: int) -> dict:
     rows, judged, contradictions, all_verdicts = {}, set(), 0, 0
     longer = []
-    words = {item.id: [len(reply.text.split()) for reply in item.replies] for item in material.items}
+    words = {item.id: [count_words(reply.text) for reply in item.replies] for item in material.items}
     for criterion in material.criteria:
         found, contradicted = verdicts(answers, criterion, orders)
         contradictions += contradicted
@@ -110,7 +111,7 @@ def _rating(material: Material, answers: Sequence[Answer], judges: Sequence[str]
             **_agreement(found),
         }
     judged = {answer.item for answer in answers}
-    words = {g: [len(i.replies[0].text.split()) for i in items if i.id in judged] for g, items in members.items()}
+    words = {g: [count_words(i.replies[0].text) for i in items if i.id in judged] for g, items in members.items()}
     return {
         "groups": list(material.groups),
         "rows": rows,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from cso_lab.core.words import count_words
 from cso_lab.dialogue import SEEKER, Dialogue
 from cso_lab.preferences.escpro import Path
 from cso_lab.search.tree import Node
@@ -82,7 +83,7 @@ def _escpro(dialogues: int, parts: dict[str, list[str]]) -> dict:
 
 def _columns(dialogues: int | None, texts: list[str], spoken: int | None) -> dict:
     """The four rows of Table 5; None where the paper prints a dash. `spoken`: utterances on the dialogues themselves."""
-    words = sum(len(text.split()) for text in texts)
+    words = sum(map(count_words, texts))
     return {
         "dialogues": dialogues,
         "utterances": len(texts),

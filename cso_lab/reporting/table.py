@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cso_lab.reporting.cells import Cell
@@ -135,11 +135,12 @@ def _identity(cell: Cell) -> tuple:
     """Everything a cell is, but for its seed and its numbers."""
     return (
         *(cell.backbone, cell.label, cell.algo, cell.mode, cell.decoding, cell.start_from, cell.preferences, cell.variant),
-        json.dumps(_choices(cell), sort_keys=True, default=str),
+        json.dumps(choices(cell), sort_keys=True, default=str),
     )
 
 
-def _choices(cell: Cell) -> dict:
+def choices(cell: Cell) -> dict:
+    """What surrounds a cell by choice, and follows from nothing else."""
     return {key: value for key, value in cell.context.items() if key not in _CONSEQUENCES}
 
 
@@ -158,15 +159,22 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 def _marks(cells: Sequence[Cell]) -> list[str]:
     """What tells these cells apart: the choices and the values given on the command line in which they differ (where none was
     given, none is said); where that is not enough the variant, then a number."""
-    said = [_choices(cell) | dict(cell.varied) for cell in cells]
-    keys = dict.fromkeys(key for values in said for key in values)
-    differing = [key for key in keys if len({str(values.get(key)) for values in said}) > 1]
     given = dict.fromkeys(key for cell in cells for key in cell.varied)
-    marks = [", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in given) for values in said]
+    marks = differing([choices(cell) | dict(cell.varied) for cell in cells], given)
     for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
         if len(set(marks)) < len(marks) and len(set(further)) > 1:
             marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]
     return marks
+
+
+def differing(said: Sequence[Mapping], given: Container[str] = ()) -> list[str]:
+    """Of each of several sets of values those in which they differ, in words; a value of `given` is left out where it is not set."""
+    keys = [
+        key
+        for key in dict.fromkeys(key for values in said for key in values)
+        if len({str(values.get(key)) for values in said}) > 1
+    ]
+    return [", ".join(f"{key}={values.get(key)}" for key in keys if key in values or key not in given) for values in said]
 
 
 def _rank(cell: Cell) -> tuple:

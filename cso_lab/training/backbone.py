@@ -58,20 +58,21 @@ def load_tokenizer(cfg):
     """The backbone's tokenizer, left-padding, whose EOS is the token its chat template ends a turn with.
 
     Some models (Gemma) end turns with another token than their tokenizer's EOS; with both, a trainer would append a second
-    end to every response.
+    end to every response. Raises UserError if the chat template cannot be trained and measured with (see `check_chat_template`).
     """
     from transformers import AutoTokenizer
+
+    from cso_lab.training.chat_format import ChatFormat, check_chat_template
 
     path = prepare_backbone(cfg)
     tokenizer = _from_pretrained(AutoTokenizer, path)
     if tokenizer.chat_template is None:
         raise UserError(f"the tokenizer of {path} has no chat template: choose an instruction-tuned model as backbone.path")
     tokenizer.padding_side = "left"
-    turn_end = _turn_end(tokenizer)
-    if turn_end is not None:
-        tokenizer.eos_token = turn_end
+    tokenizer.eos_token = ChatFormat(tokenizer).turn_end
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_chat_template(tokenizer)
     return tokenizer
 
 
@@ -163,15 +164,6 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-
-
-def _turn_end(tokenizer) -> str | None:
-    """The special token the chat template writes after a reply, or None."""
-    reply = "reply"
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": reply}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    tail = text[text.rindex(reply) + len(reply) :].strip()
-    return tail if tail in tokenizer.all_special_tokens or tail in tokenizer.get_added_vocab() else None
 
 
 def _from_pretrained(auto_class, path: str, **options):

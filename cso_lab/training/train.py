@@ -12,9 +12,10 @@ from cso_lab.errors import UserError
 from cso_lab.training.arguments import batches, trainer_arguments
 from cso_lab.training.backbone import device, load_tokenizer, quiet_libraries, resolve_dtype
 from cso_lab.training.balance import balance_warning
+from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.checkpoints import clear_incomplete, last_complete_checkpoint, save, step_of
 from cso_lab.training.launch import in_processes, train_in_processes
-from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+from cso_lab.training.rows import fit_rows, read_rows
 from cso_lab.training.trainer import build_trainer
 
 CHECKPOINT = "checkpoint"

@@ -26,7 +26,7 @@ def test_prompts(cfg, turns: int | None) -> list[list[int]]:
     from cso_lab.dialogue import prompt_messages
     from cso_lab.strategies import strategy_set
     from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.rows import ChatFormat
+    from cso_lab.training.chat_format import ChatFormat
 
     chat, strategies = ChatFormat(load_tokenizer(cfg)), strategy_set(cfg.data.strategies)
     _, _, test = divide(cfg.data)

@@ -85,7 +85,8 @@ class Step:
     def __init__(self, data: Path, out: Path, overrides: list[str]):
         from cso_lab.training.arguments import batches, trainer_arguments
         from cso_lab.training.backbone import load_tokenizer, quiet_libraries
-        from cso_lab.training.rows import ChatFormat, fit_rows, read_rows
+        from cso_lab.training.chat_format import ChatFormat
+        from cso_lab.training.rows import fit_rows, read_rows
         from cso_lab.training.trainer import build_trainer
 
         quiet_libraries()

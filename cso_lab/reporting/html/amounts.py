@@ -3,29 +3,26 @@
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.html.material import Material
 from cso_lab.reporting.html.section import Chart, Section, line
-from cso_lab.reporting.table import HEADERS, mean_and_deviation
+from cso_lab.reporting.table import HEADERS
 from cso_lab.reporting.volume import curves
 
 
 def amounts(material: Material) -> Section | None:
-    """One chart a score, one line a model; left out where no model was trained on two amounts."""
+    """One chart a score, one line an algorithm and mode of a model; left out where nothing was trained on two amounts."""
     found = curves(material.rows)
     if not found:
         return None
     charts = []
     for metric in METRICS:
         data = []
-        for colour, (model, points) in enumerate(found.items()):
-            values = [mean_and_deviation([cell.scores[metric] for cell in cells]) for cells in points.values()]
+        for colour, curve in enumerate(found):
+            values = list(curve.values(metric))
             error = {"type": "data", "array": [deviation or 0 for _, deviation in values]}
-            data.append(line(list(points), [mean for mean, _ in values], colour, model, mode="lines+markers", error_y=error))
-            sft = [
-                cell.scores[metric] for row in material.rows if row.model == model for cell in row.cells if cell.algo == "sft"
-            ]
-            if sft:
-                level, _ = mean_and_deviation(sft)
-                ends = [min(points), max(points)]
-                data.append(line(ends, [level, level], colour, f"{model}, SFT", line={"dash": "dash"}))
+            means = [mean for mean, _ in values]
+            data.append(line(list(curve.points), means, colour, curve.name, mode="lines+markers", error_y=error))
+            ends = [min(curve.points), max(curve.points)]
+            for name, level in curve.levels(metric):
+                data.append(line(ends, [level, level], colour, name, line={"dash": "dash"}))
         layout = {
             "height": 340,
             "xaxis": {"title": {"text": "dialogues of preference data (0: untrained)"}},
