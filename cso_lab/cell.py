@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from cso_lab import naming
 from cso_lab.account import Account, overrides
 from cso_lab.files import read_json
-from cso_lab.pipeline.settings import algorithm_name, is_api, start_of, trains
+from cso_lab.pipeline.settings import algorithm_label, algorithm_name, is_api, start_of, trains
 
 
 def cell(cfg: DictConfig) -> dict:
@@ -23,6 +23,7 @@ def cell(cfg: DictConfig) -> dict:
         "mode": cfg.finetune_mode.name if trained else None,
         "mode_label": cfg.finetune_mode.label if trained else None,
         "start_from": "base" if start is None else algorithm_name(start),
+        "start_label": None if start is None else algorithm_label(start),
         "decoding": cfg.decoding.name,
         "decoding_label": cfg.decoding.label,
         "seed": cfg.seed if naming.uses_seed(cfg) else None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.core.hashing import digest
-from cso_lab.pipeline.settings import algorithm_name, counts, is_api, of_numbers, trains
+from cso_lab.pipeline.settings import algorithm_name, counts, is_api, of_numbers, resolved, trains
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -18,7 +18,7 @@ def uses_seed(cfg: DictConfig) -> bool:
 
 def variant(cfg: DictConfig) -> str:
     """A hash of every value a cell's numbers depend on, but for the seed."""
-    return digest(_without_seed(of_numbers(cfg), cfg.seed))[:6]
+    return digest(_without_seed(of_numbers(resolved(cfg)), cfg.seed))[:6]
 
 
 def _without_seed(value: object, seed: int) -> object:

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from cso_lab.core.hashing import digest
-from cso_lab.pipeline.settings import SETTINGS, generates_here
+from cso_lab.pipeline.settings import SETTINGS, generates_here, resolved
 from cso_lab.pipeline.sources import sources
 from cso_lab.pipeline.versions import VERSIONS
 from cso_lab.training.machine import settled
@@ -17,5 +17,5 @@ def key(stage: str, cfg: DictConfig, *inputs: object) -> str:
     sweep plans its folders on a machine that need not be the one its jobs run on.
     """
     runs_a_model = stage == "train" or (stage == "generate" and generates_here(cfg))
-    values = SETTINGS[stage](settled(cfg) if runs_a_model else cfg)
+    values = SETTINGS[stage](resolved(settled(cfg) if runs_a_model else cfg))
     return digest({"version": VERSIONS[stage], "settings": values, "code": sources(values), "inputs": inputs})

@@ -2,34 +2,38 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.errors import UserError
 from cso_lab.roles import LIMITS
 
+# A composed configuration, or its resolved nodes as plain dicts.
+Config = Mapping[str, Any]
 
-def trains(cfg: DictConfig) -> bool:
+
+def trains(cfg: Config) -> bool:
     """Whether the cell has a training at all; the base model has none."""
-    return cfg.algorithm.trainer is not None
+    return cfg["algorithm"]["trainer"] is not None
 
 
-def is_api(cfg: DictConfig) -> bool:
+def is_api(cfg: Config) -> bool:
     """Whether the backbone is an API model, which has no weights here."""
-    return cfg.backbone.get("engine") == "server"
+    return cfg["backbone"].get("engine") == "server"
 
 
-def expanded(cfg: DictConfig) -> bool:
+def expanded(cfg: Config) -> bool:
     """Whether the data says itself what is dispreferred, so that nothing is searched."""
-    return bool(cfg.data.get("expanded"))
+    return bool(cfg["data"].get("expanded"))
 
 
-def generates_here(cfg: DictConfig) -> bool:
+def generates_here(cfg: Config) -> bool:
     """Whether the model runs in this process, and is not asked on a server."""
-    return cfg.generation.engine == "local"
+    return cfg["generation"]["engine"] == "local"
 
 
-def trains_here(cfg: DictConfig) -> bool:
+def trains_here(cfg: Config) -> bool:
     """Whether the cell's training is part of the run; what a server holds has been trained before."""
     return trains(cfg) and generates_here(cfg)
 
@@ -42,27 +46,37 @@ def start_of(cfg: DictConfig) -> DictConfig | None:
         return None
     # Resolved where it stands, since it follows the training after it in some values.
     training = OmegaConf.to_container(start.training, resolve=True)
-    own = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
+    own = _without_training(OmegaConf.to_container(start))
     cfg = cfg.copy()
     cfg.training, cfg.algorithm = training, own
     return cfg
 
 
-def algorithm_name(algorithm: DictConfig) -> str:
+def algorithm_name(algorithm: Config) -> str:
     """The algorithm with what it starts from, such as dpo_after_sft."""
     start = _start(algorithm)
-    return algorithm.name if start is None else f"{algorithm.name}_after_{algorithm_name(start)}"
+    return algorithm["name"] if start is None else f"{algorithm['name']}_after_{algorithm_name(start)}"
 
 
-def _start(algorithm: DictConfig) -> DictConfig | None:
+def algorithm_label(algorithm: Config) -> str:
+    """The same as reports print it, such as CSO-DPO after SFT."""
+    start = _start(algorithm)
+    return algorithm["label"] if start is None else f"{algorithm['label']} after {algorithm_label(start)}"
+
+
+def _start(algorithm: Config) -> Config | None:
     """What the algorithm starts from; a UserError where that is no algorithm with a training of its own."""
     start = algorithm.get("start")
-    if start is not None and not (OmegaConf.is_dict(start) and {"name", "trainer", "training"} <= start.keys()):
+    if start is not None and not (isinstance(start, Mapping | DictConfig) and {"name", "trainer", "training"} <= start.keys()):
         raise UserError(
-            f"algorithm.start of algo={algorithm.name} is no algorithm with a training of its own: write it as"
+            f"algorithm.start of algo={algorithm['name']} is no algorithm with a training of its own: write it as"
             " conf/algo/dpo_after_sft.yaml does, or give algorithm.start=null"
         )
     return start
+
+
+def _without_training(start: Config) -> dict:
+    return {key: value for key, value in start.items() if key != "training"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,7 @@ class NoEffect:
 
     keys: tuple[str, ...]
     reason: str
-    when: Callable[[DictConfig], bool] = lambda cfg: True
+    when: Callable[[Config], bool] = lambda cfg: True
 
 
 def _limits(*clients: str) -> tuple[str, ...]:
@@ -112,29 +126,30 @@ NO_EFFECT = (
         ("hardware.processes", "hardware.deepspeed"), "of a training; nothing is trained", lambda cfg: not trains_here(cfg)
     ),
     NoEffect(
-        ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences", "inspection", "toxicity"),
-        "of data, of a training, or of its start; nothing is trained",
+        ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences"),
+        "of a training or of the data for it; nothing is trained",
         lambda cfg: not trains(cfg),
     ),
+    NoEffect(("inspection", "toxicity"), "no dataset is made that could be looked at", lambda cfg: not trains_here(cfg)),
     NoEffect(
         ("mcts", "preferences.theta", "preferences.min_end_visits", "preferences.builder"),
         "the data is expanded already: nothing is searched, and no tree is read",
         expanded,
     ),
-    NoEffect(("roles",), "nobody is asked", lambda cfg: expanded(cfg) and cfg.preferences.negatives is None),
+    NoEffect(("roles",), "nobody is asked", lambda cfg: expanded(cfg) and cfg["preferences"]["negatives"] is None),
     NoEffect(
         ("generation.batch_size",),
         "a greedy reply does not depend on what is generated beside it (but for rounding); only samples are drawn batch by batch",
-        lambda cfg: cfg.generation.temperature == 0 or not generates_here(cfg),
+        lambda cfg: cfg["generation"]["temperature"] == 0 or not generates_here(cfg),
     ),
-    NoEffect(("generation.seed",), "nothing is sampled", lambda cfg: cfg.generation.temperature == 0),
+    NoEffect(("generation.seed",), "nothing is sampled", lambda cfg: cfg["generation"]["temperature"] == 0),
     NoEffect(("generation.client",), "no server is asked", generates_here),
     NoEffect(("generation.dtype",), "the model runs on a server", lambda cfg: not generates_here(cfg)),
     NoEffect(("generation.max_prompt_length",), "nobody counts the tokens of an API model here, so it gets all", is_api),
     NoEffect(
         ("evaluation.testset_seed", "evaluation.shortest", "evaluation.longest", "evaluation.cuts"),
         "of the strategy test set, which is not used",
-        lambda cfg: cfg.evaluation.testset != "strategy",
+        lambda cfg: cfg["evaluation"]["testset"] != "strategy",
     ),
     NoEffect(
         ("toxicity.batch_size", "toxicity.scorer.batch_size"), "a text's score does not depend on what is scored beside it"
@@ -142,7 +157,7 @@ NO_EFFECT = (
 )
 
 # Shown beside numbers: what writes them down depends on them, and nothing else does.
-_SHOWN = ("backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice")
+_SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
 # What the numbers of a cell can depend on, and nothing besides.
 _OF_NUMBERS = (
     *("backbone", "algorithm", "finetune_mode", "data", "roles", "mcts", "preferences", "training"),
@@ -150,7 +165,12 @@ _OF_NUMBERS = (
 )
 
 
-def no_effect(cfg: DictConfig, key: str) -> str | None:
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The nodes of a configuration that a result can depend on, resolved, as plain dicts."""
+    return {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
+
+
+def no_effect(cfg: Config, key: str) -> str | None:
     """Why the dotted `key` changes no result of the cell; None where it may change one. A key of what an algorithm starts from is what
     it is of an algorithm and of a training."""
     while key.startswith("algorithm.start."):
@@ -160,16 +180,15 @@ def no_effect(cfg: DictConfig, key: str) -> str | None:
     return next((entry.reason for entry in entries if any(f"{key}.".startswith(f"{held}.") for held in entry.keys)), None)
 
 
-def counts(cfg: DictConfig, key: str) -> bool:
+def counts(cfg: Config, key: str) -> bool:
     """Whether the cell's numbers may depend on the dotted `key`."""
     return key.partition(".")[0] in _OF_NUMBERS and key not in _SHOWN and no_effect(cfg, key) is None
 
 
-def plain(cfg: DictConfig, node: str) -> object:
-    """One resolved node of the configuration as plain JSON, without the keys that change no result."""
-    value = OmegaConf.to_container(cfg[node], resolve=True) if OmegaConf.is_config(cfg[node]) else cfg[node]
-    dropped = {key for entry in NO_EFFECT if entry.when(cfg) for key in entry.keys}
-    return {} if node in dropped else _without(value, node, dropped.union(_SHOWN))
+def _plain(cfg: Config, *nodes: str) -> dict[str, Any]:
+    """These nodes without the keys that change no result."""
+    dropped = {key for entry in NO_EFFECT if entry.when(cfg) for key in entry.keys} | _SHOWN
+    return {node: _without(cfg[node], node, dropped) for node in nodes if node not in dropped}
 
 
 def _without(value: object, key: str, dropped: set[str]) -> object:
@@ -180,35 +199,42 @@ def _without(value: object, key: str, dropped: set[str]) -> object:
     return {name: _without(value[name], below[name], dropped) for name in value if below[name] not in dropped}
 
 
-def _search(cfg: DictConfig) -> dict:
-    values = {node: plain(cfg, node) for node in ("data", "roles", "mcts")}
-    if cfg.mcts.extend_negatives:
-        values["extended"] = {key: cfg.preferences[key] for key in ("theta", "min_end_visits")}
+def _search(cfg: Config) -> dict:
+    values = _plain(cfg, "data", "roles", "mcts")
+    if cfg["mcts"]["extend_negatives"] and not expanded(cfg):
+        values["extended"] = {key: cfg["preferences"][key] for key in ("theta", "min_end_visits")}
     return values
 
 
-def _dataset(cfg: DictConfig) -> dict:
-    values = {"preferences": plain(cfg, "preferences"), "strategies": cfg.data.strategies}
+def _dataset(cfg: Config) -> dict:
+    values = _plain(cfg, "preferences") | {"strategies": cfg["data"]["strategies"]}
     if expanded(cfg):
-        values["data"] = plain(cfg, "data")
-    if cfg.preferences.negatives is not None:
-        values["roles"] = plain(cfg, "roles")
+        values |= _plain(cfg, "data")
+    if cfg["preferences"]["negatives"] is not None:
+        values |= _plain(cfg, "roles")
     return values
 
 
-def _inspect(cfg: DictConfig) -> dict:
-    return {node: plain(cfg, node) for node in ("data", "inspection", "toxicity")} | {"notice": cfg.roles.notice}
+def _inspect(cfg: Config) -> dict:
+    return _plain(cfg, "data", "inspection", "toxicity") | {"notice": None if expanded(cfg) else cfg["roles"]["notice"]}
 
 
-def _scores(cfg: DictConfig) -> dict:
-    return {"toxicity": plain(cfg, "toxicity")}
+def _scores(cfg: Config) -> dict:
+    return _plain(cfg, "toxicity")
 
 
-def _train(cfg: DictConfig) -> dict:
-    values = {node: plain(cfg, node) for node in ("backbone", "finetune_mode", "training", "hardware")}
-    start = start_of(cfg)
-    algorithm = {key: value for key, value in plain(cfg, "algorithm").items() if key != "start"}
-    return values | {"algorithm": algorithm, "start": None if start is None else _train(start)}
+def _train(cfg: Config) -> dict:
+    start = _start(cfg["algorithm"])
+    own = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
+    values = _plain(own, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+    before = start and _train(cfg | {"algorithm": _without_training(start), "training": start["training"]})
+    return values | {"start": before}
+
+
+def _trained_elsewhere(cfg: Config) -> dict | None:
+    if not trains(cfg) or trains_here(cfg):
+        return None
+    return {"search": _search(cfg), "dataset": _dataset(cfg), "train": _train(cfg)}
 
 
 def trained_elsewhere(cfg: DictConfig) -> dict | None:
@@ -217,39 +243,37 @@ def trained_elsewhere(cfg: DictConfig) -> dict | None:
     The server itself does not tell: one address and model name may hold another checkpoint tomorrow. So this stands for it, and two cells
     share predictions only where all of it is the same.
     """
-    if not trains(cfg) or trains_here(cfg):
-        return None
-    return {"search": _search(cfg), "dataset": _dataset(cfg), "train": _train(cfg)}
+    return _trained_elsewhere(resolved(cfg))
 
 
-def _test_data(cfg: DictConfig) -> dict:
+def _test_data(cfg: Config) -> dict:
     """What decides which dialogues are tested on, and which may be shown as an example."""
-    return {key: value for key, value in plain(cfg, "data").items() if key != "seed_dialogues"}
+    return {key: value for key, value in _plain(cfg, "data")["data"].items() if key != "seed_dialogues"}
 
 
-def _generate(cfg: DictConfig) -> dict:
-    values = {node: plain(cfg, node) for node in ("backbone", "generation", "decoding")} | {"data": _test_data(cfg)}
+def _generate(cfg: Config) -> dict:
+    values = _plain(cfg, "backbone", "generation", "decoding") | {"data": _test_data(cfg)}
     if generates_here(cfg):
-        values["device"] = cfg.hardware.device
-    return values | {"trained_elsewhere": trained_elsewhere(cfg)}
+        values["device"] = cfg["hardware"]["device"]
+    return values | {"trained_elsewhere": _trained_elsewhere(cfg)}
 
 
-def _testset(cfg: DictConfig) -> dict:
-    return {"data": _test_data(cfg), "evaluation": plain(cfg, "evaluation")}
+def _testset(cfg: Config) -> dict:
+    return {"data": _test_data(cfg)} | _plain(cfg, "evaluation")
 
 
-def _evaluate(cfg: DictConfig) -> dict:
+def _evaluate(cfg: Config) -> dict:
     """How is evaluated, and the names that are written beside the numbers."""
     shown = {"backbone": ("name", "label", "family"), "decoding": ("name", "label"), "data": ("name",)}
     if trains(cfg):
         shown |= {"finetune_mode": ("name", "label"), "roles": ("name", "notice"), "mcts": ("name",), "preferences": ("name",)}
     names = {node: [cfg[node].get(key) for key in keys] for node, keys in shown.items()}
-    names["algorithm"] = [algorithm_name(cfg.algorithm), cfg.algorithm.label]
-    return {"evaluation": plain(cfg, "evaluation"), "names": names}
+    names["algorithm"] = [algorithm_name(cfg["algorithm"]), algorithm_label(cfg["algorithm"])]
+    return _plain(cfg, "evaluation") | {"names": names}
 
 
-# By stage, the values its result depends on beside the files it reads.
-SETTINGS: Mapping[str, Callable[[DictConfig], dict]] = {
+# By stage, the values its result depends on beside the files it reads, of a `resolved` configuration.
+SETTINGS: Mapping[str, Callable[[Config], dict]] = {
     "search": _search,
     "dataset": _dataset,
     "inspect": _inspect,
@@ -261,7 +285,7 @@ SETTINGS: Mapping[str, Callable[[DictConfig], dict]] = {
 }
 
 
-def of_numbers(cfg: DictConfig) -> dict[str, dict]:
-    """Every value the cell's numbers depend on, by stage."""
+def of_numbers(cfg: Config) -> dict[str, dict]:
+    """Every value the cell's numbers depend on, by stage, of a `resolved` configuration."""
     stages = ("search", "dataset", "train", "generate") if trains(cfg) else ("generate",)
-    return {stage: SETTINGS[stage](cfg) for stage in stages} | {"evaluation": plain(cfg, "evaluation")}
+    return {stage: SETTINGS[stage](cfg) for stage in stages} | _plain(cfg, "evaluation")

@@ -40,6 +40,7 @@ class Cell:
     decoding: str = "plain"
     decoding_label: str | None = None
     start_from: str = "base"
+    start_label: str | None = None
     preferences: str | None = None
     variant: str | None = None
     varied: Mapping[str, str] = field(default_factory=dict)
@@ -139,6 +140,7 @@ def _read_cell(folder: Path) -> Cell:
         decoding=cell.get("decoding") or "plain",
         decoding_label=cell.get("decoding_label") or cell.get("decoding") or None,
         start_from=cell.get("start_from") or context.get("start_from") or "base",
+        start_label=cell.get("start_label"),
         preferences=cell.get("preferences") or context.get("preferences") or None,
         variant=None if cell.get("variant") is None else str(cell["variant"]),
         varied=_mapping(cell, "varied", path),

@@ -65,7 +65,7 @@ def method_name(cell: Cell) -> str:
     if cell.preferences not in (None, "escpro"):
         name = f"{name}, {cell.preferences} pairs"
     if cell.start_from != "base":
-        name = f"{name} after {cell.start_from.upper().replace('_AFTER_', ' after ')}"
+        name = f"{name} after {cell.start_label or cell.start_from.upper()}"
     return name if plain else f"{name}, {cell.decoding_label or cell.decoding}"
 
 
