@@ -10,6 +10,11 @@ from cso_lab.training.backbone import device, resolve_dtype
 _STOCK_BATCH = 4
 
 
+def stock_batch(training) -> int:
+    """Rows a process takes at once, at most, where prefixes are not shared."""
+    return training.per_device_batch_size or _STOCK_BATCH
+
+
 def batches(cfg) -> tuple[int, int]:
     """Rows a process takes at once, and how many such steps' gradients are added up: batch_size = rows x steps x processes.
 
@@ -19,7 +24,7 @@ def batches(cfg) -> tuple[int, int]:
     if training.batch_size % processes:
         raise UserError(f"training.batch_size={training.batch_size} is no multiple of hardware.processes ({processes})")
     share = training.batch_size // processes
-    at_once = training.per_device_batch_size or (share if training.share_prefixes else min(share, _STOCK_BATCH))
+    at_once = training.per_device_batch_size or (share if training.share_prefixes else min(share, stock_batch(training)))
     if share % at_once:
         raise UserError(
             f"training.batch_size={training.batch_size} is no multiple of training.per_device_batch_size"

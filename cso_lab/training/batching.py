@@ -12,6 +12,9 @@ from transformers import TrainerCallback
 from cso_lab.training.prefix_sharing import common_prefix
 from cso_lab.training.rows import RESPONSES
 
+# Arrangements of a batch that are tried before it is dealt: some milliseconds a batch.
+_ARRANGEMENTS = 64
+
 
 def tree_order(dialogues: Sequence[str], prompts: Sequence[str], batch_size: int, seed: int) -> list[int]:
     """An order of rows in which those of one dialogue travel together, several dialogues in every batch.
@@ -36,9 +39,9 @@ def tree_order(dialogues: Sequence[str], prompts: Sequence[str], batch_size: int
     return [row for first in range(0, len(dealt), batch_size) for row in _taking_turns(dealt[first : first + batch_size])]
 
 
-def _taking_turns(batch: Sequence[tuple]) -> list[int]:
+def _taking_turns(batch: Sequence[tuple[int, int]]) -> list[int]:
     """The rows of (bundle, row) with one of each bundle in turn as long as it has any."""
-    seen: dict = defaultdict(int)
+    seen: dict[int, int] = defaultdict(int)
     turns = []
     for bundle, row in batch:
         turns.append((seen[bundle], bundle, row))
@@ -49,15 +52,14 @@ def _taking_turns(batch: Sequence[tuple]) -> list[int]:
 class Dealer:
     """Deals the rows of a batch into shares of `share` rows, each of them what one process takes at once.
 
-    A share holds whole bundles (the rows of one dialogue in the batch) as far as they fit, so that sharing a prefix does not end where
-    processes part; who gets a bundle is whoever has the fewest distinct characters so far, which are in proportion to the tokens to be
-    computed. All shares have the same number of rows: the trainers average over the rows of a process and then over processes. What a
-    batch consists of does not depend on its shares. With `alternate`, for KTO, a bundle fills at most half a share, and within a share
-    bundles take turns: the KL term is estimated on the response of a row's neighbour.
+    What a batch consists of does not depend on its shares, and all shares have the same number of rows: the trainers average over the
+    rows of a process and then over processes. The bundles of a batch (its rows of one dialogue, neighbours beside each other) follow one
+    another and are cut every `share` rows. Of some arrangements, that is taken which leaves the fewest distinct characters to compute,
+    over all shares and in the largest one, for which all processes wait. Characters are in proportion to tokens.
     """
 
-    def __init__(self, rows: Sequence[Mapping], batch_size: int, share: int, alternate: bool):
-        self.batch_size, self.share, self.alternate = batch_size, share, alternate
+    def __init__(self, rows: Sequence[Mapping], batch_size: int, share: int):
+        self.batch_size, self.share = batch_size, share
         self.dialogues = [row["dialogue"] for row in rows]
         self.texts = [[(row["prompt"] + row[field]).encode() for field in RESPONSES if field in row] for row in rows]
 
@@ -67,50 +69,53 @@ class Dealer:
             row for first in range(0, len(order), self.batch_size) for row in self._deal(order[first : first + self.batch_size])
         ]
 
-    def _deal(self, batch: Sequence[int]) -> list[int]:
+    def _deal(self, batch: Sequence[int]) -> Sequence[int]:
         if len(batch) <= self.share:
-            return list(batch)
-        rooms = [min(self.share, len(batch) - first) for first in range(0, len(batch), self.share)]
-        shares: list[list[int]] = [[] for _ in rooms]
-        sizes = [0] * len(rooms)
-        pieces = self._pieces(batch)
-        while pieces:
-            piece = pieces.pop(0)
-            free = [room - len(rows) for room, rows in zip(rooms, shares, strict=True)]
-            fits = [i for i in range(len(rooms)) if free[i] >= len(piece)]
-            if fits:
-                chosen = min(fits, key=lambda i: (self._meets(shares[i], piece), sizes[i]))
-            else:
-                chosen = max(range(len(rooms)), key=lambda i: free[i])
-                pieces.insert(0, piece[free[chosen] :])
-                piece = piece[: free[chosen]]
-            shares[chosen] += piece
-            sizes[chosen] += self._size(piece)
-        if self.alternate:
-            shares = [_taking_turns([(self.dialogues[row], row) for row in rows]) for rows in shares]
-        return [row for rows in shares for row in rows]
-
-    def _pieces(self, batch: Sequence[int]) -> list[list[int]]:
-        """The bundles of a batch, those that are too long cut between neighbours; those with most rows first."""
-        longest = max(1, self.share // 2) if self.alternate else self.share
+            return batch
         bundles = defaultdict(list)
         for row in batch:
             bundles[self.dialogues[row]].append(row)
-        pieces = []
         for rows in bundles.values():
             rows.sort(key=lambda row: self.texts[row])
-            pieces += [rows[first : first + longest] for first in range(0, len(rows), longest)]
-        return sorted(pieces, key=len, reverse=True)
+        size = _Size({row: self.texts[row] for row in batch})
 
-    def _meets(self, rows: Sequence[int], piece: Sequence[int]) -> bool:
-        """Whether rows that are to have neighbours of other dialogues would be among rows of their own."""
-        return self.alternate and any(self.dialogues[row] == self.dialogues[piece[0]] for row in rows)
+        def work(order: Sequence[int]) -> int:
+            sizes = [size(order[first : first + self.share]) for first in range(0, len(order), self.share)]
+            return sum(sizes) + len(sizes) * max(sizes)
 
-    def _size(self, piece: Sequence[int]) -> int:
-        """Distinct characters: those of a prefix that rows have in common count once."""
-        texts = sorted(text for row in piece for text in self.texts[row])
+        return min(_arrangements(list(bundles.values())), key=work)
+
+
+def _arrangements(bundles: list[list[int]]) -> Iterator[list[int]]:
+    """The bundles one after the other: the largest first, and in other orders in which each may begin anywhere. Always the same ones."""
+    chance = random.Random(0)
+    yield [row for rows in sorted(bundles, key=len, reverse=True) for row in rows]
+    for _ in range(_ARRANGEMENTS - 1):
+        order = []
+        for rows in chance.sample(bundles, len(bundles)):
+            start = chance.randrange(len(rows))
+            order += rows[start:] + rows[:start]
+        yield order
+
+
+class _Size:
+    """Distinct characters of rows given by their texts: those of a prefix that texts have in common count once."""
+
+    def __init__(self, texts_of: Mapping[int, Sequence[bytes]]):
+        texts = sorted({text for texts in texts_of.values() for text in texts})
+        place = {text: i for i, text in enumerate(texts)}
+        self.places = {row: [place[text] for text in texts] for row, texts in texts_of.items()}
         arrays = [np.frombuffer(text, dtype=np.uint8) for text in texts]
-        return sum(map(len, arrays)) - sum(common_prefix(a, b) for a, b in pairwise(arrays))
+        self.lengths = np.array([len(array) for array in arrays])
+        # What two sorted texts have in common is the least of what neighbours between them have.
+        neighbours = [common_prefix(a, b) for a, b in pairwise(arrays)]
+        self.common = np.zeros((len(texts), len(texts)), dtype=np.int64)
+        for i in range(len(neighbours)):
+            self.common[i, i + 1 :] = np.minimum.accumulate(neighbours[i:])
+
+    def __call__(self, rows: Sequence[int]) -> int:
+        places = np.unique([place for row in rows for place in self.places[row]])
+        return int(self.lengths[places].sum() - self.common[places[:-1], places[1:]].sum())
 
 
 def filled(order: Sequence, whole: int) -> list:

@@ -47,6 +47,32 @@ class Forest:
         return sum(map(len, self.trees))
 
 
+@dataclass
+class TokenCount:
+    """Tokens that went through a model once, and those of the same rows as TRL would compute them: padded, `at_once` rows at a time.
+
+    A batch holds `texts` texts of each row: first that of every row, then the next one of every row. What is run again in the backward
+    pass counts once.
+    """
+
+    texts: int
+    at_once: int
+    computed: int = 0
+    as_rows: int = 0
+
+    def add(self, attention_mask: torch.Tensor, computed: int) -> None:
+        """Count a batch, (rows x texts, length), of which so many tokens are computed."""
+        longest = attention_mask.sum(1).view(self.texts, -1).amax(0)  # of each row
+        self.as_rows += sum(int(rows.amax()) * len(rows) * self.texts for rows in longest.split(self.at_once))
+        self.computed += computed
+
+    def summary(self, accelerator) -> dict:
+        """Both numbers and their ratio, over all processes."""
+        both = torch.tensor([self.computed, self.as_rows], device=accelerator.device)
+        computed, as_rows = accelerator.reduce(both, "sum").tolist()
+        return {"tokens_computed": computed, "tokens_as_rows": as_rows, "token_ratio": round(as_rows / max(computed, 1), 3)}
+
+
 def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, tokens_per_tree: int) -> Forest:
     """The forest of a padded batch (batch, length); `labels` repeat the tokens to be scored and are `IGNORED` elsewhere.
 
@@ -79,12 +105,13 @@ def pack(rows: Sequence[Sequence[int]], tokens_per_tree: int, device) -> Iterato
         yield members, _on(tree, device), paths
 
 
-def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "auto") -> None:
+def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "auto", count: TokenCount | None = None) -> None:
     """Have a causal language model that carries TRL's fused output layer fold its batches.
 
     `model(input_ids, attention_mask, labels=..., fused_lm_head=True)` returns the same TRL output as before, (batch, length - 1)
     per field, zero where nothing is asked. Forests of more than `kept_tokens` tokens are recomputed tree by tree in the backward
-    pass, which takes no more memory than one tree of them. `mask` is the form of a tree's mask (see `training.tree_mask`).
+    pass, which takes no more memory than one tree of them. `mask` is the form of a tree's mask (see `training.tree_mask`);
+    what is computed is added to `count`.
     """
     fused = model.forward
     config = model.config.get_text_config()
@@ -97,6 +124,10 @@ def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "a
             return fused(input_ids=input_ids, attention_mask=attention_mask, fused_lm_head=fused_lm_head, **scored, **kwargs)
         kwargs.pop("num_items_in_batch", None)
         forest = fold(input_ids, attention_mask, labels, tokens_per_tree)
+        if count is not None:
+            count.add(attention_mask, len(forest) or input_ids.numel())
+        if not forest.trees:  # nothing is asked: zeros that still depend on all weights, as the processes' gradients have to
+            return fused(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True, **kwargs)
         scores = partial(_scores, self, fused, config, mask, kwargs)
         if torch.is_grad_enabled() and len(forest) > kept_tokens and len(forest.trees) > 1:
             outputs = [checkpoint(scores, tree, use_reentrant=False) for tree in forest.trees]

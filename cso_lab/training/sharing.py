@@ -8,16 +8,17 @@ from unittest.mock import patch
 
 import torch
 
-from cso_lab.training.prefix_sharing import IGNORED, share_prefixes
+from cso_lab.training.arguments import stock_batch
+from cso_lab.training.prefix_sharing import IGNORED, TokenCount, share_prefixes
 
 # What trainers that read whole logits need of TRL's fused output layer instead.
 _FIELDS = ("log_probs", "mean_logits")
 
 
 @contextmanager
-def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]:
+def sharing(trainer_class: type, training, texts: int) -> Iterator[Callable[[object], None]]:
     """A trainer of this class made in here, and given to what this yields, folds its batches; with `training.share_prefixes` off it
-    stays TRL's own.
+    stays TRL's own. Its `token_count` says what that saves (None if nothing is shared); `texts` is the number of texts in a row.
 
     Most trainers give their models, the reference model too, TRL's fused output layer while they are made, and may compute reference
     log-probabilities right then: in here that layer comes with folding. The others are changed afterwards.
@@ -25,9 +26,14 @@ def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]
     # Of a trainer of the user's own, that of the TRL trainer it is derived from.
     modules = [sys.modules[base.__module__] for base in trainer_class.__mro__]
     module = next((module for module in modules if hasattr(module, "add_fused_lm_head")), None)
-    settings = (training.tokens_per_tree, training.kept_tokens, training.tree_mask)
+    count = TokenCount(texts, stock_batch(training)) if training.share_prefixes else None
+    settings = (training.tokens_per_tree, training.kept_tokens, training.tree_mask, count)
+
+    def counted(trainer) -> None:
+        trainer.token_count = count
+
     if not training.share_prefixes:
-        yield lambda trainer: None
+        yield counted
     elif module is not None:
         add_fused_lm_head = module.add_fused_lm_head
 
@@ -36,9 +42,14 @@ def sharing(trainer_class: type, training) -> Iterator[Callable[[object], None]]
             share_prefixes(model, *settings)
 
         with patch.object(module, "add_fused_lm_head", add_both):
-            yield lambda trainer: None
+            yield counted
     else:
-        yield lambda trainer: _share_in_logit_trainer(trainer, *settings)
+
+        def share(trainer) -> None:
+            counted(trainer)
+            _share_in_logit_trainer(trainer, *settings)
+
+        yield share
 
 
 def _share_in_logit_trainer(trainer, *settings) -> None:

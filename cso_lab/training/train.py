@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cso_lab.training.balance import balance_warning
 from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.checkpoints import clear_incomplete, last_complete_checkpoint, save, step_of
 from cso_lab.training.launch import in_processes, train_in_processes
+from cso_lab.training.memory import freed_memory_kept
 from cso_lab.training.rows import fit_rows, read_rows
 from cso_lab.training.trainer import build_trainer
 
@@ -29,8 +31,9 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     `start` is the checkpoint of an SFT run to start from, which is then also the reference model of a preference algorithm
     (merged into the base weights where an adapter is trained). An interrupted training continues from its last complete
     checkpoint and ends the same. Where `cfg.hardware` asks for several processes, they are started and waited for. Returns `rows`
-    (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step; times count from where this
-    call began.
+    (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step, and where prefixes are shared
+    `tokens_computed`, `tokens_as_rows` (see TokenCount) and `token_ratio`, over all processes and passes, the reference model's too. Times
+    and tokens count from where this call began.
     """
     if cfg.algorithm.trainer is None:
         raise UserError(f"algo={cfg.algorithm.name} trains nothing: leave the train stage out, or choose another algo")
@@ -43,6 +46,11 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
 
 def train_here(cfg, data: Path, out: Path, start: Path | None) -> dict:
     """`train` in this process, which may be one of several that do the same."""
+    with freed_memory_kept() if device(cfg) == "cpu" else nullcontext():
+        return _train(cfg, data, out, start)
+
+
+def _train(cfg, data: Path, out: Path, start: Path | None) -> dict:
     from peft.helpers import disable_input_dtype_casting
 
     algorithm, training = cfg.algorithm, cfg.training
@@ -64,6 +72,7 @@ def train_here(cfg, data: Path, out: Path, start: Path | None) -> dict:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     seconds = time.perf_counter() - began
 
+    tokens = {} if trainer.token_count is None else trainer.token_count.summary(trainer.accelerator)
     save(trainer, chat.tokenizer, out / CHECKPOINT, start)
     if arguments.process_index == 0:
         shutil.rmtree(out / _STEPS, ignore_errors=True)
@@ -76,6 +85,7 @@ def train_here(cfg, data: Path, out: Path, start: Path | None) -> dict:
         "rows_per_second": round(done * training.batch_size / seconds, 3),
         "dtype": str(resolve_dtype(training.dtype, device(cfg))).removeprefix("torch."),
         "device": device(cfg),
+        **tokens,
         "loss": log[-1]["loss"] if log else None,
     }
     _free(trainer)

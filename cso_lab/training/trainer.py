@@ -7,6 +7,7 @@ from random import Random
 
 from cso_lab.training.backbone import device, load_weights, resolve_dtype
 from cso_lab.training.launch import WORKERS
+from cso_lab.training.rows import RESPONSES
 
 LOG = "train_log.jsonl"
 
@@ -36,7 +37,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
         dataset = _for_all(dataset, out / WORKERS / "rows", arguments)
 
     make = instantiate(cfg.algorithm.trainer, _partial_=True)
-    with sharing(make.func, training) as share:
+    with sharing(make.func, training, texts=sum(field in rows[0] for field in RESPONSES)) as share:
         trainer = make(
             model=model,
             args=arguments,
@@ -57,12 +58,10 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
 
 
 def _in_order(rows: list[dict], training, arguments) -> tuple:
-    """(rows as the dataset holds them, the sampler that draws them; None: the trainer's own).
+    """(rows as the dataset holds them, the order in which they are drawn; None: the trainer's own).
 
     Sets `arguments.max_steps` where that is less than one pass: the other rows are neither tokenized nor read by the reference model.
     """
-    from torch.utils.data import SequentialSampler
-
     from cso_lab.training.batching import Dealer, TreeSampler, filled, tree_order
 
     tree, drawn = training.batching == "tree", arguments.train_sampling_strategy == "random"
@@ -87,13 +86,15 @@ def _in_order(rows: list[dict], training, arguments) -> tuple:
         rows = filled(rows, whole)
     if not tree:
         return rows, None
-    # KTO's trainer pairs a row with the response of its neighbour.
-    deal = Dealer(rows, training.batch_size, at_once, alternate="label" in rows[0])
+    deal = Dealer(rows, training.batch_size, at_once)
     order = deal(range(len(rows)))
+    if "label" in rows[0] and not drawn:
+        # KTO's trainer gives a row the response of its neighbour in the dataset, which is to be of another dialogue.
+        return rows, order
+    # The reference model reads the rows in the dataset's order, so that they are dealt there as well.
     dealt = [rows[i] for i in order]
     if part or not drawn:
-        return dealt, SequentialSampler(dealt) if drawn else None
-    # The reference model reads the rows in the dataset's order, so that they are dealt there as well.
+        return dealt, range(len(dealt))
     position = {row: place for place, row in enumerate(order)}
     return dealt, TreeSampler(*_trees(rows), training.batch_size, training.seed, whole, deal, position)
 

@@ -31,6 +31,7 @@ from cso_lab.files import write_jsonl
 from cso_lab.naming import register_resolvers
 from cso_lab.preferences.rows import kto_rows
 from cso_lab.strategies import EXTES
+from cso_lab.training.memory import freed_memory_kept
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 # Rows on which stock's fastest per-device batch is found.
@@ -253,6 +254,11 @@ def main() -> None:
     parser.add_argument("--apart", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as training.batch_size=32")
     options = parser.parse_args()
+    with freed_memory_kept():
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
     if options.apart:
         what, data = options.apart
         with tempfile.TemporaryDirectory() as out:
