@@ -41,8 +41,8 @@ def adapter_parameters(cfg, model) -> int:
 
     if cfg.finetune_mode.peft is None:
         return sum(weight.numel() for weight in model.parameters())
-    settings = instantiate(cfg.finetune_mode.peft, _convert_="all")
     with naming("finetune_mode.peft"):
+        settings = instantiate(cfg.finetune_mode.peft, _convert_="all")
         try:
             adapted = get_peft_model(model, settings)
         except RuntimeError:  # some adapters begin with values computed from the weights, which are not there
@@ -63,14 +63,16 @@ def check_training(cfg, model) -> None:
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.launch import in_processes
 
-    instantiate(cfg.algorithm.trainer, _partial_=True)
+    with naming("algorithm.trainer"):
+        instantiate(cfg.algorithm.trainer, _partial_=True)
     at_once, accumulation = batches(cfg)
     alone = cfg.copy()
     # DeepSpeed and groups of processes take hold of the whole process, so that is left to the training's own.
     alone.hardware.deepspeed, alone.hardware.processes = None, 1
     if in_processes(cfg):
         alone.hardware.device = "cpu"
-    arguments = trainer_arguments(alone, at_once, accumulation, Path("steps"))
+    with naming("algorithm.arguments"):
+        arguments = trainer_arguments(alone, at_once, accumulation, Path("steps"))
     with naming("training.optim", cfg.training.optim):
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **{k: v for k, v in settings.items() if k != "params"})
