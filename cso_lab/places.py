@@ -98,11 +98,15 @@ class Places(Account):
 
     def _preferences(self) -> Path:
         """The folder with the rows to train on; a UserError says how to make it."""
+        folder = self._finished_dataset()
+        self._leave("dataset", folder)
+        return folder / "preferences"
+
+    def _finished_dataset(self) -> Path:
         folder = self._dataset_folder("search,dataset")
         if not done(folder):
             raise self._missing("dataset", "no preference data for this configuration")
-        self._leave("dataset", folder)
-        return folder / "preferences"
+        return folder
 
     def _dialogues(self):
         """(corpus, training dialogues, test dialogues)."""

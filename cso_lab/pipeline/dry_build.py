@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
 from cso_lab.errors import UserError
 from cso_lab.explain import explain, said
 
@@ -54,6 +57,20 @@ def adapter_parameters(cfg, model) -> int:
     return trained
 
 
+def check_deepspeed(cfg) -> None:
+    """Raises UserError if DeepSpeed is missing, or refuses what `hardware.deepspeed` says of ZeRO."""
+    key = "hardware.deepspeed.zero_optimization"
+    settings = OmegaConf.to_container(OmegaConf.select(cfg, key) or OmegaConf.create(), resolve=True)
+    with naming("hardware.deepspeed"):
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    try:
+        DeepSpeedZeroConfig(**{name: value for name, value in settings.items() if value != "auto"})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{key}.{name}={problem['input']}: {problem['msg']}") from error
+
+
 def check_training(cfg, model) -> None:
     """Raises UserError if the trainer's class, its arguments, the optimizer or the learning rate's schedule cannot be made."""
     import torch
@@ -65,6 +82,8 @@ def check_training(cfg, model) -> None:
 
     with naming("algorithm.trainer"):
         instantiate(cfg.algorithm.trainer, _partial_=True)
+    if cfg.hardware.deepspeed is not None:
+        check_deepspeed(cfg)
     at_once, accumulation = batches(cfg)
     alone = cfg.copy()
     # DeepSpeed and groups of processes take hold of the whole process, so that is left to the training's own.
