@@ -93,12 +93,16 @@ class Places(Account):
 
     def _preferences(self) -> Path:
         """The folder with the rows to train on; a UserError says how to make it."""
-        folder = self._dataset_folder("search,dataset")
-        if not done(folder):
-            raise self._missing("dataset", "no preference data for this configuration")
+        folder = self._finished_dataset()
         self._leave("dataset", folder)
         self._check_rows(folder)
         return folder / "preferences"
+
+    def _finished_dataset(self) -> Path:
+        folder = self._dataset_folder("search,dataset")
+        if not done(folder):
+            raise self._missing("dataset", "no preference data for this configuration")
+        return folder
 
     def _check_rows(self, dataset: Path) -> None:
         """Raise UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""

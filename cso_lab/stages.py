@@ -6,7 +6,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.account import done
 from cso_lab.cell import cell, context
 from cso_lab.checks import STAGES, check
 from cso_lab.dialogue import TEST_DIALOGUES
@@ -100,15 +99,14 @@ class Run(SharedStages):
                 asked.remove("train")
             if "train" not in asked and self._has("generate", self._generate_identity(), self.folder / "predictions.jsonl"):
                 asked.remove("generate")
-        except UserError:  # a file of an earlier stage is missing: whatever comes of that, nothing later is finished
-            pass
+        except UserError:
+            # What an earlier stage leaves is missing. Where that is not run either, the first stage says so.
+            return asked if {"search", "dataset"} & set(self._asked()) else []
         return asked
 
     def _trained(self) -> bool:
-        dataset = self._dataset_folder("search,dataset")
-        if not done(dataset):
-            return False
-        identity = self._train_identity(self.cfg, dataset / "preferences")
+        """Whether the cell's training is finished, here or in a cell beside it; a UserError where there is no dataset to train on."""
+        identity = self._train_identity(self.cfg, self._finished_dataset() / "preferences")
         return self._has("train", identity, self.folder / "checkpoint") or bool(self._sibling("train", identity, "checkpoint"))
 
     def train(self) -> None:

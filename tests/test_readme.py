@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from project import ROOT, jobs_of, without_hydra
 
 from cso_lab.checks import check
-from run import quoted
+from cso_lab.config.command_line import prepared
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```\w*\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
@@ -32,7 +32,7 @@ def of(program: str) -> list[str]:
 
 def overrides(command: str) -> list[str]:
     """The `key=value` arguments of a `python run.py` line."""
-    return [quoted(word) for word in shlex.split(command) if re.match(r"[+~]{0,2}[\w/.@]+=", word)]
+    return prepared([word for word in shlex.split(command) if re.match(r"[+~]{0,2}[\w/.@]+=", word)])
 
 
 def test_the_readmes_commands_are_found():
@@ -50,7 +50,7 @@ def sweeps_apart(commands: list[str]) -> list:
 def test_a_command_line_composes(command):
     known = {"python", "run.py", "-m", "--help", "--cfg", "job", "--resolve"}
     given = overrides(command)
-    assert {quoted(word) for word in shlex.split(command)} - known == set(given)
+    assert set(prepared(shlex.split(command))) - known == set(given)
     for job in map(without_hydra, jobs_of(*given)):
         assert OmegaConf.to_container(job, resolve=True)
         if not PLACEHOLDER.search(command):

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
 from cso_lab.errors import UserError
 from cso_lab.explain import explain, said
 
@@ -41,8 +44,8 @@ def adapter_parameters(cfg, model) -> int:
 
     if cfg.finetune_mode.peft is None:
         return sum(weight.numel() for weight in model.parameters())
-    settings = instantiate(cfg.finetune_mode.peft, _convert_="all")
     with naming("finetune_mode.peft"):
+        settings = instantiate(cfg.finetune_mode.peft, _convert_="all")
         try:
             adapted = get_peft_model(model, settings)
         except RuntimeError:  # some adapters begin with values computed from the weights, which are not there
@@ -54,6 +57,20 @@ def adapter_parameters(cfg, model) -> int:
     return trained
 
 
+def check_deepspeed(cfg) -> None:
+    """Raises UserError if DeepSpeed is missing, or refuses what `hardware.deepspeed` says of ZeRO."""
+    key = "hardware.deepspeed.zero_optimization"
+    settings = OmegaConf.to_container(OmegaConf.select(cfg, key) or OmegaConf.create(), resolve=True)
+    with naming("hardware.deepspeed"):
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    try:
+        DeepSpeedZeroConfig(**{name: value for name, value in settings.items() if value != "auto"})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{key}.{name}={problem['input']}: {problem['msg']}") from error
+
+
 def check_training(cfg, model) -> None:
     """Raises UserError if the trainer's class, its arguments, the optimizer or the learning rate's schedule cannot be made."""
     import torch
@@ -63,14 +80,18 @@ def check_training(cfg, model) -> None:
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.launch import in_processes
 
-    instantiate(cfg.algorithm.trainer, _partial_=True)
+    with naming("algorithm.trainer"):
+        instantiate(cfg.algorithm.trainer, _partial_=True)
+    if cfg.hardware.deepspeed is not None:
+        check_deepspeed(cfg)
     at_once, accumulation = batches(cfg)
     alone = cfg.copy()
     # DeepSpeed and groups of processes take hold of the whole process, so that is left to the training's own.
     alone.hardware.deepspeed, alone.hardware.processes = None, 1
     if in_processes(cfg):
         alone.hardware.device = "cpu"
-    arguments = trainer_arguments(alone, at_once, accumulation, Path("steps"))
+    with naming("algorithm.arguments"):
+        arguments = trainer_arguments(alone, at_once, accumulation, Path("steps"))
     with naming("training.optim", cfg.training.optim):
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **{k: v for k, v in settings.items() if k != "params"})

@@ -154,7 +154,8 @@ class WandbTracker:
             return start(self._mode)
         except wandb.errors.Error as error:
             if self._mode != "online" or self._asked != "auto":
-                raise UserError(f"W&B: {first_line(error)}; tracking=none or tracking.mode=offline runs without") from None
+                without = "tracking=none or tracking.mode=offline" if self._mode == "online" else "tracking=none"
+                raise UserError(f"W&B: {first_line(error)}; {without} runs without") from None
             print(f"W&B: {first_line(error)}; going on offline", file=sys.stderr)
             wandb.teardown()  # it still holds the run's id
             set_up()
