@@ -99,7 +99,7 @@ def trained_elsewhere(cfg: DictConfig) -> dict | None:
 
 def uses_seed(cfg: DictConfig) -> bool:
     """The untrained model decoded greedily is the same under every seed, so it is one cell, unless its prompt is drawn by one."""
-    return trains(cfg) or cfg.generation.temperature > 0 or "seed" in cfg.decoding.method
+    return trains(cfg) or cfg.generation.temperature != 0 or "seed" in cfg.decoding.method
 
 
 def variant(cfg: DictConfig) -> str:

@@ -1,0 +1,1 @@
+"""The configuration as it is typed, before and while Hydra composes it."""
