@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from cso_lab.config.clients import Count, Limits, Natural, Roles, ServedClient, Temperature, check_node, problem
 from cso_lab.errors import UserError, unknown
 from cso_lab.pipeline.settings import is_api, start_of, trains, trains_here
 from cso_lab.reporting.published import tables
@@ -16,35 +16,12 @@ from cso_lab.strategies import strategy_set
 
 STAGES = ("search", "dataset", "inspect", "train", "generate", "evaluate", "report")
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
-
-def _address(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("should be an address such as http://HOST:PORT/v1")
-    return value
-
-
-# What a client is held to, wherever one is configured.
-LIMIT_RULES = {
-    "api_base": Annotated[str, AfterValidator(_address)] | None,
-    "max_concurrency": Count,
-    "timeout": Positive,
-    "attempts": Count,
-    "longest_pause": NotNegative,
-    "requests_per_minute": Positive | None,
-    "tokens_per_minute": Positive | None,
-    "budget.calls": Natural | None,
-    "budget.tokens": Natural | None,
-    "budget.dollars": NotNegative | None,
-}
 
 RULES = {
     "seed": Natural,
@@ -59,7 +36,6 @@ RULES = {
     "inspection.words": Count,
     "inspection.similarity": Annotated[float, Field(gt=0, le=1)],
     "inspection.shortest": Natural,
-    **{f"{client}.{key}": rule for client in ("roles", "generation.client") for key, rule in LIMIT_RULES.items()},
     "mcts.c": NotNegative,
     "mcts.prior_temperature": Positive,
     "mcts.gold_visits": Count,
@@ -98,9 +74,9 @@ RULES = {
     "training.save_steps": Count,
     "training.logging_steps": Count,
     "generation.engine": Literal["local", "server"],
-    "generation.max_new_tokens": Count,
+    "generation.max_new_tokens": Count | None,
     "generation.batch_size": Count,
-    "generation.temperature": NotNegative,
+    "generation.temperature": Temperature | None,
     "generation.max_prompt_length": Count,
     "generation.constrain": Literal["none", "format"],
     "generation.max_turns": Count | None,
@@ -114,6 +90,9 @@ RULES = {
     "hardware.processes": Count,
     "hardware.nodes": Count,
 }
+
+# Of the scorers of toxicity that have such keys.
+_SCORER = {"temperature": Temperature | None, "max_tokens": Count | None, "language": str}
 
 # Of the trackers that have such keys.
 _TRACKING = {
@@ -133,8 +112,12 @@ def check(cfg: DictConfig) -> None:
     for stage in cfg.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
+    check_node(cfg, "roles", Roles)
+    check_node(cfg, "generation.client", ServedClient)
     # Not every scorer of toxicity is asked over a client, and only a tracker that shows something has settings.
-    scorer = {f"toxicity.client.{key}": rule for key, rule in LIMIT_RULES.items()} if cfg.toxicity.get("client") else {}
+    if "client" in cfg.toxicity:
+        check_node(cfg, "toxicity.client", Limits)
+    scorer = {f"toxicity.{key}": rule for key, rule in _SCORER.items() if key in cfg.toxicity}
     tracking = {f"tracking.{key}": rule for key, rule in _TRACKING.items() if key in cfg.tracking}
     check_values(cfg, RULES | scorer | tracking)
     if cfg.report.folder and list(cfg.stages) != ["report"]:
@@ -186,8 +169,7 @@ def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
                 OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             )
         except ValidationError as error:
-            problem = error.errors()[0]["msg"].replace("Input should be", "should be").removeprefix("Value error, ")
-            raise UserError(f"{key}={value}: {problem}") from None
+            raise UserError(f"{key}={value}: {problem(error)}") from None
 
 
 def _check_classes(cfg: DictConfig) -> None:
@@ -239,6 +221,9 @@ def _check_engine(cfg: DictConfig) -> None:
         if generation.engine == "local":
             raise UserError(f"backbone={name} is an API model and does not run here: leave out generation.engine=local")
     if generation.engine == "local":
+        for key in ("max_new_tokens", "temperature"):
+            if generation[key] is None:
+                raise UserError(f"generation.{key}=null leaves it to a server, and {name} runs in this process: give a number")
         return
     if generation.client.model is None:
         key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"

@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 def uses_seed(cfg: DictConfig) -> bool:
     """The untrained model decoded greedily is the same under every seed, so it is one cell, unless its prompt is drawn by one."""
-    return trains(cfg) or cfg.generation.temperature > 0 or "seed" in cfg.decoding.method
+    return trains(cfg) or cfg.generation.temperature != 0 or "seed" in cfg.decoding.method
 
 
 def variant(cfg: DictConfig) -> str:

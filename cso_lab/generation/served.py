@@ -24,8 +24,8 @@ class ServedModel:
     """The model `generation.client.model`. Every call is in the journal of the run folder before its reply is used, so that what was
     paid for is not asked again. Use it in a `with`; it leaves usage.json.
 
-    A model that is reached and has no words for a question, be it an empty reply in every attempt or a refusal, has replied "". A question
-    that no attempt got through with is an error once all others are answered: the next run asks it again, and nothing else.
+    A model that refuses a question for its content, or has no words for it in any attempt, has replied "". Whatever else was no reply is
+    an error: the next run asks what is missing, and nothing else.
     """
 
     def __init__(self, cfg, folder: Path):
@@ -41,8 +41,8 @@ class ServedModel:
         }
         # Answers of one checkpoint are not those of another that goes by the same name.
         self._checkpoint = [trained] if (trained := trained_elsewhere(cfg)) else []
-        # A greedy model has one answer whatever the seed.
-        self._seed = cfg.generation.seed if cfg.generation.temperature > 0 else None
+        # A greedy model has one answer whatever the seed; null may be any temperature.
+        self._seed = cfg.generation.seed if cfg.generation.temperature != 0 else None
         self._fit, self._folds_system = _fitting(cfg)
         self._folder, self._journal = Path(folder), Journal(folder, [_CELL])
         self._without_words: Counter[str] = Counter()  # by reason

@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from cso_lab.checks import LIMIT_RULES, Count, Flag, Natural, NotNegative, check_values
+from cso_lab.checks import Flag, check_values
+from cso_lab.config.clients import Count, Limits, Natural, Temperature, check_node
 from cso_lab.errors import UserError
 from cso_lab.judging.material import COMPARISON, RATING
 from cso_lab.judging.questions import asked
 
 RULES = {
     "judges": list[str],
-    "temperature": NotNegative,
-    "max_tokens": Count,
+    "temperature": Temperature | None,
+    "max_tokens": Count | None,
     "items": Count,
     "seed": Natural,
     "name": str | None,
     "estimate": Flag,
     "show_strategies": Flag,
     "scale": tuple[Natural, Natural],
-    **{f"client.{key}": rule for key, rule in LIMIT_RULES.items()},
 }
 
 
@@ -38,6 +38,7 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
             raise known from error
         raise
     check_values(cfg, RULES)
+    check_node(cfg, "client", Limits)
     settings = OmegaConf.to_container(cfg, resolve=True)
     if settings["scale"][0] >= settings["scale"][1]:
         raise UserError(f"scale={settings['scale']}: the lowest score comes first")

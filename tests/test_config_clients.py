@@ -1,0 +1,150 @@
+"""Values sent to a model, and what a client is held to: what cannot work is refused in one line before any work."""
+
+from functools import cache
+
+import pytest
+from fakes import FakeOpenAI, Reply
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from loopback import answering, search
+from omegaconf import DictConfig, OmegaConf
+from project import composed, run_py
+from test_roles_client import MODEL, ask, client
+from test_served import echo, served
+
+from cso_lab.checks import check
+from cso_lab.config.clients import Limits
+from cso_lab.errors import UserError
+from cso_lab.judging.settings import load_settings
+from cso_lab.naming import uses_seed
+from cso_lab.roles import LIMITS
+
+ROLES = ("seeker", "supporter", "strategist", "judge")
+PARAMETERS = [
+    ("max_tokens=abc", "max_tokens=abc: should be a valid integer, or null"),
+    ("max_tokens=-5", "max_tokens=-5: should be greater than or equal to 1, or null"),
+    ("max_tokens=0", "max_tokens=0: should be greater than or equal to 1, or null"),
+    ("max_tokens=7.5", "max_tokens=7.5: should be a valid integer, or null"),
+    ("max_tokens=true", "max_tokens=True: should be a valid integer, or null"),
+    ("temperature=hot", "temperature=hot: should be a valid number, or null"),
+    ("temperature=-3", "temperature=-3: should be greater than or equal to 0, or null"),
+    ("temperature=nan", "temperature=nan: should be a finite number, or null"),
+    ("temperature=true", "temperature=True: should be a valid number, or null"),
+    ("temperature=[1]", "temperature=[1]: should be a valid number, or null"),
+]
+OF_CLIENTS = [
+    ("timeout=soon", "timeout=soon: should be a valid number"),
+    ("timeout=inf", "timeout=inf: should be a finite number"),
+    ("attempts=0", "attempts=0: should be greater than or equal to 1"),
+    ("attempts=null", "attempts=None: should be a valid integer"),
+    ("max_concurrency=-1", "max_concurrency=-1: should be greater than or equal to 1"),
+    ("api_base=localhost", "api_base=localhost: should be an address such as http://HOST:PORT/v1, or null"),
+    ("api_key_env=5", "api_key_env=5: should be a valid string, or null"),
+    ("requests_per_minute=0", "requests_per_minute=0: should be greater than 0, or null"),
+    ("budget.dollars=much", "budget.dollars=much: should be a valid number, or null"),
+    ("budget=5", "budget=5: should be a valid dictionary"),
+]
+
+
+@cache
+def whole() -> DictConfig:
+    return composed("stages=[inspect]")
+
+
+def refused(given: str) -> str:
+    """What is said of one value, given to the whole configuration as on the command line."""
+    cfg, override = whole().copy(), OverridesParser.create().parse_override(given)
+    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False)
+    return said_of(cfg)
+
+
+def said_of(cfg: DictConfig) -> str:
+    with pytest.raises(UserError) as error:
+        check(cfg)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("given", "said"), PARAMETERS)
+def test_what_no_model_could_be_sent(given, said):
+    role = ROLES[len(given) % 4]
+    assert refused(f"roles.{role}.{given}").startswith(f"roles.{role}.{said}")
+    said = said.removesuffix(", or null")
+    assert refused(f"toxicity.{given}").startswith(f"toxicity.{said}")
+    served = given.replace("max_tokens", "max_new_tokens")
+    assert refused(f"generation.{served}").startswith(f"generation.{said.replace('max_tokens', 'max_new_tokens')}")
+
+
+@pytest.mark.parametrize(("given", "said"), OF_CLIENTS)
+def test_what_no_client_could_be_held_to(given, said):
+    assert refused(f"generation.client.{given}").startswith(f"generation.client.{said}")
+    assert refused(f"roles.{given}").startswith(f"roles.{said}")
+    assert refused(f"toxicity.client.{given}").startswith(f"toxicity.client.{said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [PARAMETERS[0], PARAMETERS[6], *((f"client.{given}", f"client.{said}") for given, said in OF_CLIENTS[:2])],
+)
+def test_what_no_judge_could_be_sent(given, said):
+    with pytest.raises(UserError) as error:
+        load_settings([given])
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("+roles.judge.max_token=5", "unknown key under roles.judge 'max_token': did you mean 'max_tokens'?"),
+        ("+roles.max_concurency=5", "unknown key under roles 'max_concurency': did you mean 'max_concurrency'?"),
+        ("+roles.budget.dolars=5", "unknown key under roles.budget 'dolars': did you mean 'dollars'?"),
+        ("+generation.client.atempts=5", "unknown key under generation.client 'atempts': did you mean 'attempts'?"),
+        ("+toxicity.client.api_bas=x", "unknown key under toxicity.client 'api_bas': did you mean 'api_base'?"),
+        ("~roles.judge.max_tokens", "roles.judge lacks the key max_tokens: give roles.judge.max_tokens=VALUE"),
+        ("roles.judge=5", "roles.judge=5: should be a valid dictionary"),
+        (
+            "generation.max_new_tokens=null",
+            "generation.max_new_tokens=null leaves it to a server, and smollm2 runs in this process",
+        ),
+        ("toxicity=perspective toxicity.language=5", "toxicity.language=5: should be a valid string"),
+    ],
+)
+def test_keys_that_are_unknown_or_missing_are_named(given, said):
+    assert said_of(composed(*given.split())).startswith(said)
+
+
+def test_the_command_says_it_in_one_line_before_any_work(tmp_path):
+    done = run_py("roles.judge.max_tokens=abc", f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared")
+    assert done.returncode == 2
+    assert done.stderr == "error: roles.judge.max_tokens=abc: should be a valid integer, or null\n"
+    assert not (tmp_path / "shared").exists()
+
+
+def test_every_key_of_a_clients_limits_is_checked():
+    assert set(LIMITS) == set(Limits.model_fields)
+
+
+def test_null_leaves_a_parameter_out():
+    with FakeOpenAI(Reply("a")) as server:
+        ask(client(server, tokens_per_minute=1e6), model=MODEL | {"max_tokens": None})
+        ask(client(server), model=MODEL | {"temperature": None})
+        ask(client(server), model=MODEL | {"model": "hosted_vllm/tiny", "max_tokens": None, "temperature": None})
+    sent = [set(body) & {"temperature", "max_tokens", "max_completion_tokens"} for body in server.requests]
+    assert sent == [{"temperature"}, {"max_tokens"}, set()]
+
+
+def test_a_search_and_a_cell_without_limits_of_replies(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    without = [f"roles.{role}.{key}=null" for role in ROLES for key in ("max_tokens", "temperature")]
+    with answering() as server:
+        summary = search(tmp_path / "search", server.api_base, *without, dialogues=1)
+        assert summary["trees"] == 1 and summary["estimate"]["completion_tokens"] > 0
+        assert not any({"max_tokens", "temperature"} & set(body) for body in server.requests)
+    with FakeOpenAI(echo) as server:
+        assert len(served(tmp_path / "cell", server, "generation.max_new_tokens=null", "generation.temperature=null")) == 5
+        assert not any({"max_tokens", "temperature"} & set(body) for body in server.requests)
+
+
+def test_a_cell_at_a_models_own_temperature_is_a_sampled_one():
+    api = ("backbone=api", "backbone.model=openai/x", "algo=base")
+    found = [uses_seed(composed(*api, f"generation.temperature={value}")) for value in ("0", "0.7", "null")]
+    assert found == [False, True, True]
