@@ -77,6 +77,12 @@ def test_a_turn_without_words_is_skipped(read):
     assert corpus.dialogues[0].turns == (Turn(SEEKER, "a"), Turn(SUPPORTER, "b", "Others"), *REST_READ)
 
 
+def test_a_supporter_turn_without_words_is_left_out_alone_and_counted(read):
+    corpus = read(record(seeker("a"), supporter(" ", "Question"), seeker("b"), supporter("c", "Question"), *REST))
+    assert corpus.dialogues[0].turns == (Turn(SEEKER, "a b"), Turn(SUPPORTER, "c", "Question"), *REST_READ)
+    assert corpus.parts == {"turns left out: a supporter turn with a strategy but without text": 1}
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [

@@ -138,6 +138,12 @@ def test_a_turn_that_holds_nothing_is_skipped(read, nothing):
     assert turns == (Turn(SEEKER, "Hi."), Turn(SUPPORTER, "Hello.", "Affirmation"), *REST_READ)
 
 
+def test_a_supporter_turn_without_words_is_left_out_alone_and_counted(read):
+    corpus = read(record(user("Hi."), ai(""), {**user("Well."), "AI": None, "AI Strategy": "Others"}, ai("Hello."), *REST))
+    assert corpus.dialogues[0].turns == (Turn(SEEKER, "Hi. Well."), Turn(SUPPORTER, "Hello.", "Affirmation"), *REST_READ)
+    assert corpus.parts == {"turns left out: a supporter turn with a strategy but without text": 2}
+
+
 def test_neighbouring_turns_of_one_speaker_are_merged_and_the_last_strategy_counts(read):
     turns = read_turns(
         read, user("Hi."), user("I am sad."), ai("Oh no.", "Empathetic Statements"), ai("You can.", "Affirmation"), *REST

@@ -71,6 +71,7 @@ def test_the_training_file_is_read_its_revision_named_and_the_other_offered(hub,
     assert pinned["train"] == ["one", "two"] and pinned["identity"] == found["identity"]
 
 
+@pytest.mark.long
 def test_where_the_hub_is_out_of_reach_the_cache_is_read_and_named(hub, probe):
     nowhere = "http://127.0.0.1:9"
     missing, _ = probe("path=owner/pairs", endpoint=nowhere)

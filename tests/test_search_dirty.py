@@ -16,8 +16,8 @@ from cso_lab.strategies import strategy_set
 EXAMPLES = 12
 SMALL = ("mcts=paper", "mcts.min_iterations=1", "mcts.max_iterations=1", "mcts.rollout_rounds=1")
 LABELS = {
-    "extes": ["Affirmation", "offer HOPE", "Others", "?", None],
-    "esconv": ["Questions", "Information", "other", "?", None],
+    "extes": ["Affirmation", "offer HOPE (OH)", "Others", "?", None],
+    "esconv": ["Questions [Q]", "Information", "other", "?", None],
 }
 # Words that a prompt, a transcript or a file name might stumble over.
 WORDS = st.sampled_from(

@@ -2,6 +2,7 @@
 folder written by `Dataset.save_to_disk`. Runs nothing of what it reads: no pickles, no scripts, no paths out of archives."""
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -131,20 +132,14 @@ def _unpacked(data: bytes, path: Path, limit: int) -> bytes:
 
 
 def _gunzip(data: bytes, path: Path, limit: int) -> bytes:
-    parts, size = [], 0
     try:
-        while data.startswith(b"\x1f\x8b"):  # a file may hold several members, one after the other
-            unzipper = zlib.decompressobj(wbits=31)
-            parts.append(unzipper.decompress(data, limit - size + 1))
-            size += len(parts[-1])
-            if size > limit:
-                raise _too_large(path, limit)
-            if not unzipper.eof:
-                raise UserError(f"{path}: a gzip file that is cut off")
-            data = unzipper.unused_data.lstrip(b"\x00")
-    except zlib.error as error:
-        raise UserError(f"{path}: a damaged gzip file ({error})") from None
-    return b"".join(parts)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            content = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: a gzip file that cannot be read ({error})") from None
+    if len(content) > limit:
+        raise _too_large(path, limit)
+    return content
 
 
 def _unzip(data: bytes, path: Path, limit: int) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from cso_lab.corpora.formats import DATA_SUFFIXES
+from cso_lab.corpora.formats import DATA_SUFFIXES, TEXT_SUFFIXES
 from cso_lab.errors import UserError
 
 _SCHEME = "hf://datasets/"
@@ -44,7 +44,9 @@ class Fetched:
 def hub_name(given: str) -> HubFile | None:
     """What OWNER/NAME[@REVISION] or hf://datasets/OWNER/NAME[@REVISION][/FILE] asks for; None where it is no such name."""
     match = _NAME.fullmatch(given.removeprefix(_SCHEME))
-    if match is None or (not given.startswith(_SCHEME) and (match["file"] or Path(given).suffix in DATA_SUFFIXES)):
+    if match is None or (
+        not given.startswith(_SCHEME) and (match["file"] or Path(given).suffix in DATA_SUFFIXES | TEXT_SUFFIXES)
+    ):
         return None
     if set(given.removeprefix(_SCHEME).split("/")) & {".", ".."}:
         return None
