@@ -49,7 +49,7 @@ class Places(Account):
         else:
             source = [naming.file_digest(path) for path in self._tree_files(make)]
         asked = [] if self.cfg.preferences.negatives is None else [naming.plain(self.cfg, "roles")]
-        code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py", "core/words.py"))
+        code = naming.code_version(("preferences", "search/paths.py", "dialogue.py", "strategies.py"))
         return self._shared_folder("dataset", naming.digest([source, naming.plain(self.cfg, "preferences"), *asked, code]))
 
     def _inspect_folder(self, dataset: Path) -> Path:
@@ -58,7 +58,7 @@ class Places(Account):
         looked_at = [dataset.name, naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
         settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
         shown = ("reporting/inspection.py", "reporting/progress.py", "reporting/figures.py", "reporting/published_studies.yaml")
-        rooms = ("inspection", "preferences/statistics.py", "core/words.py", "dialogue.py", "strategies.py", *shown)
+        rooms = ("inspection", "preferences/statistics.py", "dialogue.py", "strategies.py", *shown)
         simulated = ("roles/simulated/toxicity.py", "roles/simulated/toxicity.yaml")
         return self._shared_folder("inspect", naming.digest([looked_at, settings, naming.code_version((*rooms, *simulated))]))
 
@@ -80,7 +80,7 @@ class Places(Account):
     def _generate_identity(self) -> str:
         from cso_lab.corpora import data_file
 
-        rooms = ("generation", "training/backbone.py", "training/chat_format.py", "dialogue.py", "strategies.py")
+        rooms = ("generation", "training/backbone.py", "training/rows.py", "dialogue.py", "strategies.py")
         nodes = [naming.plain(self.cfg, node) for node in ("backbone", "data")] + [naming.generation(self.cfg)]
         here = naming.trains_here(self.cfg)
         trained = self.record["identities"].get("train") if here else naming.trained_elsewhere(self.cfg)
@@ -92,7 +92,7 @@ class Places(Account):
                 predictions.read_text(encoding="utf-8"),
                 naming.evaluation(self.cfg),
                 naming.file_digest(testset) if testset else None,
-                naming.code_version(("evaluation", "strategies.py", "core/words.py")),
+                naming.code_version(("evaluation", "strategies.py")),
             ]
         )
 

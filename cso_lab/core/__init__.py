@@ -1,1 +1,1 @@
-"""What every other package stands on."""
+"""What every package may build on, and what knows no other package of the project."""
