@@ -14,7 +14,7 @@ from trainings import config
 
 from cso_lab.dialogue import SEEKER, Turn, prompt_messages
 from cso_lab.errors import UserError
-from cso_lab.files import write_json, write_jsonl
+from cso_lab.files import write_jsonl
 from cso_lab.strategies import EXTES
 
 
@@ -56,18 +56,6 @@ def test_effective_batch_is_shared_out_or_refused(shared):
     with pytest.raises(UserError, match=r"batch_size=6 is no multiple of training.per_device_batch_size \(4\)"):
         batches(config(shared, "training.batch_size=6", "training.per_device_batch_size=4"))
     assert batches(config(shared, "training.batch_size=32", "hardware.processes=2")) == (16, 1)
-
-
-def test_a_half_written_step_checkpoint_is_passed_over(tmp_path):
-    from cso_lab.training.checkpoints import last_complete_checkpoint
-
-    assert last_complete_checkpoint(tmp_path / "none") is None
-    for step in (2, 10):
-        write_json(tmp_path / f"checkpoint-{step}" / "trainer_state.json", {"global_step": step})
-    (tmp_path / "checkpoint-12").mkdir()
-    (tmp_path / "checkpoint-14").mkdir()
-    (tmp_path / "checkpoint-14" / "trainer_state.json").write_text('{"global_step": 1', encoding="utf-8")
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_a_learning_rate_that_breaks_the_model_stops_with_one_line(shared, data, tmp_path):

@@ -107,11 +107,14 @@ def _configuration(folder: Path, overrides: Sequence[str]) -> DictConfig:
 
 def _checkpoint(folder: Path) -> Path:
     """The run's own checkpoint, or that of the cell it was taken over from: where that was, or beside this one in a copied sweep."""
+    from cso_lab.training.backbone import check_whole
+
     file = folder / "stages.json"
     left = read_json(file).get("train") if file.exists() else None
     places = [folder, *([Path(left), folder.resolve().parent / Path(left).name] if left else [])]
     for place in places:
         if (place / "checkpoint").is_dir():
+            check_whole(place / "checkpoint")
             return place / "checkpoint"
     raise UserError(f"no checkpoint in {folder}: run its train stage, or copy the run with its checkpoint folder")
 

@@ -3,12 +3,14 @@
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from cso_lab.core.hashing import digest
 from cso_lab.core.installed import installed_version
+from cso_lab.core.manifest import MANIFEST, damage
 from cso_lab.errors import UserError, unknown
 
 DTYPES = ("auto", "bfloat16", "float32")
@@ -95,13 +97,21 @@ def load_weights(cfg, checkpoint: Path | None, number_type):
     if checkpoint is None:
         return _from_pretrained(AutoModelForCausalLM, prepare_backbone(cfg), **options)
     checkpoint = Path(checkpoint)
+    check_whole(checkpoint)
     if not is_adapter(checkpoint):
         return _from_pretrained(AutoModelForCausalLM, str(checkpoint), **options)
     from peft import PeftModel
 
     start = checkpoint / START
     base = load_weights(cfg, start if start.exists() else None, number_type)
-    return PeftModel.from_pretrained(base, checkpoint).merge_and_unload()
+    with _loading(checkpoint, "if its files are damaged, delete that folder, and the run's own command trains it again"):
+        return PeftModel.from_pretrained(base, str(checkpoint)).merge_and_unload()
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raises UserError if a finished checkpoint is not as its training left it. Without a manifest nothing is known of that."""
+    if (checkpoint / MANIFEST).exists() and (found := damage(checkpoint)):
+        raise UserError(f"{checkpoint} is damaged: {found}; delete that folder, and the run's own command trains it again")
 
 
 def is_adapter(checkpoint: Path) -> bool:
@@ -168,15 +178,24 @@ def quiet_libraries() -> None:
 
 def _from_pretrained(auto_class, path: str, **options):
     """`auto_class.from_pretrained(path)`; one line where the model cannot be had."""
-    quiet_libraries()
-    try:
+    advice = "give a model you have with backbone.path=FOLDER, or make it reachable (network, and a login for gated models)"
+    with _loading(path, advice):
         return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cannot load {path!r} ({reason}): give a model you have with backbone.path=FOLDER, or make it reachable"
-            " (network, and a login for gated models)"
-        ) from error
+
+
+@contextmanager
+def _loading(path: str | Path, advice: str) -> Iterator[None]:
+    """Raises UserError, in one line, where what lies at `path` cannot be loaded; short memory stays the error that it is."""
+    quiet_libraries()
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the libraries have errors of their own for files they cannot read, down to a bare Exception
+        reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        raise UserError(f"cannot load '{path}' ({reason}): {advice}") from error
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:

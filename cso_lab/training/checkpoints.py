@@ -4,33 +4,41 @@ import os
 import shutil
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.manifest import MANIFEST, damage, write_manifest
 from cso_lab.training.backbone import START, is_adapter
 
 
-def last_complete_checkpoint(steps: Path) -> Path | None:
-    """The latest `checkpoint-N` in a folder that was written to its end."""
-    return max(filter(_complete, steps.glob("checkpoint-*")), key=step_of, default=None)
+def last_checkpoint(steps: Path) -> Path | None:
+    """The latest `checkpoint-N` of a training that was written to its end; `drop_damaged` has looked at it before."""
+    return next((folder for folder in _latest_first(steps) if (folder / MANIFEST).exists()), None)
 
 
-def _complete(folder: Path) -> bool:
-    """Whether the trainer's state, which is written last, can be read."""
-    try:
-        return read_json(folder / "trainer_state.json")["global_step"] == step_of(folder)
-    except UserError:
-        return False
+def drop_damaged(steps: Path) -> str | None:
+    """Remove the latest checkpoints that a training cannot go on from, until there is one that is whole.
 
-
-def clear_incomplete(steps: Path) -> None:
-    """Remove the checkpoint that a killed training did not finish writing."""
-    for folder in steps.glob("checkpoint-*"):
-        if not _complete(folder):
-            shutil.rmtree(folder)
+    A training that was killed may have left half of one, and a full disk cuts files. Returns what was removed, why, and what the training
+    goes on from, in one line; None where nothing was.
+    """
+    dropped = []
+    for folder in _latest_first(steps):
+        reason = damage(folder) if (folder / MANIFEST).exists() else "it was not written to its end"
+        if reason is None:
+            break
+        shutil.rmtree(folder)
+        dropped.append(f"{folder.name} is left out: {reason}")
+    if not dropped:
+        return None
+    left = last_checkpoint(steps)
+    return f"{'; '.join(dropped)}; the training " + (f"goes on from {left.name}" if left else "starts afresh")
 
 
 def step_of(folder: Path) -> int:
+    """The optimizer steps done at a `checkpoint-N`."""
     return int(folder.name.rsplit("-", 1)[1])
+
+
+def _latest_first(steps: Path) -> list[Path]:
+    return sorted(steps.glob("checkpoint-*"), key=step_of, reverse=True)
 
 
 def save(trainer, tokenizer, folder: Path, start: Path | None) -> None:
@@ -49,5 +57,6 @@ def save(trainer, tokenizer, folder: Path, start: Path | None) -> None:
     (partial / "README.md").unlink(missing_ok=True)
     if start is not None and is_adapter(partial):
         shutil.copytree(start, partial / START)
+    write_manifest(partial)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

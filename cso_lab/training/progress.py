@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from cso_lab.core.manifest import write_manifest
 from cso_lab.errors import UserError
 
 
@@ -35,6 +36,18 @@ class StepLog(TrainerCallback):
                     f"training stopped: {name} is {entry[name]} at step {entry['step']}; a lower training.learning_rate or"
                     " training.dtype=float32 may help"
                 )
+
+
+class StepManifest(TrainerCallback):
+    """Completes every resumable checkpoint with the list of its files (see `core.manifest`), once all processes have written theirs."""
+
+    def on_save(self, args, state, control, **kwargs):
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.barrier()
+        if state.is_world_process_zero:
+            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class StepProgress(TrainerCallback):

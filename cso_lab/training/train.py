@@ -14,7 +14,7 @@ from cso_lab.training.arguments import batches, trainer_arguments
 from cso_lab.training.backbone import device, load_tokenizer, quiet_libraries, resolve_dtype
 from cso_lab.training.balance import balance_warning
 from cso_lab.training.chat_format import ChatFormat
-from cso_lab.training.checkpoints import clear_incomplete, last_complete_checkpoint, save, step_of
+from cso_lab.training.checkpoints import drop_damaged, last_checkpoint, save, step_of
 from cso_lab.training.launch import in_processes, train_in_processes
 from cso_lab.training.memory import freed_memory_kept
 from cso_lab.training.rows import fit_rows, read_rows
@@ -29,18 +29,19 @@ def train(cfg, data: Path, out: Path, start: Path | None = None) -> dict:
     """Train `cfg.algorithm` on the rows in the folder `data`; leaves `out`/checkpoint and `out`/train_log.jsonl.
 
     `start` is the checkpoint of an SFT run to start from, which is then also the reference model of a preference algorithm
-    (merged into the base weights where an adapter is trained). An interrupted training continues from its last complete
-    checkpoint and ends the same. Where `cfg.hardware` asks for several processes, they are started and waited for. Returns `rows`
-    (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step, and where prefixes are shared
-    `tokens_computed`, `tokens_as_rows` (see TokenCount) and `token_ratio`, over all processes and passes, the reference model's too. Times
-    and tokens count from where this call began.
+    (merged into the base weights where an adapter is trained). An interrupted training continues from its last checkpoint that is
+    whole, says so where a later one is not, and ends the same. Where `cfg.hardware` asks for several processes, they are started and
+    waited for. Returns `rows` (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step,
+    and where prefixes are shared `tokens_computed`, `tokens_as_rows` (see TokenCount) and `token_ratio`, over all processes and passes,
+    the reference model's too. Times and tokens count from where this call began.
     """
     if cfg.algorithm.trainer is None:
         raise UserError(f"algo={cfg.algorithm.name} trains nothing: leave the train stage out, or choose another algo")
     if "LOCAL_RANK" in os.environ:
         raise UserError("a run starts the processes of its training itself: run it without torchrun, with hardware.processes=N")
     batches(cfg)
-    clear_incomplete(Path(out) / _STEPS)
+    if dropped := drop_damaged(Path(out) / _STEPS):
+        print(dropped, file=sys.stderr)
     return (train_in_processes if in_processes(cfg) else train_here)(cfg, Path(data), Path(out), start)
 
 
@@ -66,7 +67,7 @@ def _train(cfg, data: Path, out: Path, start: Path | None) -> dict:
         print(warning, file=sys.stderr)
     trainer = build_trainer(cfg, arguments, rows, chat.tokenizer, out, start)
     began = time.perf_counter()
-    resumed = last_complete_checkpoint(out / _STEPS)
+    resumed = last_checkpoint(out / _STEPS)
     # Autocast casts for an adapter as well; PEFT's own cast would only take the inputs to float32 and back.
     with disable_input_dtype_casting(trainer.model, active=arguments.bf16):
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))

@@ -20,7 +20,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     from transformers import PrinterCallback, set_seed
 
     from cso_lab.training.batching import Epochs, TreeSampler
-    from cso_lab.training.progress import StepLog, StepProgress
+    from cso_lab.training.progress import StepLog, StepManifest, StepProgress
     from cso_lab.training.sharing import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
@@ -43,7 +43,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
             args=arguments,
             train_dataset=dataset,
             processing_class=tokenizer,
-            callbacks=[StepLog(out / LOG), StepProgress(cfg.algorithm.label)],
+            callbacks=[StepLog(out / LOG), StepManifest(), StepProgress(cfg.algorithm.label)],
             **adapter,
         )
         share(trainer)

@@ -1,0 +1,46 @@
+"""What a folder held when it was finished: a list of its files with their sizes and digests, by which later damage is found."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cso_lab.errors import UserError
+from cso_lab.files import read_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `folder`/manifest.json, {file: {bytes, sha256}} of all files below the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    with ThreadPoolExecutor() as pool:
+        entries = pool.map(lambda file: {"bytes": file.stat().st_size, "sha256": _digest(file)}, files)
+        write_json(
+            folder / MANIFEST, {str(file.relative_to(folder)): entry for file, entry in zip(files, entries, strict=True)}
+        )
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a folder that has a manifest, in words; None where all are as they were. Files that came later do
+    not matter."""
+    try:
+        entries = read_json(folder / MANIFEST)
+        listed = [(name, folder / name, entry["bytes"], entry["sha256"]) for name, entry in entries.items()]
+    except (UserError, AttributeError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    for name, file, size, _ in listed:
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} of {size:,} bytes"
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_digest, [file for _, file, _, _ in listed])
+        return next((f"{name} has changed" for (name, _, _, was), now in zip(listed, digests, strict=True) if now != was), None)
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:  # a bad sector, a file of somebody else's
+        return None
