@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from trees import hand_made, write_search
 
-from cso_lab.naming import cell_name, plain, register_resolvers
+from cso_lab.naming import cell_name, register_resolvers
+from cso_lab.pipeline.settings import plain
 from cso_lab.shards import part_folder, take_over, union, usage_of_parts
 
 ROOT = Path(__file__).parents[1]

@@ -98,7 +98,7 @@ def test_what_happened_while_a_user_error_was_handled_is_an_error_of_its_own():
 
 
 def test_an_error_of_the_projects_own_code_is_no_error_of_the_users():
-    from cso_lab.naming import digest
+    from cso_lab.core.hashing import digest
 
     with pytest.raises(TypeError) as caught:
         digest({1: 0, "a": 0})  # keys that cannot be sorted
