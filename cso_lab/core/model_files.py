@@ -1,6 +1,5 @@
 """What stands for the content of a model that is given by a name: a hash of a folder's files, or the revision of a hub id."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def _revision(hub_id: str) -> str | None:
     from huggingface_hub import constants
 
     reference = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "refs" / "main"
-    if not reference.exists() and not os.environ.get("HF_HUB_OFFLINE"):
+    if not reference.exists() and not constants.HF_HUB_OFFLINE:
         from huggingface_hub import hf_hub_download
 
         # Whatever is wrong, loading the model says so in a line of its own.
