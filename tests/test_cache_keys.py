@@ -1,12 +1,22 @@
 """Which values results are found by: every key of the configuration changes the key of a stage, or is known to change no result."""
 
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
 from itertools import accumulate
 
 import pytest
 from omegaconf import OmegaConf
-from project import composed
+from project import CONF, ROOT, composed
 
+from cso_lab.naming import cell_name, varied
+from cso_lab.pipeline.cache_keys import key
 from cso_lab.pipeline.settings import NO_EFFECT, SETTINGS, no_effect, of_numbers, trains, trains_here
+from cso_lab.pipeline.versions import VERSIONS
+from cso_lab.training import backbone, machine
 
 SERVER = ("generation.engine=server", "generation.client.model=openai/m", "generation.client.api_base=http://127.0.0.1:9/v1")
 CELLS = {
@@ -41,6 +51,12 @@ OF_NODE = {
 START = {"name": "x", "label": "x", "recipe": "sft", "rows": "sft", "start": None, "trainer": None, "training": {"seed": 0}}
 
 
+@cache
+def cell(name: str) -> dict:
+    """The resolved configuration of one of the CELLS; not to be changed."""
+    return OmegaConf.to_container(composed(*CELLS[name]), resolve=True)
+
+
 def leaves(node: dict, above: str = ""):
     """(node, name, dotted key) of all values; a list is one value."""
     for name, value in node.items():
@@ -71,7 +87,7 @@ def settings(cfg: dict) -> dict:
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(name):
-    cfg = OmegaConf.to_container(composed(*CELLS[name]), resolve=True)
+    cfg = copy.deepcopy(cell(name))
     before, numbers = settings(cfg), of_numbers(cfg)
     # On a server, how the checkpoint was trained is part of what it generates.
     expected = {node: stages if trains_here(cfg) else stages | {"generate"} for node, stages in OF_NODE.items()}
@@ -97,7 +113,73 @@ def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(n
 
 
 def test_every_key_that_is_said_to_change_no_result_is_one():
-    cells = [OmegaConf.to_container(composed(*line), resolve=True) for line in CELLS.values()]
-    nodes = {place for cell in cells for _, _, leaf in leaves(cell) for place in accumulate(leaf.split("."), "{}.{}".format)}
+    found = [place for name in CELLS for _, _, place in leaves(cell(name))]
+    nodes = {above for place in found for above in accumulate(place.split("."), "{}.{}".format)}
     assert not [key for entry in NO_EFFECT for key in entry.keys if key not in nodes]
     assert all(entry.reason for entry in NO_EFFECT)
+
+
+def test_raising_the_version_of_a_stage_changes_its_key_and_no_other(monkeypatch):
+    cfg = composed("hardware=cpu", "training.dtype=float32")
+    before = {stage: key(stage, cfg) for stage in SETTINGS}
+    assert set(VERSIONS) == set(SETTINGS)
+    monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
+    assert {stage for stage in SETTINGS if key(stage, cfg) != before[stage]} == {"train"}
+
+
+@pytest.mark.long
+def test_another_docstring_in_the_package_changes_no_key(tmp_path):
+    shutil.copytree(ROOT / "cso_lab", tmp_path / "cso_lab", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, tmp_path / "conf")
+    for file in (tmp_path / "cso_lab").rglob("*.py"):
+        file.write_text(f'{file.read_text(encoding="utf-8")}\n"""Said otherwise."""\n', encoding="utf-8")
+    line = ("algo=dpo_after_sft", "hardware=cpu", "training.dtype=float32")
+    program = (
+        f"import cso_lab, sys; sys.path.append({str(ROOT / 'tests')!r}); from project import composed\n"
+        "from cso_lab.pipeline.cache_keys import SETTINGS, key\n"
+        f"cfg = composed(*{line!r}); print(cso_lab.__file__, *(key(stage, cfg) for stage in SETTINGS))"
+    )
+    environment = dict(os.environ) | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "cso_lab" / "__init__.py"), *(key(s, composed(*line)) for s in SETTINGS)]
+
+
+def test_what_auto_comes_to_here_is_part_of_the_key_and_not_auto(monkeypatch):
+    lines = {"auto": [], "float32": ["training.dtype=float32"], "bfloat16": ["training.dtype=bfloat16"]}
+    cells = {name: composed("algo=dpo_after_sft", "hardware=cpu", *line) for name, line in lines.items()}
+
+    def keys(name, dtype="float32", where="cpu"):
+        monkeypatch.setattr(backbone, "resolve_dtype", lambda name, device: dtype if name == "auto" else name)
+        monkeypatch.setattr(backbone, "device", lambda cfg: where)
+        monkeypatch.setattr(machine, "processor_flags", set)
+        cells[name].hardware.device = where
+        return [key(stage, cells[name]) for stage in ("train", "generate")]
+
+    found = {name: keys(name) for name in lines}
+    assert found["auto"] == found["float32"]
+    assert keys("auto", "bfloat16") == found["bfloat16"]
+    for one, other, on_gpu in zip(found["float32"], found["bfloat16"], keys("auto", "bfloat16", "cuda"), strict=True):
+        assert len({one, other, on_gpu}) == 3
+
+
+def test_samples_depend_on_what_is_drawn_together_and_greedy_replies_do_not():
+    batch = ["generation.batch_size=4"]
+    for temperature, same in ((0, True), (0.7, False)):
+        one, other = [
+            composed("hardware=cpu", "algo=base", f"generation.temperature={temperature}", *line) for line in ([], batch)
+        ]
+        assert (key("generate", one) == key("generate", other)) == same
+        assert (cell_name(one) == cell_name(other)) == same
+        assert varied(other, batch) == ({} if same else {"generation.batch_size": "4"})
+
+
+def test_a_finished_result_is_found_without_torch_where_the_machine_is_known():
+    program = (
+        f"import sys; sys.path.append({str(ROOT / 'tests')!r}); from project import composed\n"
+        "from cso_lab.pipeline.cache_keys import key\n"
+        "cfg = composed('algo=dpo_after_sft', 'hardware=cpu', 'training.dtype=float32'); key('train', cfg); key('generate', cfg)\n"
+        "print([name for name in ('torch', 'transformers', 'trl', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

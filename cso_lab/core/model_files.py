@@ -1,6 +1,5 @@
 """What stands for the content of a model that is given by a name: a hash of a folder's files, or the revision of a hub id."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,18 +50,16 @@ def _kept_digest(file: Path, cache: Path) -> str:
 
 
 def _revision(hub_id: str) -> str | None:
-    """The commit of a hub id in the local cache, its configuration fetched first where there is none; None where it cannot be had.
+    """The commit of a hub id in the local cache, or where there is none yet the one that the hub would give; None where it cannot be had.
 
     The hub is not asked for news where the cache has a commit: that is what an offline run loads, and a finished result stays finished
     when somebody edits the model's page.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants
 
     reference = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "refs" / "main"
-    if not reference.exists() and not os.environ.get("HF_HUB_OFFLINE"):
-        from huggingface_hub import hf_hub_download
-
-        # Whatever is wrong, loading the model says so in a line of its own.
-        with suppress(Exception):
-            hf_hub_download(hub_id, "config.json")
-    return reference.read_text(encoding="utf-8").strip() if reference.exists() else None
+    if reference.exists():
+        return reference.read_text(encoding="utf-8").strip()
+    with suppress(Exception):  # whatever is wrong, loading the model says so in a line of its own
+        return HfApi().model_info(hub_id, timeout=10).sha
+    return None

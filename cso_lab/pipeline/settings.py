@@ -115,8 +115,8 @@ NO_EFFECT = (
     NoEffect(
         _limits("roles", "generation.client", "toxicity.client", "toxicity.scorer.client"),
         "how a server is asked: how often, how fast, at which address, for how much. A server gives no digest of what it holds, and its"
-        " address changes with the machine it is started on, so the model's name stands for it: another model behind the same name needs"
-        " another name, or rerun=true",
+        " address changes with the machine it is started on while what was asked of it is to be gone on with; so the model's name stands"
+        " for it, and another model must be served under another name",
     ),
     NoEffect(("mcts.speculation", "mcts.search.speculation"), "leaves worked on ahead of time change no tree"),
     NoEffect(("training.save_steps", "training.logging_steps"), "how often something is written, and not what is trained"),

@@ -4,7 +4,7 @@ An installed library (TRL, PEFT, ...) counts by its version, since its files do 
 the file of the object and, of the folder that its package or module lies in, every file that it imports, directly or not. So a helper
 module beside it counts, and what it takes from installed libraries or from cso_lab does not. Imports are read from the source, also those
 within functions, and nothing is imported for it. Files that are not Python's, and modules whose names are put together while the code
-runs, are not seen: a change there takes `rerun=true`, or another name.
+runs, are not seen: with a change there, give the object another name.
 """
 
 import ast
