@@ -22,7 +22,6 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 
-
 RULES = {
     "seed": Natural,
     "rerun": Flag,
@@ -169,7 +168,7 @@ def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
                 OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             )
         except ValidationError as error:
-            raise UserError(f"{key}={value}: {problem(error)}") from None
+            raise UserError(f"{key}={value}: {problem(error, rule)}") from None
 
 
 def _check_classes(cfg: DictConfig) -> None:

@@ -1,6 +1,6 @@
 """What may stand in the configuration of a model that is asked: the roles, and the client of whoever asks one."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -91,9 +91,10 @@ def check_node(cfg: DictConfig, node: str, schema: type[BaseModel]) -> None:
         raise _explained(node, schema, error) from None
 
 
-def problem(error: ValidationError) -> str:
-    """What is wrong with the first value that a ValidationError is about."""
-    return error.errors()[0]["msg"].replace("Input should be", "should be").removeprefix("Value error, ")
+def problem(error: ValidationError, allowed: object) -> str:
+    """What is wrong with the first value that a ValidationError is about; `allowed`: the type it should have."""
+    message = error.errors()[0]["msg"].replace("Input should be", "should be").removeprefix("Value error, ")
+    return f"{message}, or null" if type(None) in get_args(allowed) else message
 
 
 def _explained(node: str, schema: type[BaseModel], error: ValidationError) -> UserError:
@@ -105,8 +106,7 @@ def _explained(node: str, schema: type[BaseModel], error: ValidationError) -> Us
     key = f"{where}.{name}".rstrip(".")
     if first["type"] == "missing":
         return UserError(f"{where} lacks the key {name}: give {key}=VALUE")
-    may_be_null = type(None) in getattr(_field_types(schema, above).get(name), "__args__", ())
-    return UserError(f"{key}={first['input']}: {problem(error)}{', or null' * may_be_null}")
+    return UserError(f"{key}={first['input']}: {problem(error, _field_types(schema, above).get(name))}")
 
 
 def _field_types(schema: type[BaseModel], path: list[str]) -> dict[str, object]:
