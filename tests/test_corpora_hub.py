@@ -82,6 +82,7 @@ def test_where_the_hub_is_out_of_reach_the_cache_is_read_and_named(hub, probe):
     assert "its cache holds only eval.json" in partly["error"]
     online, _ = probe("path=owner/pairs")
     cached, printed = probe("path=owner/pairs", endpoint=nowhere)
+    assert probe("path=owner/pairs", HF_HUB_OFFLINE="1")[0] == online
     assert cached == online and f"its cache holds revision {commit}, which is used" in printed
 
 

@@ -14,6 +14,8 @@ from cso_lab.dialogue import Dialogue
 from cso_lab.errors import UserError, unknown
 from cso_lab.strategies import StrategySet, strategy_set
 
+# So much of a label is shown: some files hold whole texts in their place.
+SHOWN = 60
 # A corpus that loses a larger share of its records is worth a warning.
 MUCH = 0.1
 
@@ -43,7 +45,7 @@ class UnknownLabel:
     nearest: str | None
 
     def __str__(self) -> str:
-        return f"{self.label!r} {self.count}" + (f" (nearest: {self.nearest!r})" if self.nearest else "")
+        return f"{self.label[:SHOWN]!r} {self.count}" + (f" (nearest: {self.nearest!r})" if self.nearest else "")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ STRATEGY_KEYS = frozenset({"aistrategy", "strategy"})
 TEXT_KEYS = frozenset({"text", "content", "utterance", "response", "message", "reply", "ai", "user"})
 # An utterance is a text, at times a list or an object of texts. What lies deeper is none.
 MAX_DEPTH = 8
+# What is longer is a text that somebody has put under the wrong key.
+LONGEST_LABEL = 200
 # Below this likeness a known label is no help beside an unknown one.
 NEAREST = 0.7
 # Why a record is unusable when it lacks turns, which it may do because some were left out.
@@ -97,7 +99,7 @@ def labels(value: object, depth: int = 0) -> Iterator[str]:
 def known_strategy(raw_label: str, strategies: StrategySet) -> str | None:
     """The strategy a raw label means, also before a remark in brackets ("Offer Hope (OH)") that is not another strategy; else None."""
     strategy = strategies.find(raw_label)
-    remark = re.fullmatch(r"(.*[^\s(\[])\s*[(\[]([^()\[\]]*)[)\]]\W*", raw_label, re.DOTALL)
+    remark = len(raw_label) <= LONGEST_LABEL and re.fullmatch(r"(.*[^\s(\[])\s*[(\[]([^()\[\]]*)[)\]]\W*", raw_label, re.DOTALL)
     if strategy is None and remark:
         strategy = strategies.find(remark[1])
         if strategies.find(remark[2]) not in (None, strategy):
