@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parent
 
 def main() -> int:
     if {"--help", "-h"} & set(sys.argv[1:]):
-        from cso_lab.usage import usage
+        from cso_lab.config.help import usage
 
         print(usage(ROOT), end="")
         return 0
     from cso_lab.config.command_line import prepared
-    from cso_lab.errors import heed_debug
+    from cso_lab.core.errors import heed_debug
 
     heed_debug(sys.argv[1:])
     # Hand errors on instead of printing several lines about them; `explain` makes one line of what a user can put right.
@@ -26,7 +26,7 @@ def main() -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        from cso_lab.explain import explain_or_show
+        from cso_lab.config.error_messages import explain_or_show
 
         known = explain_or_show(error)
         if known is None:
@@ -44,7 +44,7 @@ def compose_and_run() -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from cso_lab.naming import register_resolvers
+    from cso_lab.config.cells import register_resolvers
 
     register_resolvers()
     # Hydra goes on without a part of hydra.searchpath that is not there.
@@ -53,8 +53,8 @@ def compose_and_run() -> None:
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def job(cfg: DictConfig) -> None:
-        from cso_lab import stages
-        from cso_lab.errors import show_tracebacks
+        from cso_lab.core.errors import show_tracebacks
+        from cso_lab.pipeline import stages
 
         if cfg.debug:
             show_tracebacks()

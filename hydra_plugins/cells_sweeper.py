@@ -1,4 +1,4 @@
-"""Hydra's way into `cso_lab.sweeping`: a sweeper must be a class of the package hydra_plugins."""
+"""Hydra's way into `cso_lab.config.sweeps`: a sweeper must be a class of the package hydra_plugins."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class CellsSweeper(Sweeper):
-    """Hands the launcher the jobs of `cso_lab.sweeping.plan`, all at once; none that could only report."""
+    """Hands the launcher the jobs of `cso_lab.config.sweeps.plan`, all at once; none that could only report."""
 
     def __init__(self, params: DictConfig | None = None, cells: DictConfig | None = None) -> None:
         """`params` and `cells` are read from the configuration, where the plan finds them too."""
@@ -23,7 +23,7 @@ class CellsSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
-        from cso_lab.sweeping import only_reports, plan
+        from cso_lab.config.sweeps import only_reports, plan
 
         jobs = [job for job in plan(self.config) if not only_reports(job.config)]
         if not jobs:

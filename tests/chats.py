@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from project import ROOT
 from trainings import config
 
-from cso_lab.files import write_jsonl
+from cso_lab.core.files import write_jsonl
 
 
 def run_folder(folder, shared, *overrides):
@@ -20,8 +20,8 @@ def run_folder(folder, shared, *overrides):
 
 def trained(folder, shared, *overrides):
     """The same of a run whose training is done: two steps on one row."""
-    from cso_lab.dialogue import SEEKER, Turn, prompt_messages
-    from cso_lab.strategies import EXTES
+    from cso_lab.core.records import SEEKER, Turn, prompt_messages
+    from cso_lab.core.strategies import EXTES
     from cso_lab.training.train import train
 
     prompt = prompt_messages([Turn(SEEKER, "I feel low today.")], EXTES)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from cso_lab.dialogue import SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SUPPORTER, Dialogue, Turn
 from cso_lab.search.mcts import SeekerReply
 
 SCORES = {"A": 1, "B": 0, "C": 0}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from sweeps import test_set, write_run
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.files import write_json, write_jsonl
+from cso_lab.core.files import write_json, write_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 from cso_lab.judging.material import COMPARISON, RATING, Item, Material
 from cso_lab.judging.settings import load_settings
 

@@ -10,11 +10,11 @@ from fakes import FakeOpenAI, Reply, failure
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from cso_lab.config.cells import register_resolvers
+from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load
-from cso_lab.expansion import expand
-from cso_lab.naming import register_resolvers
+from cso_lab.expansion.expand import expand
 from cso_lab.roles.simulated.provider import simulated_reply
-from cso_lab.strategies import strategy_set
 
 CONF = str(Path(__file__).parents[1] / "conf")
 SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.longest_pause=0.02")

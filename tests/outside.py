@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import dedent
 
 PARTS = '''
-from cso_lab.generation.refine import Plain
+from cso_lab.generation.decoding_strategies import Plain
 from cso_lab.preferences.escpro import EscPro
 
 

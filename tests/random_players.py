@@ -5,9 +5,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.search.mcts import SeekerReply
-from cso_lab.strategies import StrategySet
 
 FIVE = StrategySet("five", dict.fromkeys("ABCDE", "what it does"))
 

@@ -9,11 +9,11 @@ import math
 
 from fakes import judged
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.search.mcts import MCTS, SeekerReply
 from cso_lab.search.reward import LinearReward
 from cso_lab.search.tree import Tree
-from cso_lab.strategies import StrategySet
 
 ABC = StrategySet("abc", {"A": "a", "B": "b", "C": "c"})
 REWARD = LinearReward(weights={"E": 1, "I": 1, "H": 1, "S": 7}, divisor=10, bias=-3)

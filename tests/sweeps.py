@@ -5,10 +5,10 @@ from pathlib import Path
 
 from fakes import metrics
 
-from cso_lab.dialogue import TEST_DIALOGUES, Dialogue, Turn
+from cso_lab.core.files import write_json, write_jsonl
+from cso_lab.core.records import TEST_DIALOGUES, Dialogue, Turn
+from cso_lab.core.strategies import EXTES
 from cso_lab.evaluation.metrics import confusion, preference, preference_bias, strategy_scores
-from cso_lab.files import write_json, write_jsonl
-from cso_lab.strategies import EXTES
 
 ALGORITHMS = ("base", "sft", "dpo", "kto")
 NAMES = EXTES.names

@@ -25,7 +25,7 @@ def mine(tmp_path, monkeypatch):
         "their_code/helper.py": "from their_code import numbers_\n",
         "their_code/numbers_.py": "SEVEN = 7\n",
         "their_code/other.py": "",
-        "their_module.py": "import their_code.helper, json, torch, cso_lab.files\n\nclass Trainer: pass\n",
+        "their_module.py": "import their_code.helper, json, torch, cso_lab.core.files\n\nclass Trainer: pass\n",
     }
     for name, text in files.items():
         file = tmp_path / "code" / name
@@ -135,7 +135,7 @@ def test_the_same_line_does_again_what_edited_code_and_another_model_in_the_same
     small = "algo=base data.seed_dialogues=2 generation.max_new_tokens=8 generation.max_turns=4 hardware=cpu"
     folders = [f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared"]
     model, decoding = tmp_path / "model", mine / "their_decoding.py"
-    decoding.write_text("from cso_lab.generation.refine import Plain\n\nclass Mine(Plain): pass\n")
+    decoding.write_text("from cso_lab.generation.decoding_strategies import Plain\n\nclass Mine(Plain): pass\n")
     target = "decoding.method._target_=their_decoding.Mine"
     environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(mine), os.environ.get("PYTHONPATH", "")])}
 
@@ -154,7 +154,7 @@ def test_the_same_line_does_again_what_edited_code_and_another_model_in_the_same
     second = run(1)
     assert second[1] != first[1]
     decoding.write_text(
-        "from cso_lab.generation.refine import Plain\n\n"
+        "from cso_lab.generation.decoding_strategies import Plain\n\n"
         "class Mine(Plain):\n    def __call__(self, conversations, ask):\n        return ['mine' for _ in conversations]\n"
     )
     assert run(1)[1] == ["mine"] * 4

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, ROOT, composed
 
-from cso_lab.naming import cell_name, varied
+from cso_lab.config.cells import cell_name, varied
 from cso_lab.pipeline.cache_keys import key
 from cso_lab.pipeline.settings import NO_EFFECT, SETTINGS, no_effect, of_numbers, trains, trains_here
 from cso_lab.pipeline.versions import VERSIONS

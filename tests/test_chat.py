@@ -12,10 +12,10 @@ from project import ROOT
 
 from cso_lab.chat.partner import open_run
 from cso_lab.chat.texts import load_texts
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.errors import UserError
-from cso_lab.files import write_json
-from cso_lab.strategies import EXTES
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_json
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import EXTES
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,8 @@ def test_a_run_that_was_copied_here_says_what_it_said_before(mode, tmp_path, tmp
 
 
 def test_an_example_in_the_prompt_is_the_runs_own(tmp_path, shared):
-    from cso_lab.dialogue import Dialogue
-    from cso_lab.generation.refine import WithExample
+    from cso_lab.core.records import Dialogue
+    from cso_lab.generation.decoding_strategies import WithExample
 
     run = run_folder(tmp_path / "run", shared, "algo=base", "decoding=with_example")
     with pytest.raises(UserError, match="cannot read .*example.json"):

@@ -12,7 +12,7 @@ from chats import command, run_folder
 from project import ROOT
 
 from cso_lab.chat.texts import load_texts
-from cso_lab.strategies import EXTES
+from cso_lab.core.strategies import EXTES
 
 pytestmark = pytest.mark.long
 TEXTS = load_texts()

@@ -3,9 +3,9 @@
 import pytest
 from templates import SMOLLM2, STORED, stored, tokenizer
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
-from cso_lab.errors import UserError
-from cso_lab.strategies import EXTES, parse_reply
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
+from cso_lab.core.strategies import EXTES, parse_reply
 from cso_lab.training.chat_format import ChatFormat, check_chat_template, fold_system
 
 TURNS = [
@@ -190,7 +190,8 @@ def test_a_tokenizer_that_cannot_be_relied_on_is_refused_in_one_line():
 def test_rows_generation_and_chat_are_shown_the_same_prompt(name, tmp_path, monkeypatch):
     from trainings import config
 
-    from cso_lab.generation import decode, probabilities
+    from cso_lab.generation import batched_decoding as decode
+    from cso_lab.generation import probabilities
     from cso_lab.generation.local import LocalModel
     from cso_lab.training.backbone import load_tokenizer, prepare_backbone
     from cso_lab.training.rows import fit_rows

@@ -4,8 +4,8 @@ import pytest
 from trainings import config
 
 from cso_lab.chat.partner import Partner
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn, prompt_messages
-from cso_lab.strategies import EXTES
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages
+from cso_lab.core.strategies import EXTES
 
 HISTORY = [Turn(SEEKER, "I feel low."), Turn(SUPPORTER, "That is hard.", "Affirmation"), Turn(SEEKER, "What now?")]
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from cso_lab.chat.texts import TEXTS, load_texts
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 SHOWN = (
     """

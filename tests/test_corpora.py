@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.corpora import Corpus, Reason, data_file, load, seeds, shard, split
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf" / "data"
 NAMES = ("sample", "extes", "esconv")

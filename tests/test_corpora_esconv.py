@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import ESCONV
 from cso_lab.corpora import Reason
 from cso_lab.corpora.esconv import read_esconv
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.strategies import ESCONV
 
 
 def seeker(words, name="seeker"):

@@ -3,13 +3,13 @@
 import pytest
 from project import run_py
 
+from cso_lab.core.files import read_json, read_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import EXTES
 from cso_lab.corpora.escpro import read_escpro
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.files import read_json, read_jsonl
-from cso_lab.preferences.authors import expanded_paths
+from cso_lab.preferences.published_escpro import expanded_paths
 from cso_lab.preferences.rows import pair_rows, sft_rows
 from cso_lab.preferences.statistics import table5
-from cso_lab.strategies import EXTES
 
 A, B, C = "Affirmation", "Share Information", "Empathetic Statements"
 

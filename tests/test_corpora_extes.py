@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import EXTES
 from cso_lab.corpora import Reason
 from cso_lab.corpora.extes import read_extes
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.errors import UserError
-from cso_lab.strategies import EXTES
 
 
 def user(words):

@@ -13,7 +13,7 @@ PROBE = """
 import json, sys
 from omegaconf import OmegaConf
 from cso_lab.corpora import data_identity, divide
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 cfg = OmegaConf.merge(OmegaConf.load(sys.argv[1]), OmegaConf.from_dotlist(sys.argv[2:]))
 try:
     corpus, train, test = divide(cfg)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import EXTES
 from cso_lab.corpora.escpro import read_escpro
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.files import write_jsonl
-from cso_lab.preferences.authors import expanded_paths
+from cso_lab.preferences.published_escpro import expanded_paths
 from cso_lab.preferences.rows import pair_rows
-from cso_lab.strategies import EXTES
 
 A, B = "Affirmation", "Share Information"
 

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from cso_lab.training.batching import Dealer, TreeSampler
-from cso_lab.training.prefix_sharing import IGNORED, TokenCount, fold
+from cso_lab.training.prefix_forest import IGNORED, TokenCount, fold
+from cso_lab.training.samplers import Dealer, TreeSampler
 
 BATCH = 32
 WORDS = [f"w{i}" for i in range(500)]

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from project import ROOT, jobs_of, without_hydra
 
 import cso_lab
-from cso_lab.checks import check
 from cso_lab.config.command_line import prepared
+from cso_lab.config.schema import check
 from cso_lab.judging.settings import load_settings
 
 README = ROOT / "README.md"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.errors import UserError
-from cso_lab.naming import register_resolvers
-from cso_lab.strategies import EXTES, parse_reply
+from cso_lab.config.cells import register_resolvers
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import EXTES, parse_reply
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -42,7 +42,7 @@ def test_a_batch_replies_as_each_prompt_alone_does(shared, backbone):
     """Against the plainest way there is: one prompt, no padding, no cache, the whole sequence read anew for every token."""
     import torch
 
-    from cso_lab.generation.decode import Decoding, reply_ids
+    from cso_lab.generation.batched_decoding import Decoding, reply_ids
     from cso_lab.training.backbone import load_model
 
     model = load_model(config(shared, backbone))
@@ -59,7 +59,7 @@ def test_a_batch_replies_as_each_prompt_alone_does(shared, backbone):
 
 
 def test_a_reply_stops_before_the_token_that_ends_it(shared):
-    from cso_lab.generation.decode import Decoding, reply_ids
+    from cso_lab.generation.batched_decoding import Decoding, reply_ids
     from cso_lab.training.backbone import load_model
 
     model = load_model(config(shared, "tiny_llama"))
@@ -70,7 +70,7 @@ def test_a_reply_stops_before_the_token_that_ends_it(shared):
 
 
 def test_openings_are_kept_to_and_nothing_after_them_is_forced(shared):
-    from cso_lab.generation.decode import Decoding, reply_ids
+    from cso_lab.generation.batched_decoding import Decoding, reply_ids
     from cso_lab.training.backbone import load_model
 
     model = load_model(config(shared, "tiny_llama"))

@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 import pytest
 
-from cso_lab.inspection.duplicates import Text, between, long_enough, runs, within
+from cso_lab.analysis.duplicates import Text, between, long_enough, runs, within
 
 
 def texts(*said: str) -> list[Text]:

@@ -3,7 +3,7 @@
 import pytest
 from small_search import seeker, supporter
 
-from cso_lab.inspection.progress import stage, strategy_progress
+from cso_lab.analysis.strategy_by_stage import stage, strategy_progress
 
 
 @pytest.mark.parametrize(

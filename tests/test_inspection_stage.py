@@ -9,9 +9,9 @@ import pytest
 from project import composed, run_py
 from rich.console import Console
 
-from cso_lab.files import read_json
+from cso_lab.core.files import read_json
+from cso_lab.pipeline.stages import Run
 from cso_lab.reporting.inspection import print_inspection, tables
-from cso_lab.stages import Run
 
 ATTRIBUTES = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
 A, B = "Affirmation", "Share Information"

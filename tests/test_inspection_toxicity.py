@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from loopback import REFUSALS
 from project import composed
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
-from cso_lab.inspection.toxicity import ATTRIBUTES, toxicity
-from cso_lab.roles.budget import BudgetSpent
-from cso_lab.stages import Run
+from cso_lab.analysis.toxicity import ATTRIBUTES, toxicity
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
+from cso_lab.llm.budget import BudgetSpent
+from cso_lab.pipeline.stages import Run
 
 QUICK = ("toxicity.client.longest_pause=0.02",)
 

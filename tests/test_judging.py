@@ -8,8 +8,8 @@ from fakes import FakeOpenAI, Reply
 from judged import material, settings, test_set, two_runs
 from sweeps import write_run
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 from cso_lab.judging.__main__ import main
 from cso_lab.judging.agreement import cohen, fleiss, interval
 from cso_lab.judging.asking import Answer
@@ -18,8 +18,8 @@ from cso_lab.judging.material import RATING, Material
 from cso_lab.judging.outcomes import order_bias, outcome, panel, verdicts
 from cso_lab.judging.questions import asked, question, read_comparison, read_rating
 from cso_lab.judging.study import Study
+from cso_lab.llm.budget import BudgetSpent
 from cso_lab.reporting.judged import judged_markdown
-from cso_lab.roles.budget import BudgetSpent
 from cso_lab.roles.scores import GarbledReply
 
 

@@ -9,8 +9,8 @@ import pytest
 from judged import material, settings
 from trees import HOSTILE
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 from cso_lab.judging.material import RATING, Item, Material
 from cso_lab.judging.sheets import harmless, original
 from cso_lab.judging.study import Study

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cso_lab.dialogue import Prediction
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import Prediction
+from cso_lab.core.strategies import ESCONV, EXTES, format_reply
 from cso_lab.evaluation.metrics import (
     batched_f1,
     confusion,
@@ -21,7 +22,6 @@ from cso_lab.evaluation.metrics import (
     strategy_scores,
 )
 from cso_lab.evaluation.score import evaluate_predictions
-from cso_lab.strategies import ESCONV, EXTES, format_reply
 
 GOLD = list("AAABBC")
 PREDICTED = ["A", "B", None, "B", "A", "C"]

@@ -16,13 +16,13 @@ from project import composed, run_py
 from test_inspection_toxicity import rated
 from test_served import API, DIALOGUES, echo, served
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
+from cso_lab.core.strategies import EXTES
 from cso_lab.judging.study import Study
-from cso_lab.preferences.fresh import fresh_replies
+from cso_lab.llm.errors import ServiceError
+from cso_lab.preferences.generate_negatives import fresh_replies
 from cso_lab.preferences.random import Wanted
-from cso_lab.roles.faults import ServiceError
-from cso_lab.strategies import EXTES
 
 PASSING = {name: fault for name, fault in FAULTS.items() if name not in (*REPLIES, "hanging")}
 SAYS = {"429": "429: no", "500": "500: no", "cut": "connection failed", "no choice": "not a chat completion"}

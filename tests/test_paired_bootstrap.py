@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cso_lab.dialogue import Prediction
+from cso_lab.core.records import Prediction
+from cso_lab.core.strategies import EXTES
 from cso_lab.evaluation.paired import Difference, PairedBootstrap, Turns, weighted_scores
 from cso_lab.evaluation.score import evaluate_predictions
-from cso_lab.strategies import EXTES
 
 
 def run(gold, predicted, rouge, keys=None, counted=None, strategies=2):

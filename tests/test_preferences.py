@@ -3,7 +3,7 @@
 import pytest
 from small_search import ABC, hand_made
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
 from cso_lab.preferences.escpro import EscPro
 from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
 from cso_lab.preferences.statistics import strategy_counts, table5

@@ -8,15 +8,15 @@ from omegaconf import OmegaConf
 from project import composed, run_py
 from small_search import ABC, hand_made
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
-from cso_lab.files import read_jsonl
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_jsonl
+from cso_lab.core.strategies import EXTES
 from cso_lab.preferences.escpro import EscPro, some
-from cso_lab.preferences.fresh import fresh_replies
+from cso_lab.preferences.generate_negatives import fresh_replies
 from cso_lab.preferences.random import RandomNegatives, Wanted
 from cso_lab.preferences.rows import pair_rows
 from cso_lab.roles.prompts import PLACEHOLDERS
-from cso_lab.strategies import EXTES
 
 SIX = [*ABC.names, "D", "E", "F"]
 SEARCH = ["data.seed_dialogues=2", "mcts.min_iterations=12", "mcts.max_iterations=12"]

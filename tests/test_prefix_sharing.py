@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainings import config
 
-from cso_lab.training.prefix_sharing import IGNORED, fold, share_prefixes
+from cso_lab.training.prefix_forest import IGNORED, fold, share_prefixes
 from cso_lab.training.tree_attention import ancestors, running, tree_mask
 
 

@@ -10,13 +10,13 @@ import pytest
 from hub import FakeHub
 from project import ROOT, composed, run_py
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
 
 TINY = ("backbone=tiny_llama", "algo=dpo", "mode=lora", "data.seed_dialogues=2", "hardware=cpu")
 LOOK = """
 import sys
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.pipeline.weights import find_weights
 for path in sys.argv[1:]:
     try:
@@ -178,7 +178,7 @@ def test_too_little_room_for_the_checkpoint_is_an_error_and_for_all_saved_steps_
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (["decoding.method._target_=cso_lab.generation.refine.Plian"], "decoding.method: cannot find"),
+        (["decoding.method._target_=cso_lab.generation.decoding_strategies.Plian"], "decoding.method: cannot find"),
         (["+decoding.method.word=1"], "decoding.method: .*unexpected|decoding.method: .*too many|takes no arguments"),
         (["preferences.builder._target_=mine.Builder"], "preferences.builder: cannot find mine.Builder"),
         (["+preferences.builder.thta=1"], "preferences.builder: .*'thta'"),

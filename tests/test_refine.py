@@ -7,10 +7,10 @@ import pytest
 from hydra.utils import instantiate
 from project import composed
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
-from cso_lab.errors import UserError
-from cso_lab.generation.refine import WithExample
-from cso_lab.strategies import EXTES
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
+from cso_lab.core.strategies import EXTES
+from cso_lab.generation.decoding_strategies import WithExample
 
 HISTORIES = [(Turn(SEEKER, "I failed."),), (Turn(SEEKER, "Hello."), Turn(SUPPORTER, "Hi.", "Affirmation"), Turn(SEEKER, "Ok."))]
 TRAINING = [

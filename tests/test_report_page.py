@@ -10,8 +10,8 @@ import pytest
 from sweeps import NAMES, test_set, write_run, write_sweep
 from trees import HOSTILE, NOTICE, hand_made, write_search
 
-from cso_lab.dialogue import Dialogue, Turn
-from cso_lab.files import read_json, write_json, write_jsonl
+from cso_lab.core.files import read_json, write_json, write_jsonl
+from cso_lab.core.records import Dialogue, Turn
 from cso_lab.reporting.html.choices import confusion_of
 from cso_lab.reporting.html.material import Material, first_of_each_kind, run_folders
 from cso_lab.reporting.html.page import write_report_page

@@ -5,7 +5,7 @@ from browser import Visit, chromium, contrast, luminance
 from sweeps import test_set, write_run, write_sweep
 from trees import HOSTILE, NOTICE, bushy, hand_made, write_search
 
-from cso_lab.dialogue import Dialogue, Turn
+from cso_lab.core.records import Dialogue, Turn
 from cso_lab.reporting.html.page import write_report_page
 from cso_lab.reporting.tree_page import write_tree_page
 

@@ -7,7 +7,7 @@ import pytest
 from fakes import metrics
 from project import ROOT, sweep_config
 
-from cso_lab.reporting.callback import SweepReport
+from cso_lab.pipeline.sweep_callback import SweepReport
 
 APP = """
 import json, sys
@@ -29,7 +29,7 @@ def job(cfg):
 job()
 """
 CHECKS = """
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 def check(cfg):
     assert "hydra" not in cfg
@@ -45,7 +45,7 @@ hydra:
   sweep: {dir: out, subdir: "${letter}-${seed}-${hydra:job.name}"}
   sweeper: {params: {seed: "1,3"}}
   job: {chdir: false}
-  callbacks: {sweep_report: {_target_: cso_lab.reporting.callback.SweepReport}}
+  callbacks: {sweep_report: {_target_: cso_lab.pipeline.sweep_callback.SweepReport}}
 """
 
 
@@ -55,7 +55,7 @@ def sweep(tmp_path):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text(CONFIG)
     (tmp_path / "checks.py").write_text(CHECKS)
-    (tmp_path / "app.py").write_text("import checks, cso_lab.checks\ncso_lab.checks.check = checks.check\n" + APP)
+    (tmp_path / "app.py").write_text("import checks, cso_lab.config.schema\ncso_lab.checks.check = checks.check\n" + APP)
 
     def run(*line):
         command = [sys.executable, "app.py", "-m", *line]

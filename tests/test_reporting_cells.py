@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.reporting.cells import gather, read_cells
 
 

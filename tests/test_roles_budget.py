@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from loopback import answering, config, journal, search, trees
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
+from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load
-from cso_lab.errors import UserError
-from cso_lab.estimate import estimate
-from cso_lab.expansion import estimate_rest
-from cso_lab.files import read_json
-from cso_lab.plan import Plan
-from cso_lab.roles.budget import BudgetSpent
-from cso_lab.strategies import strategy_set
+from cso_lab.expansion.configured_search import Plan
+from cso_lab.expansion.estimate import estimate
+from cso_lab.expansion.expand import estimate_rest
+from cso_lab.llm.budget import BudgetSpent
 
 ROOT = Path(__file__).parents[1]
 

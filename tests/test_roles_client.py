@@ -8,15 +8,15 @@ import pytest
 import yaml
 from fakes import FakeOpenAI, Reply, failure
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.errors import UserError
-from cso_lab.roles.cast import Cast
-from cso_lab.roles.client import Client, Question
-from cso_lab.roles.faults import RoleFailure
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import EXTES
+from cso_lab.llm.client import Client, Question
+from cso_lab.llm.errors import RoleFailure
 from cso_lab.roles.parsing import parse_judge
+from cso_lab.roles.role_players import Cast
 from cso_lab.roles.scores import GarbledReply
 from cso_lab.search.mcts import SeekerReply
-from cso_lab.strategies import EXTES
 
 MODEL = {"model": "openai/tiny", "temperature": 0.3, "max_tokens": 17}
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

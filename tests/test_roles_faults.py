@@ -13,13 +13,13 @@ from fakes import FakeOpenAI, Reply, failure
 from loopback import FAULTS, answering, search, trees
 from test_roles_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, cast_config, client, question, within
 
-from cso_lab.errors import UserError
-from cso_lab.roles.cast import Cast
-from cso_lab.roles.client import Client
-from cso_lab.roles.faults import RoleFailure, ServiceError, retry_after
-from cso_lab.roles.models import load_litellm
-from cso_lab.roles.pace import Pace
-from cso_lab.strategies import EXTES
+from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import EXTES
+from cso_lab.llm.client import Client
+from cso_lab.llm.errors import RoleFailure, ServiceError, retry_after
+from cso_lab.llm.prices import load_litellm
+from cso_lab.llm.rate_limiter import Pace
+from cso_lab.roles.role_players import Cast
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from loopback import answering, journal, search, trees
 from test_roles_client import client, question, within
 
-from cso_lab.errors import UserError
-from cso_lab.roles.journal import Journal
+from cso_lab.core.errors import UserError
+from cso_lab.llm.journal import Journal
 from cso_lab.roles.scores import GarbledReply
 
 
@@ -138,7 +138,7 @@ def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
 
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["loopback", "cso_lab.roles.client", "cso_lab.estimate", "cso_lab.live"])
+SPAWN.set_forkserver_preload(["loopback", "cso_lab.llm.client", "cso_lab.expansion.estimate", "cso_lab.expansion.progress"])
 QUIET = ("roles.max_concurrency=8", "roles.timeout=20")
 
 

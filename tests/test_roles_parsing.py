@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cso_lab.core.strategies import ESCONV, EXTES
 from cso_lab.roles.parsing import parse_judge, parse_ratings, parse_seeker, parse_strategist, parse_supporter
 from cso_lab.roles.scores import GarbledReply
 from cso_lab.search.mcts import SeekerReply
-from cso_lab.strategies import ESCONV, EXTES
 
 JUDGED = {"E": 3, "I": 2, "H": 4, "S": 1}
 JUDGE_JSON = '{"empathy": 3, "information": 2, "humanoid": 4, "strategy": 1}'

@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeOpenAI, FourPlayers, failure
 from project import run_py
 
-from cso_lab.strategies import ESCONV, EXTES
+from cso_lab.core.strategies import ESCONV, EXTES
 
 SECRET = "sk-recognisable-0123456789abcdef"
 ITERATIONS = 10

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from project import composed
 
+from cso_lab.core.files import read_json
+from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load, seeds, split
-from cso_lab.expansion import expand, tree_files
-from cso_lab.files import read_json
-from cso_lab.strategies import strategy_set
+from cso_lab.expansion.expand import expand, tree_files
 
 EXAMPLES = 12
 SMALL = ("mcts=paper", "mcts.min_iterations=1", "mcts.max_iterations=1", "mcts.rollout_rounds=1")

@@ -9,8 +9,8 @@ from project import composed
 from random_players import FIVE, RandomPlayers, gold_dialogue, run
 from small_search import DIALOGUE, REWARD, children, mcts
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
 from cso_lab.pipeline.cache_keys import key
 from cso_lab.preferences.escpro import EscPro
 from cso_lab.search.greedy import Greedy

@@ -7,7 +7,7 @@ import pytest
 from fakes import ScriptedRoles, judged
 from small_search import DIALOGUE, K0, K1, K2, S1, S2, SCRIPT, children, mcts, planted, searched, seeker, supporter
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue
 from cso_lab.search.mcts import MCTS, SeekerReply
 from cso_lab.search.tree import Tree
 

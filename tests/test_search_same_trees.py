@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from loopback import FAULTS, answering, journal, search, trees
 
-from cso_lab.plan import Plan
-from cso_lab.roles.client import Client
+from cso_lab.expansion.configured_search import Plan
+from cso_lab.llm.client import Client
 
 PAPER = ("mcts=paper", "mcts.min_iterations=16", "mcts.max_iterations=16")
 # (calls at once, leaves worked on ahead); the quick tests try the last

@@ -15,11 +15,11 @@ from fakes import FakeOpenAI, Reply, failure
 from loopback import FAULTS, REFUSALS
 from project import composed, run_py
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
+from cso_lab.core.strategies import EXTES
 from cso_lab.generation.generate import generate
-from cso_lab.roles.budget import BudgetSpent
-from cso_lab.strategies import EXTES
+from cso_lab.llm.budget import BudgetSpent
 
 SECRET = "sk-do-not-print-me-0123456789"
 API = ("backbone=api", "backbone.model=openai/tiny", "algo=base")
@@ -284,7 +284,7 @@ def test_a_served_checkpoint_reads_what_it_would_read_here(backbone, tmp_path, m
         there.append(ids)
         return Reply(reply(ids))
 
-    monkeypatch.setattr("cso_lab.generation.decode.reply_ids", reply_ids)
+    monkeypatch.setattr("cso_lab.generation.batched_decoding.reply_ids", reply_ids)
     monkeypatch.setattr(
         local, "load_model", lambda *_, **__: SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=1))
     )
@@ -304,7 +304,7 @@ CHECKPOINT = ("backbone=tiny_llama", "generation.engine=server", "generation.cli
 
 def stages_of(folder: Path, server: FakeOpenAI, shared: Path, *overrides) -> list[str]:
     """What a served checkpoint's cell predicts, by the run's own stage."""
-    from cso_lab.stages import Run
+    from cso_lab.pipeline.stages import Run
 
     folder.mkdir(parents=True, exist_ok=True)
     line = (f"generation.client.api_base={server.api_base}", f"shared_dir={shared}")

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from trees import hand_made, write_search
 
-from cso_lab.naming import cell_name, register_resolvers
+from cso_lab.config.cells import cell_name, register_resolvers
+from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_parts
 from cso_lab.pipeline.cache_keys import key
-from cso_lab.shards import part_folder, take_over, union, usage_of_parts
 
 ROOT = Path(__file__).parents[1]
 

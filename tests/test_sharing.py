@@ -7,10 +7,10 @@ import pytest
 import torch
 from trainings import config
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
-from cso_lab.files import write_jsonl
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
+from cso_lab.core.strategies import EXTES
 from cso_lab.preferences.rows import kto_rows
-from cso_lab.strategies import EXTES
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
@@ -155,7 +155,7 @@ def test_a_short_training_ends_in_the_same_weights(shared, data, tmp_path, algo)
 
 
 def test_rows_of_a_dialogue_travel_together_and_neighbours_are_of_others():
-    from cso_lab.training.batching import tree_order
+    from cso_lab.training.samplers import tree_order
 
     dialogues = [name for name in "abcdef" for _ in range(8)]
     prompts = [f"{name}{i}" for name, i in zip(dialogues, list(range(8)) * 6, strict=True)]
@@ -169,7 +169,7 @@ def test_rows_of_a_dialogue_travel_together_and_neighbours_are_of_others():
 
 
 def test_a_dialogue_larger_than_half_a_batch_is_cut_among_neighbours():
-    from cso_lab.training.batching import TreeSampler, tree_order
+    from cso_lab.training.samplers import TreeSampler, tree_order
 
     prompts = [f"{i:02}" for i in range(40)]
     order = tree_order(["a"] * 40, prompts, 16, seed=3)

@@ -10,12 +10,12 @@ import yaml
 from omegaconf import OmegaConf
 from small_search import REWARD, mcts
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import ESCONV, EXTES
 from cso_lab.corpora import load, split
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.roles.cast import Cast
-from cso_lab.roles.client import Client
+from cso_lab.llm.client import Client
+from cso_lab.roles.role_players import Cast
 from cso_lab.search.mcts import MCTS
-from cso_lab.strategies import ESCONV, EXTES
 
 CONF = Path(__file__).parent.parent / "conf"
 OPENING = (

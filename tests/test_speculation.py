@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from random_players import FIVE, RandomPlayers, gold_dialogue, run
 from small_search import mcts
 
-from cso_lab.search.idle import TICK, AskedAhead, IdleSlots
+from cso_lab.search.idle_slots import TICK, AskedAhead, IdleSlots
 from cso_lab.search.mcts import MCTS
-from cso_lab.search.speculation import KEPT, Forecast
+from cso_lab.search.prefetch import KEPT, Forecast
 from cso_lab.search.tree import Tree
 
 DIALOGUES = [gold_dialogue("d1"), gold_dialogue("d2", rounds=3), gold_dialogue("d3", rounds=6)]

@@ -7,11 +7,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from project import CONF, composed, run_py
 
-from cso_lab.cell import cell
-from cso_lab.checks import check
-from cso_lab.errors import UserError
-from cso_lab.naming import cell_name, register_resolvers, varied
+from cso_lab.config.cells import cell_name, register_resolvers, varied
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
 from cso_lab.pipeline.cache_keys import key
+from cso_lab.pipeline.metadata import cell
 from cso_lab.pipeline.settings import start_of
 
 AFTER_SFT = ("algo=dpo_after_sft", "backbone=llama", "hardware=cpu", "training.dtype=float32")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cso_lab.errors import UserError
-from cso_lab.strategies import ESCONV, EXTES, SETS, format_reply, parse_reply, strategy_set
+from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import ESCONV, EXTES, SETS, format_reply, parse_reply, strategy_set
 
 # Table 8 of the paper, row by row
 TABLE_8 = {

@@ -3,9 +3,9 @@
 import pytest
 from project import jobs_of, sweep_config, without_hydra
 
-from cso_lab.checks import check
+from cso_lab.config.schema import check
+from cso_lab.config.sweeps import expand, plan
 from cso_lab.reporting.table import published_row
-from cso_lab.sweeping import expand, plan
 
 HERE = ("data=sample", "roles=simulated", "mcts=quick")
 ALGORITHMS = ("sft", "dpo", "simpo", "ipo", "kto", "orpo")
@@ -108,7 +108,7 @@ def test_blocks_and_the_line_over_them(params, blocks, line, expected):
 
 
 def test_a_table_without_its_data_says_so_before_anything_starts():
-    from cso_lab.errors import UserError
+    from cso_lab.core.errors import UserError
 
     job = without_hydra(jobs_of("+table='9'", "algo=base")[0])
     with pytest.raises(UserError, match="data.path=FILE"):

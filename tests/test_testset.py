@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Prediction, Turn
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Prediction, Turn
+from cso_lab.core.strategies import EXTES
 from cso_lab.evaluation.score import evaluate_predictions
 from cso_lab.evaluation.testset import draw_contexts, evaluate_on_contexts
-from cso_lab.files import write_jsonl
-from cso_lab.strategies import EXTES
 
 NAMES = EXTES.names
 

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from trainings import config
 
-from cso_lab.dialogue import SEEKER, Turn, prompt_messages
-from cso_lab.errors import UserError
-from cso_lab.files import write_jsonl
-from cso_lab.strategies import EXTES
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import SEEKER, Turn, prompt_messages
+from cso_lab.core.strategies import EXTES
 
 LINE = ["algo=sft", "mode=lora", "training.max_steps=4", "training.save_steps=2", "training.warmup_ratio=0.2"]
 

@@ -13,8 +13,8 @@ from project import ROOT
 from test_sharing import data, shared  # noqa: F401
 from trainings import config
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
 
 ONE = ["training.max_steps=3", "training.per_device_batch_size=4", "training.max_prompt_length=2000", "training.batch_size=8"]
 TWO = [*ONE, "hardware.processes=2"]
@@ -88,7 +88,7 @@ def test_what_cannot_be_shared_out_is_said_before_work_starts(shared, line, expe
 
 
 def test_an_epochs_last_step_has_the_rows_one_process_has_in_it():
-    from cso_lab.training.batching import TreeSampler, filled
+    from cso_lab.training.samplers import TreeSampler, filled
 
     assert filled([1, 2, 3, 4, 5, 6], 4) == [1, 2, 3, 4, 5, 6, 5, 6]
     assert filled([1, 2, 3, 4], 4) == [1, 2, 3, 4]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from cso_lab.errors import UserError
-from cso_lab.files import write_jsonl
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_jsonl
 from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.rows import fit_rows, read_rows
 

@@ -12,10 +12,10 @@ import pytest
 from project import ROOT
 from trainings import config
 
-from cso_lab.dialogue import SEEKER, Turn, prompt_messages
-from cso_lab.errors import UserError
-from cso_lab.files import write_jsonl
-from cso_lab.strategies import EXTES
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import SEEKER, Turn, prompt_messages
+from cso_lab.core.strategies import EXTES
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import sys
 import pytest
 from trees import HOSTILE, hand_made, write_search
 
-from cso_lab.errors import UserError
-from cso_lab.files import write_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_json
 from cso_lab.reporting.tree_page import write_tree_page
 from cso_lab.reporting.trees import DISPREFERRED, NEITHER, PREFERRED, UNEXPANDED, UNSCORED, marks, read_tree
 

@@ -8,9 +8,9 @@ import pytest
 from outside import CHOICES, PARTS, TRAINERS, write_package
 from project import composed, run_py
 
-from cso_lab.checks import check
-from cso_lab.errors import UserError
-from cso_lab.explain import explain
+from cso_lab.config.error_messages import explain
+from cso_lab.config.schema import check
+from cso_lab.core.errors import UserError
 
 IN_CALL = PARTS.replace("return scores[self.criterion] - 3.0", "return scores['X'] - 3.0")
 # What the project's own reward is made with.

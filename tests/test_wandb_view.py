@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.reporting.wandb_view import main
 
 

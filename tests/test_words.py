@@ -66,7 +66,7 @@ def test_lengths_count_what_stands_between_spaces_or_characters_where_there_are_
 
 
 def test_near_duplicates_and_short_texts_are_found_in_any_script():
-    from cso_lab.inspection.duplicates import Text, long_enough, within
+    from cso_lab.analysis.duplicates import Text, long_enough, within
 
     said = [Text("a", "我今天真的很难过。"), Text("b", "我今天真的很难受！"), Text("c", "谢谢你")]
     assert within(said, 3, 0.6)["pairs"] == 1
@@ -76,7 +76,7 @@ def test_near_duplicates_and_short_texts_are_found_in_any_script():
 
 
 def test_mean_lengths_of_a_dataset_count_characters_of_scripts_without_spaces():
-    from cso_lab.dialogue import SEEKER, Dialogue, Turn
+    from cso_lab.core.records import SEEKER, Dialogue, Turn
     from cso_lab.preferences.statistics import table5
 
     seed = [Dialogue("1", "", "", (Turn(SEEKER, "我很难过"), Turn(SEEKER, "So am I, and more")))]

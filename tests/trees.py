@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cso_lab.files import write_json
+from cso_lab.core.files import write_json
 from cso_lab.search.tree import Tree
 
 HOSTILE = "</script><img src=x onerror=alert(1)> 'q' \"q\" & <!-- \u2028 | \n é"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.chat.texts import TEXTS, load_texts
-from cso_lab.command import Parser, run
-from cso_lab.errors import UserError
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nLeft. Nothing of this conversation was saved.", file=sys.stderr)
     except Exception as error:
-        from cso_lab.explain import explain
+        from cso_lab.config.error_messages import explain
 
         if known := explain(error):
             raise known from error

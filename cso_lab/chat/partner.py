@@ -6,13 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.checks import RULES, check_values
-from cso_lab.dialogue import Turn, prompt_messages
-from cso_lab.errors import UserError, unknown
-from cso_lab.files import read_json
-from cso_lab.naming import CONF, register_resolvers
+from cso_lab.config.cells import CONF, register_resolvers
+from cso_lab.config.schema import RULES, check_values
+from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.files import read_json
+from cso_lab.core.records import Turn, prompt_messages
+from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
 from cso_lab.pipeline.settings import is_api, trains
-from cso_lab.strategies import StrategySet, parse_reply, strategy_set
 
 # What a conversation hangs on; the rest of a run's configuration may belong to another machine.
 _RULES = {key: rule for key, rule in RULES.items() if key.startswith("generation.") or key == "hardware.device"}
@@ -129,7 +129,7 @@ def _method(cfg: DictConfig, folder: Path):
     """The run's decoding strategy. The configuration may come from elsewhere, so it can name no other kind of thing."""
     from hydra.utils import get_class, instantiate
 
-    from cso_lab.generation.refine import Plain
+    from cso_lab.generation.decoding_strategies import Plain
 
     target = cfg.decoding.method._target_
     if not issubclass(get_class(target), Plain):

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from cso_lab.chat.partner import Partner, Reply, forced, shares
 from cso_lab.chat.texts import Texts
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 
 HELP = """\
 /strategy NAME   every reply from now on has this strategy

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import regex
 
+from cso_lab.core.errors import UserError
 from cso_lab.core.words import spaced
-from cso_lab.errors import UserError
 
 TEXTS = Path(__file__).with_name("texts.yaml")
 

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from cso_lab.chat.partner import Partner, Reply, forced, shares
 from cso_lab.chat.texts import Texts
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.errors import UserError
-from cso_lab.strategies import StrategySet
+from cso_lab.core.errors import UserError
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import StrategySet
 
 HOST = "127.0.0.1"
 _LONGEST_REQUEST = 2**20  # bytes; a long conversation has some ten thousand

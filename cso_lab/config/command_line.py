@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 # Kinds of sweeps, the folders of experiments/ that `+KIND=NAME` chooses from.
 SWEEPS = ("table", "figure")

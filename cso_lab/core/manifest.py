@@ -4,8 +4,8 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 

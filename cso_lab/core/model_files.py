@@ -3,9 +3,9 @@
 from contextlib import suppress
 from pathlib import Path
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import digest, file_digest
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json
 
 # The files a model is loaded from: weights, configuration, tokenizer, chat template. An optimizer's state beside them is none.
 _SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja"}

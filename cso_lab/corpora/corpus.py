@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 
+from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.records import Dialogue
+from cso_lab.core.strategies import StrategySet, strategy_set
 from cso_lab.corpora.source import Source, data_source, test_source
-from cso_lab.dialogue import Dialogue
-from cso_lab.errors import UserError, unknown
-from cso_lab.strategies import StrategySet, strategy_set
 
 # So much of a label is shown: some files hold whole texts in their place.
 SHOWN = 60
@@ -207,7 +207,7 @@ def _read(cfg_data: Mapping, key: str, source: Source) -> Corpus:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    from cso_lab.explain import explain
+    from cso_lab.config.error_messages import explain
 
     strategies = corpus_strategies(cfg_data)
     # Partial, because Hydra would turn a StrategySet given as an argument into a config node.

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.corpora.corpus import Corpus, Reason, split
 from cso_lab.corpora.formats import read_records, values
 from cso_lab.corpora.messages import HISTORY, listed, reply, role_of, spoken
 from cso_lab.corpora.pairs import dialogues_of_pairs, is_pairs
 from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, merge, text
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.strategies import StrategySet
 
 Negatives = Mapping[int, tuple[Turn, ...]]
 """By the place of a supporter turn in its dialogue: what is dispreferred there."""

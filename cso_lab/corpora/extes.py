@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from cso_lab.core.records import SEEKER, Dialogue, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.corpora.corpus import Corpus, Reason
 from cso_lab.corpora.formats import fold_key, read_records, values
 from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, supporter_turn, text
-from cso_lab.dialogue import SEEKER, Dialogue, Turn
-from cso_lab.strategies import StrategySet
 
 
 def read_extes(path: Path, strategies: StrategySet, prefix: str = "extes") -> Corpus:

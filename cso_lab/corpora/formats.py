@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz", ".zip"})
 TEXT_SUFFIXES = frozenset({".txt"})

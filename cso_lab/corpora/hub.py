@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from cso_lab.core.errors import UserError
 from cso_lab.corpora.formats import DATA_SUFFIXES, TEXT_SUFFIXES
-from cso_lab.errors import UserError
 
 _SCHEME = "hf://datasets/"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>[^@]+))?")

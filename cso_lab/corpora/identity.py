@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import file_digest
 from cso_lab.corpora.source import data_source, given_path, on_hub, test_source
-from cso_lab.errors import UserError
 
 
 def data_identity(cfg_data: Mapping) -> str | list[str]:

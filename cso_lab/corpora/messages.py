@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.corpora.corpus import Reason
 from cso_lab.corpora.formats import values
 from cso_lab.corpora.raw import Rejected, label, merge, supporter_turn, text
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.strategies import StrategySet, parse_reply
 
 HISTORY = frozenset({"messages", "conversations"})
 _SEEKER, _SUPPORTER, _SYSTEM = ("user", "seeker", "human"), ("assistant", "supporter", "gpt"), ("system",)

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.corpora.corpus import Reason, UnknownLabel
 from cso_lab.corpora.formats import values
 from cso_lab.corpora.messages import HISTORY, is_written_out, messages_in, reply, role_of, spoken_turns
 from cso_lab.corpora.raw import Rejected, named, text, unknown_labels
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.strategies import StrategySet
 
 _CHOSEN, _REJECTED = frozenset({"chosen"}), frozenset({"reject", "rejected"})
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import groupby
 
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.strategies import ESCONV, OTHERS, StrategySet
 from cso_lab.corpora.corpus import Corpus, Reason, UnknownLabel
 from cso_lab.corpora.formats import fold_key, form_of, values
-from cso_lab.dialogue import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.strategies import ESCONV, OTHERS, StrategySet
 
 STRATEGY_KEYS = frozenset({"aistrategy", "strategy"})
 # Where an utterance is an object, these hold its words; if none is there, all its values do.

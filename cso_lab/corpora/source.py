@@ -7,9 +7,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from cso_lab.core.errors import UserError
 from cso_lab.corpora.formats import DATA_SUFFIXES, TEXT_SUFFIXES, is_data_name, is_from_disk
 from cso_lab.corpora.hub import HubFile, hub_file, hub_name
-from cso_lab.errors import UserError
 
 # Split names as `datasets` reads them off file names.
 _TRAIN = ("train", "training")

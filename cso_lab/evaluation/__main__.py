@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from cso_lab.command import Parser
-from cso_lab.errors import UserError
+from cso_lab.core.commands import Parser
+from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import EXTES, SETS, strategy_set
 from cso_lab.evaluation.score import evaluate_predictions, load_predictions
-from cso_lab.strategies import EXTES, SETS, strategy_set
 
 
 def _parser() -> argparse.ArgumentParser:

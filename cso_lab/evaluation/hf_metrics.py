@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
+from cso_lab.core.strategies import EXTES, StrategySet, parse_reply, strategy_set
 from cso_lab.evaluation import metrics
 from cso_lab.evaluation.score import gold_strategy
-from cso_lab.strategies import EXTES, StrategySet, parse_reply, strategy_set
 
 REPLIES = 'predictions, references: strings "(Strategy) text"; strategies: the name of a strategy set.'
 

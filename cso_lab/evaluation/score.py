@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cso_lab.dialogue import Prediction
-from cso_lab.errors import UserError, unknown
+from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.files import read_jsonl
+from cso_lab.core.records import Prediction
+from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.evaluation.metrics import batched_f1, confusion, preference, preference_bias, rouge_l_scores, strategy_scores
-from cso_lab.files import read_jsonl
-from cso_lab.strategies import StrategySet, parse_reply
 
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)

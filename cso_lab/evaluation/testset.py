@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cso_lab.dialogue import Dialogue, Prediction, Turn
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_jsonl
+from cso_lab.core.records import Dialogue, Prediction, Turn
+from cso_lab.core.strategies import StrategySet
 from cso_lab.evaluation.score import evaluate_predictions
-from cso_lab.files import read_jsonl
-from cso_lab.strategies import StrategySet
 
 FILE = "contexts.jsonl"
 FEWEST_CUTS = 2

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cso_lab.dialogue import Dialogue, Prediction, prompt_messages
-from cso_lab.errors import UserError, unknown
-from cso_lab.generation.refine import Messages, Plain
-from cso_lab.strategies import StrategySet, parse_reply
+from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.records import Dialogue, Prediction, prompt_messages
+from cso_lab.core.strategies import StrategySet, parse_reply
+from cso_lab.generation.decoding_strategies import Messages, Plain
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = f".{PREDICTIONS}.partial"

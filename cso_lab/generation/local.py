@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.strategies import StrategySet, format_reply
+from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import StrategySet, format_reply
 from cso_lab.training.backbone import load_model, load_tokenizer
 from cso_lab.training.chat_format import ChatFormat, Messages
 
@@ -48,7 +48,7 @@ class LocalModel:
     def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[str]:
         """The replies; with `generation.constrain` = "format" each opens with a strategy, with `strategy` each with that one,
         unless `free`."""
-        from cso_lab.generation.decode import reply_ids
+        from cso_lab.generation.batched_decoding import reply_ids
 
         fitted = [self._fitted(messages) for messages in conversations]
         openings = []
@@ -87,7 +87,7 @@ class LocalModel:
 
     @property
     def _decoding(self):
-        from cso_lab.generation.decode import Decoding
+        from cso_lab.generation.batched_decoding import Decoding
 
         generation = self._cfg.generation
         return Decoding(

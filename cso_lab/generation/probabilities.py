@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cso_lab.training.prefix_sharing import pack
+from cso_lab.training.prefix_forest import pack
 from cso_lab.training.tree_attention import running, tree_mask
 
 

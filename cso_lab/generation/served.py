@@ -6,11 +6,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_json
 from cso_lab.core.hashing import digest
-from cso_lab.dialogue import SUPPORTER
-from cso_lab.errors import UserError
-from cso_lab.files import write_json
-from cso_lab.generation.refine import Messages
+from cso_lab.core.records import SUPPORTER
+from cso_lab.generation.decoding_strategies import Messages
 from cso_lab.pipeline.settings import is_api, trained_elsewhere
 from cso_lab.roles import LIMITS, Place
 
@@ -29,8 +29,8 @@ class ServedModel:
     """
 
     def __init__(self, cfg, folder: Path):
-        from cso_lab.roles.client import Client
-        from cso_lab.roles.journal import Journal
+        from cso_lab.llm.client import Client
+        from cso_lab.llm.journal import Journal
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
@@ -75,8 +75,8 @@ class ServedModel:
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
         """The replies, in the order of the conversations; `free` makes no difference, since no server is held to a form."""
-        from cso_lab.roles.client import Client
-        from cso_lab.roles.survey import survey
+        from cso_lab.llm.ask_all import survey
+        from cso_lab.llm.client import Client
 
         # A client for every round: it belongs to one event loop. What was used is counted by the journal.
         client = Client(**self._limits, journal=self._journal, place=_PLACE)
@@ -89,7 +89,7 @@ class ServedModel:
         return [reply or "" for reply in replies]
 
     def _questions(self, conversations: Sequence[Messages]) -> list:
-        from cso_lab.roles.client import Question
+        from cso_lab.llm.client import Question
         from cso_lab.training.chat_format import fold_system
 
         seen: Counter[str] = Counter()

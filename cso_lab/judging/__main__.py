@@ -13,8 +13,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cso_lab.command import Parser, run
-from cso_lab.errors import UserError
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
 
 _RUNS = {"preferences": 1, "compare": 2, "rate": 1}
 _NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6"}
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sheet = words[:1] == ["sheet"]
     command, *folders = words[sheet:] or [""]
     if command not in _RUNS:
-        from cso_lab.errors import unknown
+        from cso_lab.core.errors import unknown
 
         raise unknown("command", command, [*_RUNS, "sheet", "read"])
     if len(folders) != _RUNS[command]:

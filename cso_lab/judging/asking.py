@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
-from cso_lab.errors import UserError
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import asked, question, read_comparison, read_rating
+from cso_lab.llm.ask_all import survey
+from cso_lab.llm.client import Client, Question, estimated_tokens
+from cso_lab.llm.journal import Journal
 from cso_lab.roles import LIMITS, Place
-from cso_lab.roles.client import Client, Question, estimated_tokens
-from cso_lab.roles.journal import Journal
-from cso_lab.roles.survey import survey
 
 _PLACE = Place("client", "judges")
 _ROLE = "judge"
@@ -64,7 +64,7 @@ def check_judges(settings: Mapping) -> None:
 
 def expected(material: Material, settings: Mapping, folder: Path) -> str:
     """What asking would still take, in a line."""
-    from cso_lab.roles import models
+    from cso_lab.llm import prices as models
 
     journal = Journal(folder, [item.id for item in material.items])
     journal.read()

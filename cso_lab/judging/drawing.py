@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.judging import runs
 from cso_lab.judging.material import COMPARISON, DISPREFERRED, PREFERRED, RATING, SEED, Item, Material
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from cso_lab.core.hashing import digest
-from cso_lab.dialogue import Turn
+from cso_lab.core.records import Turn
 
 COMPARISON, RATING = "comparison", "rating"
 SEED, PREFERRED, DISPREFERRED, BOTH = "seed", "preferred", "dispreferred", "both"

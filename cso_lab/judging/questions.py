@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from cso_lab.dialogue import Turn
+from cso_lab.core.records import Turn
+from cso_lab.core.strategies import format_reply
 from cso_lab.judging.material import COMPARISON, Item, Material
 from cso_lab.roles.prompts import messages, transcript
 from cso_lab.roles.scores import GarbledReply, integer, read_table
-from cso_lab.strategies import format_reply
 
 A, B, TIE = "A", "B", "tie"
 # The paper's overall score of a single reply is no question of its own but the mean of these (appendix C.2).

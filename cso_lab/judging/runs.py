@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.account import stage_folder
-from cso_lab.dialogue import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
-from cso_lab.errors import UserError
-from cso_lab.expansion import SUMMARY
-from cso_lab.files import read_json, read_jsonl
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, read_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
+from cso_lab.core.strategies import SETS, parse_reply
+from cso_lab.expansion.expand import SUMMARY
+from cso_lab.expansion.shards import union
+from cso_lab.pipeline.account import stage_folder
 from cso_lab.search.tree import Tree
-from cso_lab.shards import union
-from cso_lab.strategies import SETS, parse_reply
 
 
 def pairs(run: Path) -> list[dict]:

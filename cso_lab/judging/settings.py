@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from cso_lab.checks import Flag, check_values
 from cso_lab.config.clients import Count, Limits, Natural, Temperature, check_node
-from cso_lab.errors import UserError
+from cso_lab.config.schema import Flag, check_values
+from cso_lab.core.errors import UserError
 from cso_lab.judging.material import COMPARISON, RATING
 from cso_lab.judging.questions import asked
 
@@ -27,8 +27,8 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
     """The settings as plain values; a UserError names the first that cannot work."""
     from hydra import compose, initialize_config_dir
 
-    from cso_lab.explain import explain
-    from cso_lab.naming import CONF
+    from cso_lab.config.cells import CONF
+    from cso_lab.config.error_messages import explain
 
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):

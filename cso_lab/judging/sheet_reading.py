@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.judging.asking import Answer
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import asked, choice, score

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.files import write_json
+from cso_lab.core.files import write_json
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import TIE, A, B, asked, shown_reply
 from cso_lab.roles.prompts import transcript

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json, write_jsonl
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json, write_jsonl
 from cso_lab.judging.material import COMPARISON, Material
 
 MATERIAL, RESULTS, KEY, SHEETS = "material.json", "judging.json", "sheet_key.json", "sheet"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 
 @dataclass(frozen=True)

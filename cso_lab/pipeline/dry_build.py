@@ -10,8 +10,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from cso_lab.errors import UserError
-from cso_lab.explain import explain, said
+from cso_lab.config.error_messages import explain, said
+from cso_lab.core.errors import UserError
 
 
 @contextmanager

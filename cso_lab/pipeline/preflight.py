@@ -10,8 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
-from cso_lab.errors import UserError
 from cso_lab.pipeline.disk import Need, check_room
 from cso_lab.pipeline.settings import plain, start_of
 

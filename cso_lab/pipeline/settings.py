@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.roles import LIMITS
 
 # A composed configuration, or its resolved nodes as plain dicts.

@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 
 # The names under which transformers looks for weights, in its order: whole, or an index that names the parts.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")

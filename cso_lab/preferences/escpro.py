@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cso_lab.dialogue import SUPPORTER, PreferencePair, Turn
+from cso_lab.core.records import SUPPORTER, PreferencePair, Turn
 from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.tree import Node, Tree
 

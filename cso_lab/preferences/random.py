@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from cso_lab.dialogue import Turn
+from cso_lab.core.records import Turn
 from cso_lab.preferences.escpro import Choice, Path
 from cso_lab.search.tree import Node
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from cso_lab.dialogue import SUPPORTER, Turn, prompt_messages, supporter_message
+from cso_lab.core.records import SUPPORTER, Turn, prompt_messages, supporter_message
+from cso_lab.core.strategies import StrategySet
 from cso_lab.preferences.escpro import Path
-from cso_lab.strategies import StrategySet
 
 
 def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:

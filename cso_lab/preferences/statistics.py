@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from cso_lab.core.records import SEEKER, Dialogue
 from cso_lab.core.words import count_words
-from cso_lab.dialogue import SEEKER, Dialogue
 from cso_lab.preferences.escpro import Path
 from cso_lab.search.tree import Node
 

@@ -7,10 +7,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cso_lab.command import Parser, run
-from cso_lab.dialogue import SUPPORTER, Turn
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
+from cso_lab.core.records import SUPPORTER, Turn
+from cso_lab.core.strategies import format_reply
 from cso_lab.reporting.markdown import markdown_table
 from cso_lab.reporting.table import NONE
 from cso_lab.reporting.trees import (
@@ -24,7 +25,6 @@ from cso_lab.reporting.trees import (
     read_tree,
 )
 from cso_lab.search.tree import Node, Tree
-from cso_lab.strategies import format_reply
 
 # In the paper's words, and in the order in which they are listed.
 _LABELS = {

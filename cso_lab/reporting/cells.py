@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 from cso_lab.evaluation.paired import Turns
-from cso_lab.files import read_json
 
 METRICS_FILE = "metrics.json"
 FAILED_FILE = "failed.json"

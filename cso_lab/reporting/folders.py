@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json
 from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE
 
 SWEEP_FILE = "sweep.json"

@@ -7,9 +7,9 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.command import Parser, run
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 from cso_lab.reporting.html.render import render, write_page
 from cso_lab.reporting.trees import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, marks, read_tree
 from cso_lab.search.tree import Node, Tree

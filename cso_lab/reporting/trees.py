@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json
 from cso_lab.search.paths import dispreferred, scored, valid_paths
 from cso_lab.search.tree import Node, Tree
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cso_lab.command import Parser, run
-from cso_lab.errors import UserError
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.table import HEADERS
 from cso_lab.tracking.comparison import DIFFERENCE, PAPER

@@ -3,10 +3,10 @@
 import re
 from functools import partial
 
+from cso_lab.core.strategies import StrategySet, fold_label, parse_reply
 from cso_lab.roles.scores import GarbledReply, integer, read_table
 from cso_lab.search.mcts import SeekerReply
 from cso_lab.search.tree import Scores
-from cso_lab.strategies import StrategySet, fold_label, parse_reply
 
 _END_WORDS = r"end(?:[ _-](?:of[ _-](?:the[ _-])?)?(?:dialogue?|conversation|chat))?"
 # In brackets or slashes of any kind, with the marks a model puts around code; or the bare words as the whole reply.

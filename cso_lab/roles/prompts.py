@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from cso_lab.dialogue import SEEKER, Turn
-from cso_lab.errors import unknown
+from cso_lab.core.errors import unknown
+from cso_lab.core.records import SEEKER, Turn
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 PLACEHOLDERS = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cso_lab.strategies import fold_label
+from cso_lab.core.strategies import fold_label
 
 Value = TypeVar("Value")
 

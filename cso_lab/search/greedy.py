@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cso_lab.dialogue import Dialogue
-from cso_lab.roles.together import gather, together
+from cso_lab.core.records import Dialogue
+from cso_lab.core.task_group import gather, together
 from cso_lab.search.mcts import MCTS
-from cso_lab.search.simulation import Expansion
+from cso_lab.search.rollout import Expansion
 from cso_lab.search.tree import Node, Scores, Tree
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from cso_lab.errors import UserError, unknown
+from cso_lab.core.errors import UserError, unknown
 from cso_lab.search.tree import Scores
 
 CRITERIA = ("E", "I", "H", "S")

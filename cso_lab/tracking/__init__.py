@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab import naming
+from cso_lab.config import cells as naming
 from cso_lab.pipeline.settings import trains
 
 
@@ -78,7 +78,7 @@ def tracker(cfg: DictConfig, folder: Path) -> Tracker:
 
 def tracked(cfg: DictConfig, folder: Path) -> TrackedCell:
     """The cell as trackers show it: named as it is found by, grouped by its sweep, tagged by backbone, algorithm and mode."""
-    from cso_lab.cell import cell
+    from cso_lab.pipeline.metadata import cell
 
     mode = [cfg.finetune_mode.name] if trains(cfg) else []
     return TrackedCell(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cso_lab.files import read_json, read_jsonl
+from cso_lab.core.files import read_json, read_jsonl
 from cso_lab.tracking import TrackedCell
 
 # Where a stage logs its steps while it is under way.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 
 def settled_mode(mode: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from cso_lab.files import read_jsonl
+from cso_lab.core.files import read_jsonl
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _UNPARSED = "unparsed"

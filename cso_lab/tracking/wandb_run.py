@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import digest
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json
 from cso_lab.tracking import TrackedCell
 from cso_lab.tracking.contents import CONTENTS, STEP_LOGS, Artifact, is_number, pictures, steps_after
 from cso_lab.tracking.credentials import check_names, first_line, set_up, settled_mode
@@ -242,7 +242,7 @@ def _reason(error: BaseException | None) -> str | None:
     """Why the cell has failed, in a line; None when it has not."""
     if error is None:
         return None
-    from cso_lab.explain import explain
+    from cso_lab.config.error_messages import explain
 
     known = explain(error) if isinstance(error, Exception) else None
     return str(known or f"{type(error).__name__}: {error}".rstrip(": "))

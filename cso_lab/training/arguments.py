@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from cso_lab.errors import UserError, unknown
+from cso_lab.core.errors import UserError, unknown
 from cso_lab.training.backbone import device, resolve_dtype
 
 # Rows at once without prefix sharing, where every row is padded to the longest.

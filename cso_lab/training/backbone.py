@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.hashing import digest
 from cso_lab.core.installed import installed_version
 from cso_lab.core.manifest import MANIFEST, damage
-from cso_lab.errors import UserError, unknown
 
 DTYPES = ("auto", "bfloat16", "float32")
 DEVICES = ("auto", "cpu", "cuda")
@@ -36,7 +36,7 @@ def prepare_backbone(cfg) -> str:
     if backbone.get("gguf") is not None:
         return str(_made_once(folder, lambda target: _convert_gguf(backbone.gguf.package, backbone.gguf.file, target)))
     if backbone.get("random") is not None:
-        from cso_lab.training.tiny import save_tiny_model
+        from cso_lab.training.tiny_models import save_tiny_model
 
         random = backbone.random
         return str(_made_once(folder, lambda target: save_tiny_model(random.architecture, target, random.seed)))

@@ -7,8 +7,8 @@ belongs to the prompt: it is no part of what is learnt, and whoever generates is
 import re
 from collections.abc import Sequence
 
-from cso_lab.errors import UserError
-from cso_lab.strategies import SETS, StrategySet, format_reply, parse_reply
+from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import SETS, StrategySet, format_reply, parse_reply
 
 Messages = list[dict[str, str]]
 

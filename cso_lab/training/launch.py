@@ -13,8 +13,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_json, write_json
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json
 from cso_lab.training.machine import settled
 
 # The folder in which the processes of a training and the run that waits for them meet.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cso_lab.errors import UserError
-from cso_lab.files import read_jsonl
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_jsonl
 from cso_lab.training.chat_format import USER, ChatFormat
 
 # The fields of a row that hold a response: a pair has two of them, an SFT or KTO row one.

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.training.arguments import batches, trainer_arguments
 from cso_lab.training.backbone import device, load_tokenizer, quiet_libraries, resolve_dtype
 from cso_lab.training.balance import balance_warning

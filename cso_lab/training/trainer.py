@@ -19,9 +19,9 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     from hydra.utils import instantiate
     from transformers import PrinterCallback, set_seed
 
-    from cso_lab.training.batching import Epochs, TreeSampler
-    from cso_lab.training.progress import StepLog, StepManifest, StepProgress
-    from cso_lab.training.sharing import sharing
+    from cso_lab.training.callbacks import StepLog, StepManifest, StepProgress
+    from cso_lab.training.samplers import Epochs, TreeSampler
+    from cso_lab.training.shared_forward import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
     number_type = resolve_dtype(training.dtype, device(cfg))
@@ -62,7 +62,7 @@ def _in_order(rows: list[dict], training, arguments) -> tuple:
 
     Sets `arguments.max_steps` where that is less than one pass: the other rows are neither tokenized nor read by the reference model.
     """
-    from cso_lab.training.batching import Dealer, TreeSampler, filled, tree_order
+    from cso_lab.training.samplers import Dealer, TreeSampler, filled, tree_order
 
     tree, drawn = training.batching == "tree", arguments.train_sampling_strategy == "random"
     at_once = arguments.per_device_train_batch_size

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 
 # Queries of a tree that are answered together on CPUs, which compute what a mask hides as well.
 _BLOCK = 128

@@ -8,9 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from cso_lab.errors import tracebacks_shown
-from cso_lab.explain import explain, said
-from cso_lab.files import write_json
+from cso_lab.config.error_messages import explain, said
+from cso_lab.core.errors import tracebacks_shown
+from cso_lab.core.files import write_json
 from cso_lab.training.agent import end_with_parent
 from cso_lab.training.launch import RESULT, Failure, read_job
 

@@ -22,9 +22,9 @@ PLAIN_BATCHES = (8, 16, 32)
 
 def test_prompts(cfg, turns: int | None) -> list[list[int]]:
     """Token ids of what the model is shown before each supporter turn of the test dialogues."""
+    from cso_lab.core.records import prompt_messages
+    from cso_lab.core.strategies import strategy_set
     from cso_lab.corpora import divide
-    from cso_lab.dialogue import prompt_messages
-    from cso_lab.strategies import strategy_set
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.chat_format import ChatFormat
 
@@ -40,14 +40,14 @@ def test_prompts(cfg, turns: int | None) -> list[list[int]]:
 
 def shared(model, prompts: Sequence[list[int]], new_tokens: int) -> list[list[int]]:
     """What the project does, all turns at once."""
-    from cso_lab.generation.decode import Decoding, reply_ids
+    from cso_lab.generation.batched_decoding import Decoding, reply_ids
 
     return reply_ids(model, prompts, Decoding(new_tokens, 0.0, ends=()))
 
 
 def unshared(model, prompts: Sequence[list[int]], new_tokens: int) -> list[list[int]]:
     """The same decoding, every prompt read and kept by itself."""
-    from cso_lab.generation import decode
+    from cso_lab.generation import batched_decoding as decode
 
     alone = patch.object(decode, "_stems", lambda prompts: (list(prompts), [[row] for row in range(len(prompts))]))
     with alone, patch.object(decode, "_READ_AT_ONCE", 1):

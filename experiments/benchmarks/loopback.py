@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cso_lab.strategies import EXTES
+from cso_lab.core.strategies import EXTES
 
 CANNED = {
     "strategist": json.dumps({name: 3 + i for i, name in enumerate(EXTES.names)}),

@@ -45,11 +45,11 @@ def _search(overrides: list[str], number: int) -> dict:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from cso_lab.config.cells import register_resolvers
+    from cso_lab.core.strategies import strategy_set
     from cso_lab.corpora import load
-    from cso_lab.expansion import expand, load_trees
-    from cso_lab.naming import register_resolvers
+    from cso_lab.expansion.expand import expand, load_trees
     from cso_lab.preferences.rows import pair_rows
-    from cso_lab.strategies import strategy_set
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -100,7 +100,7 @@ def _most_memory() -> float:
 def _client(address: str, provider: str, calls: int, at_once: int) -> float:
     import asyncio
 
-    from cso_lab.roles.client import Client, Question
+    from cso_lab.llm.client import Client, Question
 
     model = {"model": f"{provider}/supporter", "temperature": 0.7, "max_tokens": 100}
     chat = [{"role": "system", "content": "Be kind. " * 40}, {"role": "user", "content": "I lost my job last week. " * 40}]

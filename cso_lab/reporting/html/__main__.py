@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cso_lab.command import Parser, run
-from cso_lab.errors import UserError
+from cso_lab.core.commands import Parser, run
+from cso_lab.core.errors import UserError
 from cso_lab.reporting.html.material import run_folders
 from cso_lab.reporting.html.page import write_report_page
 from cso_lab.reporting.published import tables

@@ -1,6 +1,6 @@
 """Training curves of all cells, from train_log.jsonl; and what every stage took, from run.json and search.json."""
 
-from cso_lab.checks import STAGES
+from cso_lab.config.schema import STAGES
 from cso_lab.reporting.html.material import Material, Run, numbers
 from cso_lab.reporting.html.section import Chart, Section, bars, broken, line
 

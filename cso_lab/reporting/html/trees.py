@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from cso_lab.errors import UserError
+from cso_lab.core.errors import UserError
 from cso_lab.reporting.html.material import Material, Run
 from cso_lab.reporting.html.render import PAGE_FILE
 from cso_lab.reporting.html.section import Section

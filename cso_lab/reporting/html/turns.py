@@ -1,6 +1,6 @@
 """Single test turns side by side: what was said before, the gold reply, and what each cell replied."""
 
-from cso_lab.dialogue import TEST_DIALOGUES
+from cso_lab.core.records import TEST_DIALOGUES
 from cso_lab.reporting.html.material import Material, Run, first_of_each_kind
 from cso_lab.reporting.html.section import Section
 

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from litellm import CustomLLM, ModelResponse, Usage
 from litellm.llms.custom_llm import CustomLLMError
 
-from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
-from cso_lab.roles.simulated import jurors, mind, toxicity
-from cso_lab.strategies import SETS, StrategySet
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
+from cso_lab.core.strategies import SETS, StrategySet
+from cso_lab.roles.simulated import judges as jurors
+from cso_lab.roles.simulated import seeker_state as mind
+from cso_lab.roles.simulated import toxicity
 
 NOISE = 0.08  # standard deviation of what a player thinks of a fit
 _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")

@@ -1,0 +1,1 @@
+"""A dataset examined before training: strategies by stage, toxicity, near-duplicates and leakage."""

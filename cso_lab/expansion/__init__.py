@@ -1,0 +1,1 @@
+"""The search stage: gold dialogues -> trees, with progress display, cost estimate and shards."""

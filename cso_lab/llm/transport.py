@@ -1,0 +1,215 @@
+"""One call to one model: OpenAI's protocol over an aiohttp session, simulated players in this process, all else through litellm.
+
+litellm's own way to OpenAI-compatible servers takes about 6 ms of processor time a call, most of it to check the request's types, look up
+prices and prepare logs; this one takes a tenth. What litellm knows (a model's parameters, its price) is asked of it all the same.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from cso_lab.core.errors import MissingKey, UserError
+from cso_lab.llm import prices as models
+from cso_lab.llm.errors import (
+    PassingFault,
+    RoleFailure,
+    error_in,
+    error_of,
+    error_status,
+    error_text,
+    fault,
+    hide,
+    keys,
+    one_line,
+    secret_names,
+)
+from cso_lab.roles import ROLES, Place
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a call brought. Tokens are None when the server does not count them, `cost` (US dollars) when nobody knows the price.
+
+    `wordless` says why `text` is empty, where it is.
+    """
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: float | None
+    wordless: str = "an empty reply"
+
+
+class Transport:
+    """Makes calls; limits, attempts and accounts are the client's affair. Use it in an `async with`."""
+
+    def __init__(self, api_base: str | None = None, api_key_env: str | None = None, place: Place = ROLES):
+        """`api_base`: of an OpenAI-compatible server. It is sent the key that `api_key_env` names and no other."""
+        if api_key_env and not os.environ.get(api_key_env):
+            raise UserError(f"{place.node}.api_key_env names {api_key_env}, which is not set in the environment")
+        self._base, self._place = api_base, place
+        self._key = os.environ[api_key_env] if api_key_env else None
+        if api_key_env:
+            secret_names.add(api_key_env)
+        self._keys = keys()
+        self._providers: dict[str, str] = {}
+        self._session = None
+
+    async def __aenter__(self) -> "Transport":
+        import aiohttp
+
+        # How many calls are under way is limited by the client; each has its own timeout there, too.
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout())
+        # Looked up once; aiohttp's own trust_env does so for every request, and in a thread.
+        url = urlsplit(self._url())
+        self._proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self._session.close()
+
+    def check(self, role: str, model: str) -> str:
+        """The provider's name; a UserError when no call to `model` could work."""
+        if model in self._providers:
+            return self._providers[model]
+        provider = models.provider(self._place.model(role), model)
+        if not (self._base or self._key) and (needed := models.missing_keys(model)):
+            raise MissingKey(f"{model} as {role} needs {' or '.join(needed)}, and it is not set in the environment")
+        self._providers[model] = provider
+        return provider
+
+    async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
+        """The reply of `model` (its config: model, temperature, max_tokens).
+
+        Raises PassingFault (there was no reply), Refused (this question is refused for its content), RoleFailure (it cannot be asked as
+        it is) or UserError (no question can)."""
+        name = model["model"]
+        provider = self.check(role, name)
+        if provider == "openai" and models.speaks_chat(name):
+            return await self._over_http(role, model, messages, seed)
+        if provider == models.SIMULATED:
+            return self._simulated(role, name, messages, seed)
+        return await self._over_litellm(role, model, messages, seed)
+
+    async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
+        name = model["model"]
+        parameters = _parameters(name, model["temperature"], model["max_tokens"])
+        body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
+        if "seed" in parameters:
+            body["seed"] = seed
+        return self._read_completion(role, name, await self._post(role, name, body))
+
+    async def _post(self, role: str, name: str, body: Mapping) -> bytes:
+        """What the server answers with status 200; the errors of `complete` for anything else."""
+        import aiohttp
+
+        try:
+            async with self._session.post(self._url(), json=body, headers=self._headers(), proxy=self._proxy) as response:
+                status, payload, headers = response.status, await response.read(), response.headers
+        except aiohttp.ClientConnectorError as error:
+            raise PassingFault(f"cannot reach {self._url()}: {one_line(error.os_error)}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise PassingFault(f"connection failed: {one_line(error)}") from None
+        if status != 200:
+            raise fault(role, name, status, error_of(payload), headers)
+        return payload
+
+    async def _over_litellm(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
+        litellm = models.load_litellm()
+        # With an address of the user's own, no key of the environment that litellm would find for the provider.
+        target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
+        if self._key:
+            target["api_key"] = self._key
+        sampling = _given(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
+        try:
+            response = await litellm.acompletion(
+                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
+            )
+        except litellm.exceptions.LiteLLMUnknownProvider as error:
+            raise UserError(f"{model['model']} as {role}: {one_line(error)}") from None
+        except litellm.exceptions.openai.APIError as error:
+            headers = getattr(getattr(error, "response", None), "headers", None) or {}
+            raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
+        if response is None:
+            # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
+            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
+        if not response.choices:
+            raise PassingFault("an answer without a reply in it")
+        choice, usage = response.choices[0], getattr(response, "usage", None)
+        more = getattr(choice.message, "provider_specific_fields", None) or {}
+        return Reply(
+            self._clean(choice.message.content),
+            usage and usage.prompt_tokens,
+            usage and usage.completion_tokens,
+            response._hidden_params.get("response_cost"),
+            self._wordless(more.get("refusal"), choice.finish_reason),
+        )
+
+    def _simulated(self, role: str, name: str, messages: list[dict], seed: int) -> Reply:
+        from cso_lab.roles.simulated.provider import CustomLLMError, answer
+
+        try:
+            text, said, answered = answer(name.partition("/")[2], messages, seed)
+        except CustomLLMError as error:
+            raise fault(role, name, error.status_code, error.message, {}) from None
+        return Reply(text, said, answered, 0.0)
+
+    def _url(self) -> str:
+        env = os.environ
+        base = self._base or env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE") or "https://api.openai.com/v1"
+        return base.rstrip("/") + "/chat/completions"
+
+    def _headers(self) -> dict[str, str]:
+        # Servers of one's own ask for no key, but some insist on the header.
+        key = self._key or ("none" if self._base else os.environ["OPENAI_API_KEY"])
+        return {"Authorization": f"Bearer {key}"}
+
+    def _read_completion(self, role: str, name: str, payload: bytes) -> Reply:
+        """OpenAI's chat.completion object. One without words gives an empty text: it is a reply, and may have cost something.
+
+        An error, or anything else that is no completion, is no reply, whatever its status was."""
+        try:
+            completion = json.loads(payload)
+        except (ValueError, RecursionError):
+            completion = None
+        if (error := error_in(completion)) is not None:
+            raise fault(role, name, error_status(error), error_text(error), {})
+        try:
+            choice, usage = completion["choices"][0], completion.get("usage") or {}
+            message = choice["message"]
+            text, why = message.get("content"), self._wordless(message.get("refusal"), choice.get("finish_reason"))
+            prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            cost = models.cost(name, prompt or 0, answer or 0, cached)
+            return Reply(self._clean(text), prompt, answer, cost, why)
+        except (TypeError, AttributeError, KeyError, IndexError):
+            raise PassingFault(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+
+    def _wordless(self, refusal: str | None, finish_reason: str | None) -> str:
+        """Why a completion has no words, as far as it says so."""
+        if refusal:
+            return f"refused: {one_line(refusal)}"
+        ending = "" if finish_reason in (None, "stop") else f" (finish_reason: {one_line(finish_reason)})"
+        return f"an empty reply{ending}"
+
+    def _clean(self, text: str | None) -> str:
+        """Text that any file takes: no half characters, and no key, should a server repeat the one it was given."""
+        return hide((text or "").encode("utf-8", "replace").decode(), self._keys)
+
+
+def _given(**parameters: float | None) -> dict:
+    """The parameters that are sent; None leaves one out, and the model's own default holds."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+@cache
+def _parameters(model: str, temperature: float | None, max_tokens: int | None) -> dict:
+    """The sampling parameters under the names this model takes; newer OpenAI models want other ones, and litellm knows which."""
+    given = _given(temperature=temperature, max_tokens=max_tokens, seed=0, drop_params=True)
+    litellm, name = models.load_litellm(), model.removeprefix("openai/")
+    known = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
+    return {key: value for key, value in known.items() if key not in ("stream", "extra_body")}

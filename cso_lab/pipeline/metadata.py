@@ -1,0 +1,89 @@
+"""What a cell says of itself in metrics.json: what it is, and under which circumstances its numbers came about."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig
+
+from cso_lab.config import cells as naming
+from cso_lab.core.files import read_json
+from cso_lab.pipeline.account import Account, overrides
+from cso_lab.pipeline.settings import algorithm_label, algorithm_name, is_api, start_of, trains
+
+
+def cell(cfg: DictConfig) -> dict:
+    """The choices that make it this cell; the report groups and names cells by them."""
+    trained, start = trains(cfg), cfg.algorithm.get("start")
+    return {
+        "backbone": cfg.backbone.name,
+        "label": cfg.backbone.label,
+        "family": None if is_api(cfg) else cfg.backbone.family,
+        "algo": cfg.algorithm.name,
+        "algo_label": cfg.algorithm.label,
+        "mode": cfg.finetune_mode.name if trained else None,
+        "mode_label": cfg.finetune_mode.label if trained else None,
+        "start_from": "base" if start is None else algorithm_name(start),
+        "start_label": None if start is None else algorithm_label(start),
+        "decoding": cfg.decoding.name,
+        "decoding_label": cfg.decoding.label,
+        "seed": cfg.seed if naming.uses_seed(cfg) else None,
+        "variant": naming.variant(cfg),
+        "varied": naming.varied(cfg, overrides()),
+    }
+
+
+def context(cfg: DictConfig, account: Account) -> dict:
+    """Data, test set, players, training and server behind the numbers, as far as this cell has them."""
+    trained = trains(cfg)
+    data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
+    data["testset"] = cfg.evaluation.testset
+    data |= _chosen_files(cfg.data)
+    if path := naming.other_path(cfg):
+        data["path"] = path
+    if cfg.generation.engine == "server":
+        data |= _served(cfg, account.folder)
+    if not trained:
+        return data
+    file = account.left("train") / "training.json"
+    training = read_json(file) if file.exists() else {}
+    if start := start_of(cfg):
+        before = training.get("start") or {}
+        data["start_training_rows"] = before.get("rows")
+        data["start_training_steps"] = f"{before.get('steps')} of {start.training.batch_size} rows"
+    return data | {
+        "roles": cfg.roles.name,
+        "roles_notice": cfg.roles.notice,
+        "mcts": cfg.mcts.name,
+        "preferences": cfg.preferences.name,
+        "preference_dialogues": _dialogues_used(account),
+        "training_rows": training.get("rows"),
+        "training_steps": f"{training.get('steps')} of {cfg.training.batch_size} rows",
+    }
+
+
+def _chosen_files(data: DictConfig) -> dict:
+    """Which files of which revision the data and the test dialogues are, where a folder or a data set on the hub was named."""
+    from cso_lab.corpora import data_source, test_source
+
+    sources = {"data_file": data_source(data), "test_file": test_source(data)}
+    return {key: str(source) for key, source in sources.items() if source and source.within}
+
+
+def _dialogues_used(account: Account) -> int | None:
+    """How many expanded dialogues (valid paths) the cell was trained on, the axis of Figure 4; None where that is not known here."""
+    file = account.left("dataset") / "statistics.json"
+    return read_json(file)["table5"]["per_path"]["all"]["dialogues"] if file.exists() else None
+
+
+def _served(cfg: DictConfig, folder: Path) -> dict:
+    """What a server was asked, where it is no provider's own, and what it took."""
+    client, file = cfg.generation.client, folder / "usage.json"
+    usage = read_json(file)["usage"] if file.exists() else None
+    used = usage and {
+        "calls": sum(usage["calls"].values()),
+        "tokens": usage["prompt_tokens"] + usage["completion_tokens"],
+        "dollars": "unknown" if usage["unpriced"] else round(usage["cost"], 6),
+    }
+    # Without what may stand before the host: a user name, a password.
+    address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
+    return {"served": client.model, "served_at": address, "usage": used}

@@ -1,0 +1,30 @@
+"""The four players of appendix A as the search sees them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cso_lab.core.records import Dialogue, Turn
+from cso_lab.search.tree import Scores
+
+History = tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class SeekerReply:
+    """What the seeker said; `text` is None when it only ended the dialogue."""
+
+    text: str | None
+    end: bool
+
+
+class Roles(Protocol):
+    """The four players of appendix A. `draw` tells repeated questions about one state apart (see `Simulator.memory`).
+
+    An optional property `idle` says how many further questions could be asked now without keeping anyone waiting (see `Ahead`).
+    """
+
+    async def seeker(self, dialogue: Dialogue, history: History, draw: str) -> SeekerReply: ...
+    async def supporter(self, dialogue: Dialogue, history: History, strategy: str, draw: str) -> str: ...
+    async def strategist(self, dialogue: Dialogue, history: History, draw: str) -> Mapping[str, int]: ...
+    async def judge(self, dialogue: Dialogue, history: History, draw: str) -> Scores: ...

@@ -1,0 +1,157 @@
+"""Tiny random models with the tokenizers' and chat templates' quirks of their big sisters, for tests without downloads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cso_lab.core.errors import unknown
+
+VOCABULARY_SIZE = 512
+_SHAPE = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+}
+
+# What the byte-level merges are learnt from: enough English for prompts to be a few hundred tokens long, not thousands.
+_ENGLISH = [
+    "You are a caring supporter in a conversation with someone who is having a hard time.",
+    "I feel so tired and I do not know what to do. It has been like this for weeks now.",
+    "That sounds really hard, and it makes sense that you feel this way. What would help you most right now?",
+    "Could you talk with a friend about it? Taking a short walk and getting some sleep can give you strength again.",
+    "(Emotional Validation) (Affirmation) (Collaborative Planning) (Empathetic Statements) (Share Information)",
+    "(Avoid Judgment and Criticism) (Provide Different Perspectives) (Reframe Negative Thoughts) Strategies",
+]
+
+_LLAMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+_QWEN_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n'"
+    " + message['content'] | trim + '<end_of_turn>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """A family's model class, special tokens and chat template, reduced to what rows and trainers can stumble over."""
+
+    config: str
+    model: str
+    template: str
+    specials: tuple[str, ...]
+    bos: str | None
+    eos: str
+    pad: str
+    # Llama's and Gemma's tokenizers put BOS before any text, although their templates write it too.
+    adds_bos: bool = False
+    extra: Callable[[], dict] = dict
+
+
+_ARCHITECTURES = {
+    "llama": _Architecture(
+        config="LlamaConfig",
+        model="LlamaForCausalLM",
+        template=_LLAMA_TEMPLATE,
+        specials=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|finetune_right_pad_id|>"),
+        bos="<|begin_of_text|>",
+        eos="<|eot_id|>",
+        pad="<|finetune_right_pad_id|>",
+        adds_bos=True,
+    ),
+    "qwen": _Architecture(
+        config="Qwen2Config",
+        model="Qwen2ForCausalLM",
+        template=_QWEN_TEMPLATE,
+        specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        bos=None,
+        eos="<|im_end|>",
+        pad="<|endoftext|>",
+    ),
+    "gemma": _Architecture(
+        config="Gemma2Config",
+        model="Gemma2ForCausalLM",
+        template=_GEMMA_TEMPLATE,
+        specials=("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        bos="<bos>",
+        eos="<eos>",
+        pad="<pad>",
+        adds_bos=True,
+        extra=lambda: {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 4096},
+    ),
+}
+
+
+def save_tiny_model(architecture: str, folder: Path, seed: int) -> None:
+    """Write a random two-layer model (width 64, vocabulary 512) and its byte-level tokenizer into `folder`.
+
+    The seed decides the weights; the process's own random state is left as it was.
+    """
+    import torch
+    import transformers
+
+    if architecture not in _ARCHITECTURES:
+        raise unknown("backbone.random.architecture", architecture, _ARCHITECTURES)
+    parts = _ARCHITECTURES[architecture]
+    tokenizer = _tokenizer(parts)
+    config = getattr(transformers, parts.config)(
+        **_SHAPE,
+        **parts.extra(),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = getattr(transformers, parts.model)(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(parts: _Architecture):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=list(parts.specials),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_ENGLISH, trainer)
+    if parts.adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{parts.bos} $A", special_tokens=[(parts.bos, tokenizer.token_to_id(parts.bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=parts.bos,
+        eos_token=parts.eos,
+        pad_token=parts.pad,
+        chat_template=parts.template,
+        model_max_length=_SHAPE["max_position_embeddings"],
+        clean_up_tokenization_spaces=False,
+    )
