@@ -44,7 +44,7 @@ def compose_and_run() -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from cso_lab.config.cells import register_resolvers
+    from cso_lab.pipeline.cell_names import register_resolvers
 
     register_resolvers()
     # Hydra goes on without a part of hydra.searchpath that is not there.
@@ -54,13 +54,13 @@ def compose_and_run() -> None:
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def job(cfg: DictConfig) -> None:
         from cso_lab.core.errors import show_tracebacks
-        from cso_lab.pipeline import stages
+        from cso_lab.pipeline.run_cell import run_cell
 
         if cfg.debug:
             show_tracebacks()
         multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            stages.run(cfg, Path(HydraConfig.get().runtime.output_dir), multirun)
+            run_cell(cfg, Path(HydraConfig.get().runtime.output_dir), multirun)
         except Exception as error:
             if multirun:
                 raise

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from cso_lab.core.records import SUPPORTER, Dialogue, Turn
-from cso_lab.search.mcts import SeekerReply
+from cso_lab.core.records import SUPPORTER, Dialogue, SeekerReply, Turn
 
 SCORES = {"A": 1, "B": 0, "C": 0}
 

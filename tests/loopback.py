@@ -10,10 +10,10 @@ from fakes import FakeOpenAI, Reply, failure
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cso_lab.config.cells import register_resolvers
 from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load
 from cso_lab.expansion.expand import expand
+from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.roles.simulated.provider import simulated_reply
 
 CONF = str(Path(__file__).parents[1] / "conf")

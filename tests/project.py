@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import register_resolvers
 from cso_lab.config.sweeps import plan
+from cso_lab.pipeline.cell_names import register_resolvers
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -5,9 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
-from cso_lab.search.mcts import SeekerReply
 
 FIVE = StrategySet("five", dict.fromkeys("ABCDE", "what it does"))
 

@@ -9,9 +9,9 @@ import math
 
 from fakes import judged
 
-from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
-from cso_lab.search.mcts import MCTS, SeekerReply
+from cso_lab.search.mcts import MCTS
 from cso_lab.search.reward import LinearReward
 from cso_lab.search.tree import Tree
 

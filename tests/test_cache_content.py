@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 from project import composed, run_py
 
 from cso_lab.core.model_files import model_content
-from cso_lab.pipeline.cache_keys import key
-from cso_lab.pipeline.settings import SETTINGS
 from cso_lab.pipeline.sources import sources
+from cso_lab.pipeline.stages import RESULTS
 from cso_lab.training.backbone import prepare_backbone
 
 
@@ -60,11 +59,11 @@ def cfg():
 def test_an_edit_of_the_users_own_code_changes_the_keys_of_what_it_makes(mine, part, cfg):
     cfg = cfg.copy()
     OmegaConf.update(cfg, f"{part}._target_", "their_code.parts.Builder", force_add=True)
-    before = {stage: key(stage, cfg) for stage in SETTINGS}
+    before = {stage: RESULTS[stage].key(cfg) for stage in RESULTS}
     (mine / "their_code" / "other.py").write_text("# nobody imports it\n")
-    assert before == {stage: key(stage, cfg) for stage in SETTINGS}
+    assert before == {stage: RESULTS[stage].key(cfg) for stage in RESULTS}
     (mine / "their_code" / "parts.py").write_text("class Builder: changed = True\n\ndef reward(): return 1\n")
-    assert [stage for stage in SETTINGS if key(stage, cfg) != before[stage]] == PARTS[part]
+    assert [stage for stage in RESULTS if RESULTS[stage].key(cfg) != before[stage]] == PARTS[part]
     assert "their_code" not in sys.modules  # it was read, and not run
 
 

@@ -12,10 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, ROOT, composed
 
-from cso_lab.config.cells import cell_name, varied
-from cso_lab.pipeline.cache_keys import key
-from cso_lab.pipeline.settings import NO_EFFECT, SETTINGS, no_effect, of_numbers, trains, trains_here
-from cso_lab.pipeline.versions import VERSIONS
+from cso_lab.config.cells import trains, trains_here
+from cso_lab.config.result_settings import NO_EFFECT, no_effect
+from cso_lab.pipeline.cell_names import cell_name, number_settings, varied
+from cso_lab.pipeline.stages import RESULTS
 from cso_lab.training import backbone, machine
 
 SERVER = ("generation.engine=server", "generation.client.model=openai/m", "generation.client.api_base=http://127.0.0.1:9/v1")
@@ -81,14 +81,14 @@ def another(place: str, value: object) -> object:
 
 def settings(cfg: dict) -> dict:
     """What the keys of the cell's stages are made of."""
-    stages = SETTINGS if trains_here(cfg) else ("generate", "testset", "evaluate")
-    return {stage: SETTINGS[stage](cfg) for stage in stages}
+    stages = RESULTS if trains_here(cfg) else ("generate", "testset", "evaluate")
+    return {stage: RESULTS[stage].settings(cfg) for stage in stages}
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(name):
     cfg = copy.deepcopy(cell(name))
-    before, numbers = settings(cfg), of_numbers(cfg)
+    before, numbers = settings(cfg), number_settings(cfg)
     # On a server, how the checkpoint was trained is part of what it generates.
     expected = {node: stages if trains_here(cfg) else stages | {"generate"} for node, stages in OF_NODE.items()}
     uncounted, counted, unnamed = [], [], []
@@ -103,7 +103,7 @@ def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(n
             uncounted.append(place)
         if idle is not None and changed - {"evaluate"}:
             counted.append(place)
-        if changed - {"inspect", "scores", "evaluate"} and of_numbers(cfg) == numbers:
+        if changed - {"inspect", "scores", "evaluate"} and number_settings(cfg) == numbers:
             unnamed.append(place)
         node[last] = value
     assert not uncounted, "change the key of no stage they are of, and stand on no list"
@@ -121,10 +121,9 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
 
 def test_raising_the_version_of_a_stage_changes_its_key_and_no_other(monkeypatch):
     cfg = composed("hardware=cpu", "training.dtype=float32")
-    before = {stage: key(stage, cfg) for stage in SETTINGS}
-    assert set(VERSIONS) == set(SETTINGS)
-    monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
-    assert {stage for stage in SETTINGS if key(stage, cfg) != before[stage]} == {"train"}
+    before = {stage: RESULTS[stage].key(cfg) for stage in RESULTS}
+    monkeypatch.setattr(RESULTS["train"], "version", RESULTS["train"].version + 1)
+    assert {stage for stage in RESULTS if RESULTS[stage].key(cfg) != before[stage]} == {"train"}
 
 
 @pytest.mark.long
@@ -136,13 +135,16 @@ def test_another_docstring_in_the_package_changes_no_key(tmp_path):
     line = ("algo=dpo_after_sft", "hardware=cpu", "training.dtype=float32")
     program = (
         f"import cso_lab, sys; sys.path.append({str(ROOT / 'tests')!r}); from project import composed\n"
-        "from cso_lab.pipeline.cache_keys import SETTINGS, key\n"
-        f"cfg = composed(*{line!r}); print(cso_lab.__file__, *(key(stage, cfg) for stage in SETTINGS))"
+        "from cso_lab.pipeline.stages import RESULTS\n"
+        f"cfg = composed(*{line!r}); print(cso_lab.__file__, *(RESULTS[stage].key(cfg) for stage in RESULTS))"
     )
     environment = dict(os.environ) | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "cso_lab" / "__init__.py"), *(key(s, composed(*line)) for s in SETTINGS)]
+    assert done.stdout.split() == [
+        str(tmp_path / "cso_lab" / "__init__.py"),
+        *(RESULTS[s].key(composed(*line)) for s in RESULTS),
+    ]
 
 
 def test_what_auto_comes_to_here_is_part_of_the_key_and_not_auto(monkeypatch):
@@ -154,7 +156,7 @@ def test_what_auto_comes_to_here_is_part_of_the_key_and_not_auto(monkeypatch):
         monkeypatch.setattr(backbone, "device", lambda cfg: where)
         monkeypatch.setattr(machine, "processor_flags", set)
         cells[name].hardware.device = where
-        return [key(stage, cells[name]) for stage in ("train", "generate")]
+        return [RESULTS[stage].key(cells[name]) for stage in ("train", "generate")]
 
     found = {name: keys(name) for name in lines}
     assert found["auto"] == found["float32"]
@@ -169,7 +171,7 @@ def test_samples_depend_on_what_is_drawn_together_and_greedy_replies_do_not():
         one, other = [
             composed("hardware=cpu", "algo=base", f"generation.temperature={temperature}", *line) for line in ([], batch)
         ]
-        assert (key("generate", one) == key("generate", other)) == same
+        assert (RESULTS["generate"].key(one) == RESULTS["generate"].key(other)) == same
         assert (cell_name(one) == cell_name(other)) == same
         assert varied(other, batch) == ({} if same else {"generation.batch_size": "4"})
 
@@ -177,8 +179,8 @@ def test_samples_depend_on_what_is_drawn_together_and_greedy_replies_do_not():
 def test_a_finished_result_is_found_without_torch_where_the_machine_is_known():
     program = (
         f"import sys; sys.path.append({str(ROOT / 'tests')!r}); from project import composed\n"
-        "from cso_lab.pipeline.cache_keys import key\n"
-        "cfg = composed('algo=dpo_after_sft', 'hardware=cpu', 'training.dtype=float32'); key('train', cfg); key('generate', cfg)\n"
+        "from cso_lab.pipeline.stages import RESULTS\n"
+        "cfg = composed('algo=dpo_after_sft', 'hardware=cpu', 'training.dtype=float32'); RESULTS['train'].key(cfg); RESULTS['generate'].key(cfg)\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'peft') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

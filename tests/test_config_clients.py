@@ -11,11 +11,11 @@ from project import composed, run_py
 from test_roles_client import MODEL, ask, client
 from test_served import echo, served
 
-from cso_lab.config.cells import uses_seed
 from cso_lab.config.clients import Limits
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
 from cso_lab.judging.settings import load_settings
+from cso_lab.pipeline.cell_names import uses_seed
+from cso_lab.pipeline.check import check
 from cso_lab.roles import LIMITS
 
 ROLES = ("seeker", "supporter", "strategist", "judge")

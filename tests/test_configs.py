@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, ROOT, composed, jobs_of, run_py, without_hydra
 
-from cso_lab.config.cells import cell_name
 from cso_lab.config.error_messages import explain
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.cell_names import cell_name
+from cso_lab.pipeline.check import check
 
 CHOICES = [
     f"{group.name}={option.stem}"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from project import CONF, composed
 
-from cso_lab.config.cells import cell_name
 from cso_lab.core.errors import UserError
 from cso_lab.corpora import data_file, data_identity, divide, load
 from cso_lab.corpora.formats import read_records
+from cso_lab.pipeline.cell_names import cell_name
 
 
 def turns(opening):

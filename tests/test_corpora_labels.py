@@ -4,13 +4,13 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, composed
 
-from cso_lab.config.cells import cell_name
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import ESCONV, EXTES
 from cso_lab.corpora import load
 from cso_lab.corpora.esconv import read_esconv
 from cso_lab.corpora.extes import read_extes
+from cso_lab.pipeline.cell_names import cell_name
+from cso_lab.pipeline.check import check
 
 
 def esconv(*labels):

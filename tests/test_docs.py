@@ -15,8 +15,8 @@ from project import ROOT, jobs_of, without_hydra
 
 import cso_lab
 from cso_lab.config.command_line import prepared
-from cso_lab.config.schema import check
 from cso_lab.judging.settings import load_settings
+from cso_lab.pipeline.check import check
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cso_lab.config.cells import register_resolvers
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.core.strategies import EXTES, parse_reply
+from cso_lab.pipeline.cell_names import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -10,10 +10,11 @@ from loopback import REFUSALS
 from project import composed
 
 from cso_lab.analysis.toxicity import ATTRIBUTES, toxicity
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
 from cso_lab.llm.budget import BudgetSpent
-from cso_lab.pipeline.stages import Run
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.check import check
+from cso_lab.pipeline.run_cell import run_stages
 
 QUICK = ("toxicity.client.longest_pause=0.02",)
 
@@ -199,7 +200,7 @@ def test_a_scorer_that_could_score_nothing_is_found_before_the_search(choice, ex
         monkeypatch.delenv(name, raising=False)
     line = ("stages=[search,dataset,inspect]", f"shared_dir={tmp_path}/shared", *choice)
     with pytest.raises(UserError, match=expected):
-        Run(composed(*line), tmp_path / "run").stages()
+        run_stages(Cell(composed(*line), tmp_path / "run"))
     assert not (tmp_path / "shared").exists()
 
 

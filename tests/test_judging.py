@@ -19,8 +19,8 @@ from cso_lab.judging.outcomes import order_bias, outcome, panel, verdicts
 from cso_lab.judging.questions import asked, question, read_comparison, read_rating
 from cso_lab.judging.study import Study
 from cso_lab.llm.budget import BudgetSpent
+from cso_lab.llm.errors import ParseError
 from cso_lab.reporting.judged import judged_markdown
-from cso_lab.roles.scores import GarbledReply
 
 
 def by_item(text: str) -> dict:
@@ -150,7 +150,7 @@ def test_verdicts_in_any_reasonable_form(reply):
     ],
 )
 def test_a_verdict_that_is_none_is_asked_again(reply):
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         read_comparison(reply, ("a", "b"))
 
 
@@ -158,7 +158,7 @@ def test_scores_lie_on_the_scale():
     assert read_rating('{"a": 5, "b": "1"}', ("a", "b"), (1, 5)) == {"a": 5, "b": 1}
     assert read_rating('{"scores": [{"criterion": "a", "score": "5/5"}, {"criterion": "b", "score": 1.0}]}', ("a", "b"), (1, 5))
     for score in ("0", "6", "2.5", '"good"', "true", '"4/10"', '"3-4"', "null"):
-        with pytest.raises(GarbledReply):
+        with pytest.raises(ParseError):
             read_rating(f'{{"a": {score}}}', ("a",), (1, 5))
 
 

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, composed
 
-from cso_lab.config.cells import other_path, varied
+from cso_lab.pipeline.cell_names import other_path, varied
 
 PUBLISHED = {"llama": "meta-llama/Llama-3.1-8B-Instruct", "qwen": "Qwen/Qwen2.5-7B-Instruct", "gemma": "google/gemma-2-9b-it"}
 

@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 from project import composed, run_py
 from small_search import ABC, hand_made
 
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.strategies import EXTES
+from cso_lab.pipeline.check import check
 from cso_lab.preferences.escpro import EscPro, some
 from cso_lab.preferences.generate_negatives import fresh_replies
 from cso_lab.preferences.random import RandomNegatives, Wanted

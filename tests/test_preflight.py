@@ -10,8 +10,8 @@ import pytest
 from hub import FakeHub
 from project import ROOT, composed, run_py
 
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.check import check
 
 TINY = ("backbone=tiny_llama", "algo=dpo", "mode=lora", "data.seed_dialogues=2", "hardware=cpu")
 LOOK = """

@@ -9,14 +9,12 @@ import yaml
 from fakes import FakeOpenAI, Reply, failure
 
 from cso_lab.core.errors import UserError
-from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, SeekerReply, Turn
 from cso_lab.core.strategies import EXTES
 from cso_lab.llm.client import Client, Question
-from cso_lab.llm.errors import RoleFailure
+from cso_lab.llm.errors import ParseError, RoleFailure
 from cso_lab.roles.parsing import parse_judge
 from cso_lab.roles.role_players import Cast
-from cso_lab.roles.scores import GarbledReply
-from cso_lab.search.mcts import SeekerReply
 
 MODEL = {"model": "openai/tiny", "temperature": 0.3, "max_tokens": 17}
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -337,4 +335,4 @@ def test_an_unknown_placeholder_is_named():
 
 
 def test_garbled_is_a_value_error():
-    assert issubclass(GarbledReply, ValueError)
+    assert issubclass(ParseError, ValueError)

@@ -17,8 +17,8 @@ from loopback import answering, journal, search, trees
 from test_roles_client import client, question, within
 
 from cso_lab.core.errors import UserError
+from cso_lab.llm.errors import ParseError
 from cso_lab.llm.journal import Journal
-from cso_lab.roles.scores import GarbledReply
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_an_answered_question_is_not_asked_again(tmp_path):
 def test_a_garbled_reply_is_counted_and_not_replayed_and_its_seed_not_used_again(tmp_path):
     def parse(reply: str) -> str:
         if reply == "?":
-            raise GarbledReply("nonsense")
+            raise ParseError("nonsense")
         return reply
 
     written(tmp_path, line("question 5", reply="?", fault="nonsense"))
@@ -127,7 +127,7 @@ def test_a_garbled_reply_is_counted_and_not_replayed_and_its_seed_not_used_again
 def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
     def parse(reply: str) -> str:
         if reply == "old":
-            raise GarbledReply("the form has changed")
+            raise ParseError("the form has changed")
         return reply
 
     with FakeOpenAI(Reply("old"), Reply("new")) as server:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cso_lab.core.records import SeekerReply
 from cso_lab.core.strategies import ESCONV, EXTES
+from cso_lab.llm.errors import ParseError
 from cso_lab.roles.parsing import parse_judge, parse_ratings, parse_seeker, parse_strategist, parse_supporter
-from cso_lab.roles.scores import GarbledReply
-from cso_lab.search.mcts import SeekerReply
 
 JUDGED = {"E": 3, "I": 2, "H": 4, "S": 1}
 JUDGE_JSON = '{"empathy": 3, "information": 2, "humanoid": 4, "strategy": 1}'
@@ -175,7 +175,7 @@ def test_ratings_up_to_a_hundred(share):
     ],
 )
 def test_garbled_judgements(reply):
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_judge(reply)
 
 
@@ -210,7 +210,7 @@ def test_garbled_judgements(reply):
     ],
 )
 def test_garbled_ratings(reply):
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_strategist(reply, EXTES)
 
 
@@ -374,14 +374,14 @@ def test_other_brackets_belong_to_the_supporters_words(words):
 
 @pytest.mark.parametrize("reply", ["", "  \n", '""', "Seeker:", "``````"])
 def test_silence_is_garbled(reply):
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_seeker(reply)
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_supporter(reply, EXTES)
 
 
 def test_a_label_alone_is_garbled():
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_supporter("(Affirmation)", EXTES)
 
 
@@ -405,23 +405,23 @@ def test_any_text_is_a_valid_value_or_garbled(text):
         reply = parse_seeker(text)
         assert reply.end or reply.text
         assert reply.text is None or (reply.text and "\n" not in reply.text and reply.text == reply.text.strip())
-    except GarbledReply:
+    except ParseError:
         pass
     try:
         words = parse_supporter(text, EXTES)
         assert words and words == " ".join(words.split())
-    except GarbledReply:
+    except ParseError:
         pass
     try:
         scores = parse_strategist(text, EXTES)
         assert scores and set(scores) <= set(EXTES.names)
         assert all(type(score) is int and 0 <= score <= 10 for score in scores.values())
-    except GarbledReply:
+    except ParseError:
         pass
     try:
         scores = parse_judge(text)
         assert list(scores) == ["E", "I", "H", "S"] and all(type(score) is int and 0 <= score <= 4 for score in scores.values())
-    except GarbledReply:
+    except ParseError:
         pass
 
 
@@ -509,7 +509,7 @@ def test_one_score_that_is_none_spoils_them_all(scores, nonsense, chance):
     name = chance.choice(list(scores))
     rows = {name: _number(chance, value) for name, value in scores.items()} | {name: nonsense}
     reply = json.dumps(chance.choice([rows, {"scores": rows}, [{"strategy": n, "score": v} for n, v in rows.items()]]))
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_strategist(reply, EXTES)
 
 
@@ -523,14 +523,14 @@ def test_scores_that_contradict_one_another_are_refused(scores, by, chance):
         "{" + ", ".join(f'"{label}": {value}' for label, value in rows) + "}",
         "\n".join(f"{label}: {value}" for label, value in rows),
     ]
-    with pytest.raises(GarbledReply):
+    with pytest.raises(ParseError):
         parse_strategist(chance.choice(forms), EXTES)
 
 
 @given(st.text(alphabet=st.characters(blacklist_categories=["Nd", "No", "Nl", "Cs"]), max_size=120))
 def test_words_without_a_digit_are_no_score(text):
     for parse in (lambda reply: parse_strategist(reply, EXTES), parse_judge):
-        with pytest.raises(GarbledReply):
+        with pytest.raises(ParseError):
             parse(text)
 
 
@@ -545,5 +545,5 @@ def test_any_json_is_a_valid_value_or_garbled(value):
     try:
         scores = parse_strategist(json.dumps(value), EXTES)
         assert scores and all(type(score) is int and 0 <= score <= 10 for score in scores.values())
-    except GarbledReply:
+    except ParseError:
         pass

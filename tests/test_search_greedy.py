@@ -9,12 +9,13 @@ from project import composed
 from random_players import FIVE, RandomPlayers, gold_dialogue, run
 from small_search import DIALOGUE, REWARD, children, mcts
 
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
-from cso_lab.pipeline.cache_keys import key
+from cso_lab.core.records import SeekerReply
+from cso_lab.pipeline.check import check
+from cso_lab.pipeline.stages import RESULTS
 from cso_lab.preferences.escpro import EscPro
 from cso_lab.search.greedy import Greedy
-from cso_lab.search.mcts import MCTS, SeekerReply
+from cso_lab.search.mcts import MCTS
 from cso_lab.search.reward import LinearReward, WeakestReward
 from cso_lab.search.tree import Tree
 
@@ -111,7 +112,9 @@ def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
 
 
 def test_speculation_changes_no_identity_and_waves_do():
-    plain, ahead, waves = (key("search", composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"]))
+    plain, ahead, waves = (
+        RESULTS["search"].key(composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"])
+    )
     assert plain == ahead != waves
 
 

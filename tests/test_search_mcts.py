@@ -7,8 +7,8 @@ import pytest
 from fakes import ScriptedRoles, judged
 from small_search import DIALOGUE, K0, K1, K2, S1, S2, SCRIPT, children, mcts, planted, searched, seeker, supporter
 
-from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue
-from cso_lab.search.mcts import MCTS, SeekerReply
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, SeekerReply
+from cso_lab.search.mcts import MCTS
 from cso_lab.search.tree import Tree
 
 FULL = {"strategist": 5, "supporter": 6, "seeker": 5, "judge": 5}  # 21 calls: leaf, child and four rounds

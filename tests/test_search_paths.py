@@ -6,7 +6,7 @@ import pytest
 from fakes import ScriptedRoles, judged
 from small_search import DIALOGUE, hand_made, mcts
 
-from cso_lab.search.mcts import SeekerReply
+from cso_lab.core.records import SeekerReply
 from cso_lab.search.paths import dispreferred, scored, valid_paths
 
 

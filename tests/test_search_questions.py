@@ -9,8 +9,8 @@ from fakes import NEVER, ScriptedRoles, judged, path_of
 from small_search import DIALOGUE, K0, K1, S1, S2, mcts, searched, supporter
 
 from cso_lab.core.errors import UserError
+from cso_lab.core.records import SeekerReply
 from cso_lab.llm.client import RoleFailure
-from cso_lab.search.mcts import SeekerReply
 
 # draws
 

@@ -7,8 +7,7 @@ import pytest
 from fakes import ScriptedRoles, judged
 from small_search import DIALOGUE, SCRIPT, mcts, planted, searched, seeker, supporter
 
-from cso_lab.core.records import Dialogue
-from cso_lab.search.mcts import SeekerReply
+from cso_lab.core.records import Dialogue, SeekerReply
 
 
 def wave(tree, most: int) -> list[int]:

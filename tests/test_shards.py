@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from trees import hand_made, write_search
 
-from cso_lab.config.cells import cell_name, register_resolvers
 from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_parts
-from cso_lab.pipeline.cache_keys import key
+from cso_lab.pipeline.cell_names import cell_name, register_resolvers
+from cso_lab.pipeline.stages import RESULTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +91,7 @@ def test_parts_are_one_search_in_run_folders_of_their_own():
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cells = [compose("config", overrides=[f"data.shard={which}"]) for which in ("1/1", "1/2", "2/2")]
-    assert len({key("search", cfg) for cfg in cells}) == 1
+    assert len({RESULTS["search"].key(cfg) for cfg in cells}) == 1
     names = [cell_name(cfg) for cfg in cells]
     assert names[1:] == [f"{names[0]}-shard1of2", f"{names[0]}-shard2of2"]
 

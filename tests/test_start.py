@@ -7,12 +7,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from project import CONF, composed, run_py
 
-from cso_lab.config.cells import cell_name, register_resolvers, varied
-from cso_lab.config.schema import check
+from cso_lab.config.cells import start_of
 from cso_lab.core.errors import UserError
-from cso_lab.pipeline.cache_keys import key
+from cso_lab.pipeline.cell_names import cell_name, register_resolvers, varied
+from cso_lab.pipeline.check import check
 from cso_lab.pipeline.metadata import cell
-from cso_lab.pipeline.settings import start_of
+from cso_lab.pipeline.stages import RESULTS
 
 AFTER_SFT = ("algo=dpo_after_sft", "backbone=llama", "hardware=cpu", "training.dtype=float32")
 # Of an optimizer's steps; the other values of a training belong to model and machine.
@@ -57,19 +57,19 @@ def test_another_start_is_another_cell_by_name_and_key_and_is_told():
     line = "algorithm.start.training.learning_rate=2e-5"
     plain, other, dpo = composed(*AFTER_SFT), composed(*AFTER_SFT, line), composed("algo=dpo", *AFTER_SFT[1:])
     assert len({cell_name(cfg) for cfg in (plain, other, dpo)}) == 3 and "dpo_after_sft" in cell_name(plain)
-    assert len({key("train", cfg) for cfg in (plain, other, dpo)}) == 3
+    assert len({RESULTS["train"].key(cfg) for cfg in (plain, other, dpo)}) == 3
     assert varied(other, [line]) == {"algorithm.start.training.learning_rate": "2e-5"}
     told = cell(plain)
     assert (told["algo"], told["start_from"], told["start_label"]) == ("dpo", "sft", "SFT")
     # how often it writes a checkpoint is nobody's result
     quiet = composed(*AFTER_SFT, "algorithm.start.training.save_steps=3")
-    assert key("train", quiet) == key("train", plain) and cell_name(quiet) == cell_name(plain)
+    assert RESULTS["train"].key(quiet) == RESULTS["train"].key(plain) and cell_name(quiet) == cell_name(plain)
 
 
 def test_the_start_is_the_training_of_a_cell_of_its_own_algorithm():
     shorter = "training.max_prompt_length=99"
     start = start_of(composed(*AFTER_SFT, shorter, "training.learning_rate=0.5"))
-    assert key("train", start) == key("train", composed("algo=sft", *AFTER_SFT[1:], shorter))
+    assert RESULTS["train"].key(start) == RESULTS["train"].key(composed("algo=sft", *AFTER_SFT[1:], shorter))
 
 
 def test_any_algorithm_starts_from_any_other_by_one_file(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 from project import jobs_of, sweep_config, without_hydra
 
-from cso_lab.config.schema import check
 from cso_lab.config.sweeps import expand, plan
+from cso_lab.pipeline.check import check
 from cso_lab.reporting.table import published_row
 
 HERE = ("data=sample", "roles=simulated", "mcts=quick")

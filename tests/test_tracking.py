@@ -15,9 +15,9 @@ from sweeps import NAMES, write_run
 from sweeps import test_set as dialogues
 from wandb_runs import keyless, left_in
 
-from cso_lab.config.cells import cell_name, varied
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.cell_names import cell_name, varied
+from cso_lab.pipeline.check import check
 from cso_lab.tracking import NoTracker, TrackedCell, tracked, tracker
 from cso_lab.tracking.contents import flat, steps_after
 

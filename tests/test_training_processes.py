@@ -13,8 +13,8 @@ from project import ROOT
 from test_sharing import data, shared  # noqa: F401
 from trainings import config
 
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.check import check
 
 ONE = ["training.max_steps=3", "training.per_device_batch_size=4", "training.max_prompt_length=2000", "training.batch_size=8"]
 TWO = [*ONE, "hardware.processes=2"]

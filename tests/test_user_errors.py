@@ -9,8 +9,8 @@ from outside import CHOICES, PARTS, TRAINERS, write_package
 from project import composed, run_py
 
 from cso_lab.config.error_messages import explain
-from cso_lab.config.schema import check
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.check import check
 
 IN_CALL = PARTS.replace("return scores[self.criterion] - 3.0", "return scores['X'] - 3.0")
 # What the project's own reward is made with.

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cso_lab.analysis.toxicity import Scores
+from cso_lab.config.clients import LIMITS
 from cso_lab.core.hashing import digest
-from cso_lab.roles import LIMITS, Place
+from cso_lab.llm.config_location import ConfigLocation
 
 ROLE = "toxicity"
-PLACE = Place("toxicity.client", "toxicity.model")
+PLACE = ConfigLocation("toxicity.client", "toxicity.model")
 
 
 class Asked(ABC):
@@ -26,7 +27,7 @@ class Asked(ABC):
 
     @abstractmethod
     def parse(self, reply: str) -> Scores:
-        """The scores in a reply; GarbledReply where there are none."""
+        """The scores in a reply; ParseError where there are none."""
 
     def transport(self):
         """What makes the calls; None: that of the search."""

@@ -5,9 +5,18 @@ from collections.abc import Mapping
 
 from cso_lab.analysis.llm_scorer import PLACE, Asked
 from cso_lab.analysis.toxicity import ATTRIBUTES, Scores
-from cso_lab.llm.errors import PassingFault, Refused, RoleFailure, ServiceError, error_in, error_status, error_text, fault
+from cso_lab.llm.errors import (
+    ParseError,
+    PassingFault,
+    Refused,
+    RoleFailure,
+    ServiceError,
+    error_in,
+    error_status,
+    error_text,
+    fault,
+)
 from cso_lab.llm.transport import Reply, Transport
-from cso_lab.roles.scores import GarbledReply
 
 VERSION = "v1alpha1"
 # How the API refuses a text for what it is.
@@ -28,7 +37,7 @@ class Perspective(Asked):
     def parse(self, reply: str) -> Scores:
         scores = json.loads(reply)
         if missing := [name for name in ATTRIBUTES if name not in scores]:
-            raise GarbledReply(f"no score for {', '.join(missing)}")
+            raise ParseError(f"no score for {', '.join(missing)}")
         return scores
 
     def transport(self) -> Transport:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import CONF, register_resolvers
+from cso_lab.config import CONF
+from cso_lab.config.cells import is_api, trains
 from cso_lab.config.schema import RULES, check_values
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.files import read_json
 from cso_lab.core.records import Turn, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
-from cso_lab.pipeline.settings import is_api, trains
 
 # What a conversation hangs on; the rest of a run's configuration may belong to another machine.
 _RULES = {key: rule for key, rule in RULES.items() if key.startswith("generation.") or key == "hardware.device"}
@@ -91,7 +91,6 @@ def _configuration(folder: Path, overrides: Sequence[str]) -> DictConfig:
     file = folder / "config.yaml"
     if not file.is_file():
         raise UserError(f"no config.yaml in {folder}: give the folder of a run (run.py prints it, and reports name it)")
-    register_resolvers()
     cfg = OmegaConf.load(file)
     if cfg.hardware.device == "cuda":
         cfg.hardware.device = "auto"  # the machine it ran on

@@ -53,6 +53,10 @@ class Limits(_Mapping):
     budget: Budget
 
 
+LIMITS = tuple(Limits.model_fields)
+"""The keys below a client, or among the roles, that go to the client. They change how calls are made and not what is asked."""
+
+
 class ServedClient(Limits):
     """`generation.client`."""
 

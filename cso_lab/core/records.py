@@ -1,6 +1,6 @@
 """The records the stages hand on, and how a history becomes a chat prompt."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cso_lab.core.strategies import StrategySet, format_reply
@@ -31,6 +31,18 @@ class Dialogue:
     def supporter_turns(self) -> Iterator[int]:
         """Positions of the supporter turns that follow something the seeker said (an opening greeting is not one)."""
         return (i for i, turn in enumerate(self.turns) if turn.speaker == SUPPORTER and i > 0)
+
+
+@dataclass(frozen=True)
+class SeekerReply:
+    """What the seeker said; `text` is None when it only ended the dialogue."""
+
+    text: str | None
+    end: bool
+
+
+Scores = Mapping[str, int]
+"""What the judge gives one supporter turn: {"E": ..., "I": ..., "H": ..., "S": ...}, integers 0 to 4 (Table 13)."""
 
 
 @dataclass(frozen=True)

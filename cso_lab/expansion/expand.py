@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.records import Dialogue
 from cso_lab.core.strategies import StrategySet
 from cso_lab.expansion.configured_search import Plan
-from cso_lab.roles import LIMITS
 from cso_lab.search.tree import Tree
 
 SUMMARY = "search.json"

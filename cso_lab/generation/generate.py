@@ -33,26 +33,27 @@ def generate(
     checkpoint: Path | None,
     out: Path,
     training: Sequence[Dialogue] = (),
+    trained_elsewhere: object = None,
 ) -> None:
     """Write `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
 
     `checkpoint` is a folder `train` left, or None for the backbone as it is, or what a server holds (`generation.engine`).
     What a killed run has written, or asked a server, so far is kept and continued. `cfg.decoding.method` says how a reply comes
     about; it may draw on the `training` dialogues. `cfg.generation.constrain` = "format" makes every reply open with one of
-    `strategies`.
+    `strategies`. `trained_elsewhere` stands for the training of a checkpoint that a server holds.
     """
     from hydra.utils import instantiate
 
     out = Path(out)
     method: Plain = instantiate(cfg.decoding.method)
     method.prepare(training, out)
-    with _engine(cfg, checkpoint, strategies, out) as model:
+    with _engine(cfg, checkpoint, strategies, out, trained_elsewhere) as model:
         requests = _requests(cfg, dialogues, strategies, method, model)
         _write_replies(requests, method, model, strategies, out / PARTIAL)
     os.replace(out / PARTIAL, out / PREDICTIONS)
 
 
-def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path):
+def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path, trained_elsewhere: object):
     """What answers conversations: a context manager with `batch_size` (None: all at once), `fit`, `seed`, and itself an Ask."""
     generation = cfg.generation
     if generation.constrain not in CONSTRAINTS:
@@ -60,7 +61,7 @@ def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path):
     if generation.engine == "server":
         from cso_lab.generation.served import ServedModel
 
-        return ServedModel(cfg, out)
+        return ServedModel(cfg, out, trained_elsewhere)
     from cso_lab.generation.local import LocalModel
 
     return LocalModel(cfg, checkpoint, strategies)

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from cso_lab.config.cells import is_api
+from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_json
 from cso_lab.core.hashing import digest
 from cso_lab.core.records import SUPPORTER
 from cso_lab.generation.decoding_strategies import Messages
-from cso_lab.pipeline.settings import is_api, trained_elsewhere
-from cso_lab.roles import LIMITS, Place
+from cso_lab.llm.config_location import ConfigLocation
 
 USAGE = "usage.json"
-_PLACE = Place("generation.client", "generation.client.model")
+_PLACE = ConfigLocation("generation.client", "generation.client.model")
 # The journal keeps answers by what they belong to; all belong to this cell.
 _CELL = "cell"
 
@@ -28,7 +29,8 @@ class ServedModel:
     an error: the next run asks what is missing, and nothing else.
     """
 
-    def __init__(self, cfg, folder: Path):
+    def __init__(self, cfg, folder: Path, trained_elsewhere: object = None):
+        """`trained_elsewhere`: what stands for the checkpoint on the server, where it was trained before."""
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
@@ -40,7 +42,7 @@ class ServedModel:
             "max_tokens": cfg.generation.max_new_tokens,
         }
         # Answers of one checkpoint are not those of another that goes by the same name.
-        self._checkpoint = [trained] if (trained := trained_elsewhere(cfg)) else []
+        self._checkpoint = [trained_elsewhere] if trained_elsewhere else []
         # A greedy model has one answer whatever the seed; null may be any temperature.
         self._seed = cfg.generation.seed if cfg.generation.temperature != 0 else None
         self._fit, self._folds_system = _fitting(cfg)

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import asked, question, read_comparison, read_rating
 from cso_lab.llm.ask_all import survey
 from cso_lab.llm.client import Client, Question, estimated_tokens
+from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
-from cso_lab.roles import LIMITS, Place
 
-_PLACE = Place("client", "judges")
+_PLACE = ConfigLocation("client", "judges")
 _ROLE = "judge"
 _ANSWER_TOKENS = 12  # a criterion in an answer takes about so many
 

@@ -7,8 +7,9 @@ from functools import partial
 from cso_lab.core.records import Turn
 from cso_lab.core.strategies import format_reply
 from cso_lab.judging.material import COMPARISON, Item, Material
+from cso_lab.llm.errors import ParseError
 from cso_lab.roles.prompts import messages, transcript
-from cso_lab.roles.scores import GarbledReply, integer, read_table
+from cso_lab.roles.scores import integer, read_table
 
 A, B, TIE = "A", "B", "tie"
 # The paper's overall score of a single reply is no question of its own but the mean of these (appendix C.2).
@@ -68,7 +69,7 @@ def choice(value: object) -> str:
             return TIE if "=" in match["sign"] else A if (match["first"] == "a") == (">" in match["sign"]) else B
         if said in _TIES:
             return TIE
-    raise GarbledReply(f"{value!r} is not A, B or tie")
+    raise ParseError(f"{value!r} is not A, B or tie")
 
 
 _BETTER = re.compile(

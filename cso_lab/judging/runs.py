@@ -6,10 +6,10 @@ from pathlib import Path
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, read_jsonl
 from cso_lab.core.records import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
+from cso_lab.core.run_folders import stage_folder
 from cso_lab.core.strategies import SETS, parse_reply
 from cso_lab.expansion.expand import SUMMARY
 from cso_lab.expansion.shards import union
-from cso_lab.pipeline.account import stage_folder
 from cso_lab.search.tree import Tree
 
 

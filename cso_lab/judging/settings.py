@@ -27,7 +27,7 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
     """The settings as plain values; a UserError names the first that cannot work."""
     from hydra import compose, initialize_config_dir
 
-    from cso_lab.config.cells import CONF
+    from cso_lab.config import CONF
     from cso_lab.config.error_messages import explain
 
     try:

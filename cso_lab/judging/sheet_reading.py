@@ -13,7 +13,7 @@ from cso_lab.judging.asking import Answer
 from cso_lab.judging.material import COMPARISON, Material
 from cso_lab.judging.questions import asked, choice, score
 from cso_lab.judging.sheets import ITEM, blinded, original, texts
-from cso_lab.roles.scores import GarbledReply
+from cso_lab.llm.errors import ParseError
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _values(where: str, row: Mapping, criteria: Sequence[str], kind: str, scale:
             raise UserError(f"{where}: {criterion} is empty")
         try:
             values[criterion] = choice(cell) if kind == COMPARISON else score(cell, scale)
-        except GarbledReply as error:
+        except ParseError as error:
             raise UserError(f"{where}: {criterion}: {error}") from None
     return values
 

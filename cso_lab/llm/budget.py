@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cso_lab.core.errors import UserError
+from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.prices import priced
-from cso_lab.roles import ROLES, Place
 
 CAPS = ("calls", "tokens", "dollars")
 
@@ -58,7 +58,7 @@ class Budget:
     Calls under way when a cap is reached are finished and kept, so tokens and dollars can exceed it by those; calls never do.
     """
 
-    def __init__(self, caps: Mapping | None = None, place: Place = ROLES):
+    def __init__(self, caps: Mapping | None = None, place: ConfigLocation = ROLES):
         self._place = place
         self._caps = dict.fromkeys(CAPS) | dict(caps or {})
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from cso_lab.llm.budget import Budget, Usage
-from cso_lab.llm.errors import PassingFault, Refused, RoleFailure, ServiceError, one_line
+from cso_lab.llm.config_location import ROLES, ConfigLocation
+from cso_lab.llm.errors import ParseError, PassingFault, Refused, RoleFailure, ServiceError, one_line
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import Pace
 from cso_lab.llm.transport import Reply, Transport
-from cso_lab.roles import ROLES, Place
-from cso_lab.roles.scores import GarbledReply
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly; used only before a call is made and where a server counts no tokens."""
@@ -23,7 +22,7 @@ LONGEST_HOLD = 300
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one role. `model`: its config (model, temperature, max_tokens); `parse` raises GarbledReply."""
+    """What is asked of one role. `model`: its config (model, temperature, max_tokens); `parse` raises ParseError."""
 
     key: str
     dialogue: str
@@ -52,7 +51,7 @@ class Client:
         api_base: str | None = None,
         api_key_env: str | None = None,
         journal: Journal | None = None,
-        place: Place = ROLES,
+        place: ConfigLocation = ROLES,
         transport: Transport | None = None,
     ):
         """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
@@ -104,13 +103,13 @@ class Client:
         if self._journal and (reply := self._journal.take(question.key)) is not None:
             try:
                 return question.parse(reply)
-            except GarbledReply:
+            except ParseError:
                 pass  # it parsed once; what parses has changed since
         back_off = wait_random_exponential(multiplier=0.5, max=self._longest_pause)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.attempts),
             wait=lambda state: back_off(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
-            retry=retry_if_exception_type((GarbledReply, PassingFault)),
+            retry=retry_if_exception_type((ParseError, PassingFault)),
         )
         try:
             async for attempt in retrying:
@@ -190,9 +189,9 @@ class Client:
         pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
             if not reply.text.strip():
-                raise GarbledReply(reply.wordless)
+                raise ParseError(reply.wordless)
             parsed = question.parse(reply.text)
-        except GarbledReply as error:
+        except ParseError as error:
             self._garbled[question.key] += 1
             self._note(call | {"reply": reply.text, "fault": one_line(error)})
             raise

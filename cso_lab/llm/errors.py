@@ -14,6 +14,10 @@ class RoleFailure(Exception):
     """One question got no usable answer within its attempts. The dialogue it belongs to cannot go on."""
 
 
+class ParseError(ValueError):
+    """A reply that does not have the form its role promises. It is asked again, a bounded number of times."""
+
+
 class Refused(RoleFailure):
     """The model's own doing: it refused this question for its content, or answered nonsense in every attempt."""
 

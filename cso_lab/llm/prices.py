@@ -4,26 +4,27 @@ import logging
 from functools import cache
 
 from cso_lab.core.errors import UserError
-
-SIMULATED = "simulated"
+from cso_lab.llm.in_process import in_process_providers
 
 
 @cache
 def load_litellm():
-    """litellm, set up once: no chatter, simulated players known as the provider "simulated"."""
+    """Returns litellm, set up once: no chatter, and the models that answer in this process known by their providers."""
     import litellm
-
-    from cso_lab.roles.simulated.provider import SimulatedPlayers
 
     litellm.suppress_debug_info = True
     litellm.drop_params = True  # a provider without `seed`, say, simply does not get it
     litellm.telemetry = False
-    litellm.custom_provider_map = [{"provider": SIMULATED, "custom_handler": SimulatedPlayers()}]
-    litellm.utils.custom_llm_setup()
-    # Simulated players cost nothing, and that is known; other models without a price are counted as unpriced.
-    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": SIMULATED, "mode": "chat"}
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
-    litellm.register_model({f"{SIMULATED}/{player}": free for player in SimulatedPlayers.names})
+    providers = in_process_providers()
+    litellm.custom_provider_map = [
+        {"provider": name, "custom_handler": models.litellm_handler()} for name, models in providers.items()
+    ]
+    litellm.utils.custom_llm_setup()
+    # They cost nothing, and that is known; other models without a price are counted as unpriced.
+    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "mode": "chat"}
+    for name, models in providers.items():
+        litellm.register_model({f"{name}/{model}": free | {"litellm_provider": name} for model in models.names})
     return litellm
 
 

@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.llm import prices as models
+from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import (
     PassingFault,
     RoleFailure,
@@ -27,7 +28,7 @@ from cso_lab.llm.errors import (
     one_line,
     secret_names,
 )
-from cso_lab.roles import ROLES, Place
+from cso_lab.llm.in_process import in_process_providers
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Reply:
 class Transport:
     """Makes calls; limits, attempts and accounts are the client's affair. Use it in an `async with`."""
 
-    def __init__(self, api_base: str | None = None, api_key_env: str | None = None, place: Place = ROLES):
+    def __init__(self, api_base: str | None = None, api_key_env: str | None = None, place: ConfigLocation = ROLES):
         """`api_base`: of an OpenAI-compatible server. It is sent the key that `api_key_env` names and no other."""
         if api_key_env and not os.environ.get(api_key_env):
             raise UserError(f"{place.node}.api_key_env names {api_key_env}, which is not set in the environment")
@@ -91,8 +92,8 @@ class Transport:
         provider = self.check(role, name)
         if provider == "openai" and models.speaks_chat(name):
             return await self._over_http(role, model, messages, seed)
-        if provider == models.SIMULATED:
-            return self._simulated(role, name, messages, seed)
+        if provider in in_process_providers():
+            return self._in_process(provider, role, name, messages, seed)
         return await self._over_litellm(role, model, messages, seed)
 
     async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
@@ -149,14 +150,14 @@ class Transport:
             self._wordless(more.get("refusal"), choice.finish_reason),
         )
 
-    def _simulated(self, role: str, name: str, messages: list[dict], seed: int) -> Reply:
-        from cso_lab.roles.simulated.provider import CustomLLMError, answer
+    def _in_process(self, provider: str, role: str, name: str, messages: list[dict], seed: int) -> Reply:
+        from litellm.llms.custom_llm import CustomLLMError
 
         try:
-            text, said, answered = answer(name.partition("/")[2], messages, seed)
+            text, prompt_tokens, reply_tokens = in_process_providers()[provider].answer(name.partition("/")[2], messages, seed)
         except CustomLLMError as error:
             raise fault(role, name, error.status_code, error.message, {}) from None
-        return Reply(text, said, answered, 0.0)
+        return Reply(text, prompt_tokens, reply_tokens, 0.0)
 
     def _url(self) -> str:
         env = os.environ

@@ -3,16 +3,18 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config import cells as naming
+from cso_lab.config import CONF
+from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, trains
 from cso_lab.core.files import read_json
-from cso_lab.pipeline.account import Account, overrides
-from cso_lab.pipeline.settings import algorithm_label, algorithm_name, is_api, start_of, trains
+from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
+from cso_lab.pipeline.run_record import RunRecord, typed_overrides
+from cso_lab.tracking import TrackedCell
 
 
-def cell(cfg: DictConfig) -> dict:
-    """The choices that make it this cell; the report groups and names cells by them."""
+def cell_metadata(cfg: DictConfig) -> dict:
+    """Returns the choices that make it this cell; the report groups and names cells by them."""
     trained, start = trains(cfg), cfg.algorithm.get("start")
     return {
         "backbone": cfg.backbone.name,
@@ -26,25 +28,25 @@ def cell(cfg: DictConfig) -> dict:
         "start_label": None if start is None else algorithm_label(start),
         "decoding": cfg.decoding.name,
         "decoding_label": cfg.decoding.label,
-        "seed": cfg.seed if naming.uses_seed(cfg) else None,
-        "variant": naming.variant(cfg),
-        "varied": naming.varied(cfg, overrides()),
+        "seed": cfg.seed if uses_seed(cfg) else None,
+        "variant": config_hash(cfg),
+        "varied": varied(cfg, typed_overrides()),
     }
 
 
-def context(cfg: DictConfig, account: Account) -> dict:
+def context(cfg: DictConfig, record: RunRecord) -> dict:
     """Data, test set, players, training and server behind the numbers, as far as this cell has them."""
     trained = trains(cfg)
     data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
     data["testset"] = cfg.evaluation.testset
     data |= _chosen_files(cfg.data)
-    if path := naming.other_path(cfg):
+    if path := other_path(cfg):
         data["path"] = path
     if cfg.generation.engine == "server":
-        data |= _served(cfg, account.folder)
+        data |= _served(cfg, record.folder)
     if not trained:
         return data
-    file = account.left("train") / "training.json"
+    file = record.stage_folder("train") / "training.json"
     training = read_json(file) if file.exists() else {}
     if start := start_of(cfg):
         before = training.get("start") or {}
@@ -55,7 +57,7 @@ def context(cfg: DictConfig, account: Account) -> dict:
         "roles_notice": cfg.roles.notice,
         "mcts": cfg.mcts.name,
         "preferences": cfg.preferences.name,
-        "preference_dialogues": _dialogues_used(account),
+        "preference_dialogues": _dialogues_used(record),
         "training_rows": training.get("rows"),
         "training_steps": f"{training.get('steps')} of {cfg.training.batch_size} rows",
     }
@@ -69,9 +71,9 @@ def _chosen_files(data: DictConfig) -> dict:
     return {key: str(source) for key, source in sources.items() if source and source.within}
 
 
-def _dialogues_used(account: Account) -> int | None:
+def _dialogues_used(record: RunRecord) -> int | None:
     """How many expanded dialogues (valid paths) the cell was trained on, the axis of Figure 4; None where that is not known here."""
-    file = account.left("dataset") / "statistics.json"
+    file = record.stage_folder("dataset") / "statistics.json"
     return read_json(file)["table5"]["per_path"]["all"]["dialogues"] if file.exists() else None
 
 
@@ -87,3 +89,34 @@ def _served(cfg: DictConfig, folder: Path) -> dict:
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
     return {"served": client.model, "served_at": address, "usage": used}
+
+
+def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:
+    """Returns the cell as trackers show it: grouped by its sweep, tagged by backbone, algorithm and mode."""
+    mode = [cfg.finetune_mode.name] if trains(cfg) else []
+    return TrackedCell(
+        name=cell_name(cfg),
+        folder=Path(folder),
+        group=_group(cfg, Path(folder)),
+        tags=(cfg.backbone.name, cfg.algorithm.name, *mode),
+        config=_without_credentials(OmegaConf.to_container(cfg, resolve=True)) | {"cell": cell_metadata(cfg)},
+        table=None if cfg.report.table is None else str(cfg.report.table),
+        rerun=bool(cfg.rerun),
+    )
+
+
+def _group(cfg: DictConfig, folder: Path) -> str:
+    """Returns the sweep's name where it has one of its own (table9, demo), else the name of the folder that its cells are in."""
+    unnamed = OmegaConf.load(CONF / "config.yaml").sweep
+    return folder.resolve().parent.name if cfg.sweep == unnamed else str(cfg.sweep)
+
+
+def _without_credentials(value: object) -> object:
+    """Returns `value` with user name and password removed from every address in it."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(child) for child in value]
+    if isinstance(value, str) and "://" in value and "@" in (place := urlsplit(value).netloc):
+        return value.replace(place, place.rpartition("@")[2], 1)
+    return value

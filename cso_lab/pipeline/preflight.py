@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from cso_lab.config.cells import start_of
+from cso_lab.config.result_settings import plain, resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.pipeline.disk import Need, check_room
-from cso_lab.pipeline.settings import plain, start_of
+from cso_lab.pipeline.metadata import tracked_cell
 
 # What was found, by what was looked at.
 _found: dict[str, object] = {}
@@ -34,7 +36,8 @@ def check_tracking(cfg: DictConfig, folder: Path) -> None:
     """Raises UserError if the tracker refuses its settings."""
     from cso_lab.tracking import tracker
 
-    _once("tracking", [plain(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name], lambda: bool(tracker(cfg, folder)))
+    settings = [OmegaConf.to_container(cfg.tracking, resolve=True), cfg.backbone.name, cfg.algorithm.name]
+    _once("tracking", settings, lambda: bool(tracker(cfg.tracking, tracked_cell(cfg, folder))))
 
 
 def _once(what: str, values: object, look: Callable[[], object]) -> object:
@@ -67,7 +70,8 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> list[Need]:
     from cso_lab.training.backbone import load_tokenizer, prepare_backbone, quiet_libraries
 
     quiet_libraries()
-    backbone = [plain(cfg, "backbone"), str(cfg.shared_dir)]
+    values = resolved(cfg)
+    backbone = [plain(values, "backbone"), str(cfg.shared_dir)]
     missing = (
         0
         if cfg.backbone.path is None
@@ -78,7 +82,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> list[Need]:
     needs = [Need(f"the weights of {cfg.backbone.path}", _hub_cache(), missing)] if missing else []
     if not train:
         return needs
-    values = [plain(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
+    values = [plain(values, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
     trained = _once("adapter", [backbone, values[0]], lambda: adapter_parameters(cfg, model))
     _once("training", [backbone, values], lambda: bool(check_training(cfg, model)))
     return [*needs, *_checkpoints(cfg, folder, trained)]

@@ -29,7 +29,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         with _heard():
-            from cso_lab.config.schema import check
+            from cso_lab.pipeline.check import check
             from cso_lab.reporting.folders import leave_sweep, table_of, title
 
             jobs = plan(config)
@@ -69,8 +69,9 @@ def _preflight(jobs: Iterable[Job]) -> None:
 
     Other launchers run jobs in other processes, or on machines that have what this one has not: each job looks for itself there.
     """
+    from cso_lab.pipeline.cell import Cell
     from cso_lab.pipeline.preflight import check_tracking, preflight
-    from cso_lab.pipeline.stages import Run
+    from cso_lab.pipeline.run_cell import unfinished_stages
 
     cells = []
     for job in jobs:
@@ -78,7 +79,7 @@ def _preflight(jobs: Iterable[Job]) -> None:
             cfg = _task(job.config)
             if not cfg.estimate:
                 check_tracking(cfg, job.folder)
-                cells.append((cfg, job.folder, Run(cfg, job.folder).unfinished()))
+                cells.append((cfg, job.folder, unfinished_stages(Cell(cfg, job.folder))))
     preflight(cells)
 
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue
 from cso_lab.core.strategies import StrategySet
 from cso_lab.preferences.random import Wanted
-from cso_lab.roles import LIMITS
 
 # Told apart from what a search asks, so that a reply is a fresh one and not one that the tree holds.
 _DRAW = "fresh"

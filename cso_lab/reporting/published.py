@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from cso_lab.config.cells import CONF
+from cso_lab.config import CONF
 
 _FILE = Path(__file__).with_name("published.yaml")
 _STUDIES = Path(__file__).with_name("published_studies.yaml")

@@ -3,10 +3,10 @@
 import re
 from functools import partial
 
+from cso_lab.core.records import Scores, SeekerReply
 from cso_lab.core.strategies import StrategySet, fold_label, parse_reply
-from cso_lab.roles.scores import GarbledReply, integer, read_table
-from cso_lab.search.mcts import SeekerReply
-from cso_lab.search.tree import Scores
+from cso_lab.llm.errors import ParseError
+from cso_lab.roles.scores import integer, read_table
 
 _END_WORDS = r"end(?:[ _-](?:of[ _-](?:the[ _-])?)?(?:dialogue?|conversation|chat))?"
 # In brackets or slashes of any kind, with the marks a model puts around code; or the bare words as the whole reply.
@@ -28,7 +28,7 @@ def parse_seeker(reply: str) -> SeekerReply:
     end = _END.search(reply)
     text = _utterance(reply[: end.start()] if end else reply)
     if not text and not end:
-        raise GarbledReply("the seeker said nothing")
+        raise ParseError("the seeker said nothing")
     return SeekerReply(text or None, bool(end))
 
 
@@ -36,7 +36,7 @@ def parse_supporter(reply: str, strategies: StrategySet) -> str:
     """The supporter's words alone, whatever label or quotes the model put around them."""
     text = _utterance(parse_reply(_utterance(reply), strategies)[1])
     if not text:
-        raise GarbledReply("the supporter said nothing")
+        raise ParseError("the supporter said nothing")
     return text
 
 

@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cso_lab.core.records import Dialogue, Turn
+from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
 from cso_lab.roles import parsing
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
-from cso_lab.search.mcts import SeekerReply
-from cso_lab.search.tree import Scores
 
 History = tuple[Turn, ...]
 

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cso_lab.core.strategies import fold_label
+from cso_lab.llm.errors import ParseError
 
 Value = TypeVar("Value")
-
-
-class GarbledReply(ValueError):
-    """A reply that does not have the form its role promises. It is asked again, a bounded number of times."""
 
 
 _NAME_KEYS = {"strategy", "name", "criterion", "label", "dimension", "aspect", "category", "metric", "attribute"}
@@ -57,9 +54,9 @@ def read_table(
 ) -> dict[str, Value]:
     """{name: value} as the last part of `reply` that holds any gives them, in the reply's order.
 
-    `read` makes a value of what stands beside a name and raises GarbledReply where it is none; `find` gives the name that a label means
+    `read` makes a value of what stands beside a name and raises ParseError where it is none; `find` gives the name that a label means
     (default: the one spelt like it). `partial`: some names may be missing, but then a value under any other label is refused, since it may
-    be meant for one of them. Raises GarbledReply for a reply without values, with a missing or contradictory one, or with one that `read`
+    be meant for one of them. Raises ParseError for a reply without values, with a missing or contradictory one, or with one that `read`
     refuses.
     """
     by_label = {fold_label(name): name for name in names}
@@ -67,7 +64,7 @@ def read_table(
     try:
         return form.table(reply)
     except RecursionError:
-        raise GarbledReply("too deeply nested") from None
+        raise ParseError("too deeply nested") from None
 
 
 def integer(value: object, low: int, high: int) -> int:
@@ -78,7 +75,7 @@ def integer(value: object, low: int, high: int) -> int:
         if on_this_scale and (match["unit"] != "%" or high == 100):
             number = int(match["value"])
     if isinstance(number, bool) or not isinstance(number, int | float) or number not in range(low, high + 1):
-        raise GarbledReply(f"{_short(value)} is not an integer from {low} to {high}")
+        raise ParseError(f"{_short(value)} is not an integer from {low} to {high}")
     return int(number)
 
 
@@ -104,7 +101,7 @@ class _Form(Generic[Value]):
                 incomplete = incomplete or table
         table = incomplete or self._of_text(reply)
         if not table or self._missing(table):
-            raise GarbledReply(f"no answer for {', '.join(self._missing(table) or self.names)}")
+            raise ParseError(f"no answer for {', '.join(self._missing(table) or self.names)}")
         return table
 
     def _missing(self, table: dict) -> list[str]:
@@ -118,7 +115,7 @@ class _Form(Generic[Value]):
             if name is not None:
                 self._put(table, name, self.read(given))
             elif self.partial and self._readable(given):
-                raise GarbledReply(f"{_short(label)} is not one of {', '.join(self.names)}")
+                raise ParseError(f"{_short(label)} is not one of {', '.join(self.names)}")
         return table
 
     def _entries(self, value: object) -> Iterator[tuple[str | None, str, object]]:
@@ -153,14 +150,14 @@ class _Form(Generic[Value]):
 
     def _of_text(self, reply: str) -> dict[str, Value]:
         if reply.count("{") > reply.count("}"):
-            raise GarbledReply("an incomplete JSON object")
+            raise ParseError("an incomplete JSON object")
         named, numbered = self._named(reply), self._numbered(reply)
         if not named or not numbered:
             return named or numbered
         if named.items() <= numbered.items() and (len(named) == len(numbered) or not self.partial):
             return numbered
         if len(numbered) > len(named):
-            raise GarbledReply("numbered scores, some of them under unknown names")
+            raise ParseError("numbered scores, some of them under unknown names")
         return named  # numbered in an order of their own, such as the best first
 
     def _named(self, reply: str) -> dict[str, Value]:
@@ -175,7 +172,7 @@ class _Form(Generic[Value]):
             elif self._readable(value) and fold_label(label) not in _NOTE_KEYS:
                 others.append(label)
         if table and others and self.partial:
-            raise GarbledReply(f"{_short(others[0])} is not one of {', '.join(self.names)}")
+            raise ParseError(f"{_short(others[0])} is not one of {', '.join(self.names)}")
         return table
 
     def _numbered(self, reply: str) -> dict[str, Value]:
@@ -183,7 +180,7 @@ class _Form(Generic[Value]):
         table: dict[str, Value] = {}
         for number, _, value in _NUMBERED.findall(reply):
             if not 1 <= int(number) <= len(self.names):
-                raise GarbledReply(f"there is no number {number}")
+                raise ParseError(f"there is no number {number}")
             self._put(table, self.names[int(number) - 1], self.read(value))
         return table
 
@@ -198,14 +195,14 @@ class _Form(Generic[Value]):
     def _readable(self, value: object) -> bool:
         try:
             self.read(value)
-        except GarbledReply:
+        except ParseError:
             return False
         return True
 
     @staticmethod
     def _put(table: dict[str, Value], name: str, value: Value) -> None:
         if table.setdefault(name, value) != value:
-            raise GarbledReply(f"{name} has two different values")
+            raise ParseError(f"{name} has two different values")
 
 
 def _beside_its_reason(value: object) -> object:

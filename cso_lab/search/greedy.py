@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cso_lab.core.records import Dialogue
+from cso_lab.core.records import Dialogue, Scores
 from cso_lab.core.task_group import gather, together
 from cso_lab.search.mcts import MCTS
 from cso_lab.search.rollout import Expansion
-from cso_lab.search.tree import Node, Scores, Tree
+from cso_lab.search.tree import Node, Tree
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import asyncio
 from collections import deque
 
-from cso_lab.core.records import Dialogue
-from cso_lab.search.roles import History, Roles, SeekerReply
-from cso_lab.search.tree import Scores
+from cso_lab.core.records import Dialogue, Scores, SeekerReply
+from cso_lab.search.roles import History, Roles
 
 TICK = 0.01  # seconds between two looks at the idle slots; a question let through has taken its slot by then
 

@@ -4,14 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from cso_lab.core.records import Dialogue
+from cso_lab.core.records import Dialogue, Scores
 from cso_lab.search.idle_slots import IdleSlots
 from cso_lab.search.prefetch import Ahead
-from cso_lab.search.roles import Roles, SeekerReply
 from cso_lab.search.rollout import Expansion, Simulator, until_supporter
-from cso_lab.search.tree import Node, Scores, Tree
-
-__all__ = ["MCTS", "Outcome", "Roles", "SeekerReply"]
+from cso_lab.search.tree import Node, Tree
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cso_lab.core.errors import UserError, unknown
-from cso_lab.search.tree import Scores
+from cso_lab.core.records import Scores
 
 CRITERIA = ("E", "I", "H", "S")
 

@@ -1,21 +1,11 @@
 """The four players of appendix A as the search sees them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from cso_lab.core.records import Dialogue, Turn
-from cso_lab.search.tree import Scores
+from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 
 History = tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class SeekerReply:
-    """What the seeker said; `text` is None when it only ended the dialogue."""
-
-    text: str | None
-    end: bool
 
 
 class Roles(Protocol):

@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.core.task_group import gather, together
 from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.reward import Reward
-from cso_lab.search.roles import History, Roles, SeekerReply
-from cso_lab.search.tree import Node, Scores, Tree
+from cso_lab.search.roles import History, Roles
+from cso_lab.search.tree import Node, Tree
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cso_lab.core.records import SEEKER, SUPPORTER, Turn
-
-Scores = Mapping[str, int]
-"""What the judge gives one supporter turn: {"E": ..., "I": ..., "H": ..., "S": ...}, integers 0 to 4 (Table 13)."""
+from cso_lab.core.records import SEEKER, SUPPORTER, Scores, Turn
 
 
 @dataclass(eq=False)

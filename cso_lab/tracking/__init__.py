@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import cells as naming
-from cso_lab.pipeline.settings import trains
+from cso_lab.config.cells import trains
 
 
 class Tracker(Protocol):

@@ -45,10 +45,10 @@ def _search(overrides: list[str], number: int) -> dict:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from cso_lab.config.cells import register_resolvers
     from cso_lab.core.strategies import strategy_set
     from cso_lab.corpora import load
     from cso_lab.expansion.expand import expand, load_trees
+    from cso_lab.pipeline.cell_names import register_resolvers
     from cso_lab.preferences.rows import pair_rows
 
     register_resolvers()

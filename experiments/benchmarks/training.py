@@ -25,11 +25,11 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from cso_lab.config.cells import register_resolvers
 from cso_lab.core.files import write_jsonl
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages, supporter_message
 from cso_lab.core.strategies import EXTES
 from cso_lab.corpora import load
+from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.preferences.rows import kto_rows
 from cso_lab.training.memory import freed_memory_kept
 

@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, read_jsonl
-from cso_lab.pipeline.account import STAGES_FILE, copied_folder
+from cso_lab.core.run_folders import STAGES_FILE, copied_folder
 from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE, Absent, Cell, gather
 from cso_lab.reporting.table import Row, table_rows
 

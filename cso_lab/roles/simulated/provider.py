@@ -36,6 +36,14 @@ class SimulatedPlayers(CustomLLM):
         model_response.usage = Usage(prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered)
         return model_response
 
+    def answer(self, name: str, messages: list, seed: int | None) -> tuple[str, int, int]:
+        """See `InProcessModels`."""
+        return answer(name, messages, seed)
+
+    def litellm_handler(self) -> CustomLLM:
+        """See `InProcessModels`."""
+        return self
+
 
 def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int]:
     """The reply, and the tokens of prompt and reply, which are words here. CustomLLMError when there is no such player."""

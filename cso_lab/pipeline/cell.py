@@ -1,0 +1,68 @@
+"""One cell under way: its configuration, its folder, its cache, and what several stages read of its inputs."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cso_lab.config.cells import expanded
+from cso_lab.core.errors import UserError
+from cso_lab.core.model_files import model_content
+from cso_lab.core.strategies import StrategySet, strategy_set
+from cso_lab.pipeline.run_record import typed_overrides
+from cso_lab.pipeline.stage_cache import StageCache
+from cso_lab.tracking import Tracker
+
+
+class Cell:
+    """What the stages of one cell are given. `in_sweep`: the cell is one of a sweep, which has a report of its own."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, in_sweep: bool = False, tracker: Tracker | None = None):
+        self.cfg, self.folder, self.in_sweep = cfg, folder, in_sweep
+        self.cache = StageCache(cfg, folder, tracker)
+
+    def dialogues(self) -> tuple:
+        """Returns (corpus, training dialogues, test dialogues)."""
+        from cso_lab.corpora import divide
+
+        return divide(self.cfg.data)
+
+    def searched_dialogues(self) -> tuple | None:
+        """Returns the training dialogues that the whole search expands; None where the data is expanded already."""
+        from cso_lab.corpora import seeds
+
+        return None if expanded(self.cfg) else seeds(self.dialogues()[1], self.cfg.data.seed_dialogues)
+
+    @property
+    def strategies(self) -> StrategySet:
+        return strategy_set(self.cfg.data.strategies)
+
+    def data_digest(self) -> object:
+        """Returns what stands for the content of the data."""
+        from cso_lab.corpora import data_identity
+
+        return data_identity(self.cfg.data)
+
+    def model_digest(self, path: str | None) -> str | None:
+        """Returns what stands for the content of a model given by its folder or hub id."""
+        return model_content(path, Path(self.cfg.shared_dir) / "digests")
+
+    def backbone_digest(self) -> str | None:
+        """Returns what stands for the content of the backbone's weights and tokenizer."""
+        from cso_lab.training.backbone import packaged
+
+        backbone = self.cfg.backbone
+        return self.model_digest(backbone.path) if backbone.get("path") is not None else packaged(backbone)
+
+    def missing(self, stages: str, what: str, parts: list[str] | None = None) -> UserError:
+        """Returns an error that says what is missing and the command that makes it. `parts`: those of a search that have not run."""
+        typed = [o for o in typed_overrides() if not o.startswith("stages=") and not (parts and o.startswith("data.shard="))]
+        if parts:
+            typed.append(f"data.shard={','.join(parts)}")
+        command = " ".join(
+            [
+                "python run.py -m" if parts and len(parts) > 1 else "python run.py",
+                f"'stages=[{stages}]'",
+                *(f"'{o}'" if "[" in o or " " in o else o for o in typed),
+            ]
+        )
+        return UserError(f"{what}; make them with: {command}")

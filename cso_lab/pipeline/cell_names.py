@@ -1,0 +1,86 @@
+"""What cells are called: their choices, and a hash of every value that their numbers depend on."""
+
+from collections.abc import Iterable
+
+from omegaconf import DictConfig, OmegaConf
+
+from cso_lab.config import CONF
+from cso_lab.config.cells import algorithm_name, is_api, trains
+from cso_lab.config.result_settings import Config, counts, plain, resolved
+from cso_lab.core.hashing import digest
+from cso_lab.pipeline.dataset import Dataset
+from cso_lab.pipeline.generate import Generate
+from cso_lab.pipeline.search import Search
+from cso_lab.pipeline.train import Train
+
+
+def cell_name(cfg: DictConfig) -> str:
+    """Returns the cell's name, such as smollm2-dpo-lora-seed0-a1b2c3; two cells of other values never share one."""
+    mode = [cfg.finetune_mode.name] if trains(cfg) else []
+    seed = [f"seed{cfg.seed}"] if uses_seed(cfg) else []
+    # Parts of a search give the same results, but two at once need a run folder each.
+    part = [f"shard{cfg.data.shard}".replace("/", "of").replace(" ", "")] if cfg.data.shard != "1/1" else []
+    decoding = [cfg.decoding.name] if cfg.decoding.name != "plain" else []
+    return "-".join([cfg.backbone.name, algorithm_name(cfg.algorithm), *mode, *decoding, *seed, config_hash(cfg), *part])
+
+
+def run_folder(cfg: DictConfig) -> str:
+    """Returns where a single run leaves its files: a folder named by the cell, or that which it is asked to report on."""
+    return str(cfg.report.folder or f"multirun_outputs/runs/{cell_name(cfg)}")
+
+
+def register_resolvers() -> None:
+    """Make `${cell:}` and `${run_folder:}` known to configurations."""
+    OmegaConf.register_new_resolver("cell", lambda _root_: cell_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("run_folder", lambda _root_: run_folder(_root_), replace=True)
+
+
+def uses_seed(cfg: DictConfig) -> bool:
+    """Whether the numbers depend on the seed. The untrained model decoded greedily is one cell, unless its prompt is drawn by seed."""
+    return trains(cfg) or cfg.generation.temperature != 0 or "seed" in cfg.decoding.method
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Returns a hash, 6 hexadecimal digits, of every value the cell's numbers depend on, but for the seed."""
+    return digest(_without_seed(number_settings(resolved(cfg)), cfg.seed))[:6]
+
+
+def number_settings(cfg: Config) -> dict[str, dict]:
+    """Returns every value the cell's numbers depend on, by stage, of a `resolved` configuration."""
+    stages = (Search, Dataset, Train, Generate) if trains(cfg) else (Generate,)
+    return {stage.name: stage.settings(cfg) for stage in stages} | plain(cfg, "evaluation")
+
+
+def _without_seed(value: object, seed: int) -> object:
+    """`value` without the seeds that follow the run's; mcts.seed, data.split_seed and evaluation.testset_seed are their own."""
+    if not isinstance(value, dict):
+        return value
+    value = {key: _without_seed(child, seed) for key, child in value.items()}
+    for node in ("training", "generation", "method"):
+        if isinstance(value.get(node), dict) and value[node].get("seed") == seed:
+            del value[node]["seed"]
+    return value
+
+
+def other_path(cfg: DictConfig) -> str | None:
+    """Returns `backbone.path` (of an API model, `.model`) where it is not the one the backbone's own YAML names, so that another model goes
+    by its name; else None."""
+    file = CONF / "backbone" / f"{cfg.backbone.name}.yaml"
+    key = "model" if is_api(cfg) else "path"
+    own = OmegaConf.load(file) if file.is_file() else None
+    if own is None or OmegaConf.is_missing(own, key) or own[key] == cfg.backbone[key]:
+        return None
+    return str(cfg.backbone[key])
+
+
+def varied(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:
+    """Returns the values set on the command line on which the cell's numbers depend, as typed: {"training.learning_rate": "1e-5"}.
+
+    Choices of whole groups (algo=dpo) are not among them: the cell has its own fields for those.
+    """
+    values = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if "." in key and counts(cfg, key):
+            values[key] = value
+    return values

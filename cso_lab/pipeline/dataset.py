@@ -1,0 +1,116 @@
+"""The dataset stage: trees, or dialogues that are expanded already -> preference pairs, KTO rows and SFT rows (section 3.2)."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cso_lab.config.cells import expanded
+from cso_lab.config.result_settings import Config, plain
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, write_json, write_jsonl
+from cso_lab.core.hashing import file_digest
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.search import search_folder, tree_files
+from cso_lab.pipeline.stage import Result, Stage
+from cso_lab.pipeline.stage_cache import is_done
+
+
+class Dataset(Result, Stage):
+    """Leaves preferences/{pairs,sft,kto}.jsonl and statistics.json (Table 5) in a shared folder. Needs the trees of the whole search, or
+    data that is expanded already."""
+
+    name, version, of_training = "dataset", 1, True
+
+    @staticmethod
+    def settings(cfg: Config) -> dict:
+        values = plain(cfg, "preferences") | {"strategies": cfg["data"]["strategies"]}
+        if expanded(cfg):
+            values |= plain(cfg, "data")
+        if cfg["preferences"]["negatives"] is not None:
+            values |= plain(cfg, "roles")
+        return values
+
+    def run(self, cell: Cell) -> None:
+        folder = _folder(cell, "search")
+        cell.cache.compute_shared("dataset", folder, lambda: _write(cell, folder))
+        _check_rows(cell, folder)
+
+
+def finished_dataset(cell: Cell) -> Path:
+    """Returns the folder of the finished dataset. Raises UserError, which says how to make it, if there is none."""
+    folder = _folder(cell, "search,dataset")
+    if not is_done(folder):
+        raise cell.missing("dataset", "no preference data for this configuration")
+    return folder
+
+
+def rows_folder(cell: Cell) -> Path:
+    """Returns the folder with the rows to train on. Raises UserError if it is missing or holds none for the cell's algorithm."""
+    folder = finished_dataset(cell)
+    cell.cache.note_folder("dataset", folder)
+    _check_rows(cell, folder)
+    return folder / "preferences"
+
+
+def expanded_paths(cell: Cell, folder: Path) -> list:
+    """Returns the expanded dialogues that the dataset in `folder` is made of, as paths of choices."""
+    from hydra.utils import instantiate
+
+    from cso_lab.preferences.escpro import some
+    from cso_lab.preferences.generate_negatives import fresh_replies
+    from cso_lab.preferences.published_escpro import expanded_paths
+    from cso_lab.search.tree import Tree
+
+    preferences = cell.cfg.preferences
+    if expanded(cell.cfg):
+        corpus, train, _ = cell.dialogues()
+        print(corpus)
+        paths = expanded_paths(corpus, train)
+    else:
+        paths = instantiate(preferences.builder)([Tree.from_json(read_json(file)) for file in tree_files(cell, "search")])
+    if preferences.dialogues is not None and preferences.dialogues > len(paths):
+        print(f"preferences.dialogues={preferences.dialogues}: there are {len(paths)}, and all are used", file=sys.stderr)
+    paths = some(paths, preferences.dialogues, preferences.seed)
+    if preferences.negatives is None:
+        return paths
+    roles, strategies = OmegaConf.to_container(cell.cfg.roles, resolve=True), cell.strategies
+    swap = instantiate(preferences.negatives)
+    return swap(paths, strategies.names, lambda wanted: fresh_replies(wanted, roles, strategies, preferences.seed, folder))
+
+
+def _folder(cell: Cell, make: str) -> Path:
+    """Returns the folder of the dataset. Raises UserError, which names the stages (`make`) to run, if what it is made of is missing."""
+    source = cell.data_digest() if expanded(cell.cfg) else [file_digest(file) for file in tree_files(cell, make)]
+    return cell.cache.shared_folder("dataset", Dataset.key(cell.cfg, source))
+
+
+def _write(cell: Cell, folder: Path) -> bool:
+    from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
+    from cso_lab.preferences.statistics import strategy_counts, table5
+
+    paths = expanded_paths(cell, folder)
+    pairs, seed = pair_rows(paths, cell.strategies), cell.searched_dialogues()
+    rows = {"pairs": pairs, "sft": sft_rows(paths, cell.strategies), "kto": kto_rows(pairs)}
+    counts = {name: write_jsonl(folder / "preferences" / f"{name}.jsonl", rows[name]) for name in rows}
+    statistics = {"rows": counts, "strategies": strategy_counts(seed or (), pairs), "table5": table5(seed, paths)}
+    write_json(folder / "statistics.json", statistics)
+    return True
+
+
+def _check_rows(cell: Cell, dataset: Path) -> None:
+    """Raises UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
+    if read_json(dataset / "statistics.json")["rows"].get(cell.cfg.algorithm.rows) != 0:
+        return
+    if not expanded(cell.cfg):
+        advice = "raise mcts.max_iterations, or take more dialogues"
+    elif cell.cfg.preferences.dialogues is not None:
+        advice = "raise preferences.dialogues"
+    else:
+        advice = (
+            "what is dispreferred stands there under `negative`, `reject` or `rejected`; give data.path=FILE of another file"
+        )
+    source = str(cell.cfg.data.path) if expanded(cell.cfg) else f"the trees in {search_folder(cell)}"
+    pairs = cell.cfg.algorithm.rows != "sft"
+    what, other = ("preference pair", "; algo=sft needs none") if pairs else ("preferred turn", "")
+    raise UserError(f"there is no {what} in {source}: {advice}{other}")

@@ -1,0 +1,106 @@
+"""The generate stage: a model -> its replies at the turns of the test dialogues."""
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cso_lab.config.cells import generates_here, is_api, trains, trains_here
+from cso_lab.config.result_settings import Config, plain, resolved
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import write_jsonl
+from cso_lab.core.records import TEST_DIALOGUES
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.dataset import Dataset
+from cso_lab.pipeline.search import Search
+from cso_lab.pipeline.stage import Result, Stage
+from cso_lab.pipeline.train import CHECKPOINT, Train
+
+PREDICTIONS = "predictions.jsonl"
+# What an interrupted generation leaves in the run folder, and goes on from.
+_PARTIAL = (f".{PREDICTIONS}.partial",)
+# What a cell with the same predictions takes over.
+_COPIED = (PREDICTIONS, TEST_DIALOGUES, "usage.json", "example.json")
+
+
+class Generate(Result, Stage):
+    """Leaves predictions.jsonl, the test dialogues, and of a served model usage.json in the run folder. Needs the checkpoint of a cell that
+    trains here. `version` counts prompts, decoding and parsing."""
+
+    name, version = "generate", 1
+
+    @staticmethod
+    def settings(cfg: Config) -> dict:
+        values = plain(cfg, "backbone", "generation", "decoding") | {"data": test_data(cfg)}
+        if generates_here(cfg):
+            values["device"] = cfg["hardware"]["device"]
+        return values | {"trained_elsewhere": _trained_elsewhere(cfg)}
+
+    @classmethod
+    def key(cls, cfg: DictConfig, *inputs: object) -> str:
+        """See `Result.key`. Where the model runs here, device and number type count by what they come to on this machine."""
+        from cso_lab.training.machine import settled
+
+        return super().key(settled(cfg) if generates_here(cfg) else cfg, *inputs)
+
+    def run(self, cell: Cell) -> None:
+        checkpoint, cache = _checkpoint(cell), cell.cache
+        key = _key(cell)
+        if cache.find_own("generate", key, PREDICTIONS):
+            return
+        if sibling := cache.take_from_sibling("generate", key, PREDICTIONS):
+            for file in _COPIED:
+                if (sibling / file).exists():
+                    shutil.copyfile(sibling / file, cell.folder / file)
+            return
+        from cso_lab.generation.generate import generate
+
+        _, train, test = cell.dialogues()
+        if not test:
+            raise UserError(
+                f"data.test_share={cell.cfg.data.test_share} leaves no test dialogue to generate for: raise it, or give"
+                " data.test_path=FILE"
+            )
+        # With `rerun` a server is asked anew; a run that was killed while it asked goes on.
+        replies = ("calls.jsonl",) if cell.cfg.rerun else ()
+        with cache.compute_own("generate", key, _PARTIAL, discard=(PREDICTIONS, *replies)):
+            write_jsonl(cell.folder / TEST_DIALOGUES, test)
+            elsewhere = _trained_elsewhere(resolved(cell.cfg))
+            generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
+
+
+def is_generated(cell: Cell) -> bool:
+    """Whether the run folder holds the cell's predictions."""
+    return cell.cache.has_own("generate", _key(cell), PREDICTIONS)
+
+
+def test_data(cfg: Config) -> dict:
+    """Returns what decides which dialogues are tested on, and which may be shown as an example."""
+    return {key: value for key, value in plain(cfg, "data")["data"].items() if key != "seed_dialogues"}
+
+
+def _checkpoint(cell: Cell) -> Path | None:
+    """Returns the cell's checkpoint; None where nothing is trained here. Raises UserError if it is missing."""
+    if not trains_here(cell.cfg):
+        return None
+    checkpoint = cell.cache.record.stage_folder("train") / CHECKPOINT
+    if not cell.cache.record.keys.get("train") or not checkpoint.exists():
+        raise cell.missing("train", f"no checkpoint in {cell.folder}")
+    return checkpoint
+
+
+def _key(cell: Cell) -> str:
+    trained = cell.cache.record.keys.get("train") if trains_here(cell.cfg) else None
+    weights = None if is_api(cell.cfg) else cell.backbone_digest()
+    return Generate.key(cell.cfg, cell.data_digest(), weights, trained)
+
+
+def _trained_elsewhere(cfg: Config) -> dict | None:
+    """How the checkpoint on a server was trained, as far as the configuration says; None where none was, or it is trained here.
+
+    The server itself does not tell: one address and model name may hold another checkpoint tomorrow. So this stands for it, and two cells
+    share predictions only where all of it is the same.
+    """
+    if not trains(cfg) or trains_here(cfg):
+        return None
+    return {stage.name: stage.settings(cfg) for stage in (Search, Dataset, Train)}

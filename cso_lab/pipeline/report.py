@@ -1,0 +1,22 @@
+"""The report stage: a run's metrics.json and inspection -> its table, figures and page."""
+
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.evaluate import METRICS
+from cso_lab.pipeline.stage import Stage
+
+
+class Report(Stage):
+    """Leaves report.{md,csv,tex,html} in the run folder. Needs metrics.json, or what `inspect` has left. A sweep has one of its own."""
+
+    name = "report"
+
+    def run(self, cell: Cell) -> None:
+        if cell.in_sweep:
+            return
+        from cso_lab.reporting.cells import INSPECTION_FILE
+        from cso_lab.reporting.report import write_and_print
+        from cso_lab.reporting.sweeps import table_of
+
+        if not any((cell.folder / name).exists() for name in (METRICS, INSPECTION_FILE)):
+            raise cell.missing("evaluate", f"no {METRICS} in {cell.folder}")
+        write_and_print([cell.folder], cell.folder, cell.folder.name, table_of(cell.cfg))

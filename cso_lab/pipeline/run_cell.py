@@ -1,0 +1,96 @@
+"""Run the stages of one cell, whether alone or in a sweep."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from cso_lab.config.cells import is_api, trains_here
+from cso_lab.core.errors import MissingKey, UserError
+from cso_lab.core.files import write_json
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.check import check
+from cso_lab.pipeline.generate import is_generated
+from cso_lab.pipeline.inspect import toxicity_scorer
+from cso_lab.pipeline.metadata import tracked_cell
+from cso_lab.pipeline.preflight import preflight
+from cso_lab.pipeline.search import print_estimate
+from cso_lab.pipeline.stage import Stage
+from cso_lab.pipeline.stages import STAGES
+from cso_lab.pipeline.train import is_trained
+from cso_lab.tracking import tracker
+
+FAILED_FILE = "failed.json"
+
+
+def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
+    """Run the stages of one cell into `folder`. In a sweep a failure does not stop the other cells; its reason is left in failed.json."""
+    from filelock import FileLock
+
+    try:
+        check(cfg)
+        if cfg.report.folder:
+            return _report_folder(cfg, folder)
+        with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
+            folder.joinpath(FAILED_FILE).unlink(missing_ok=True)
+            if cfg.estimate:
+                return print_estimate(Cell(cfg, folder))
+            with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
+                run_stages(Cell(cfg, folder, in_sweep, tracking))
+    except Exception as error:
+        if not in_sweep:
+            raise
+        _leave_failure(error, cfg, folder)
+
+
+def run_stages(cell: Cell) -> None:
+    """Run what `cfg.stages` names, in order, after everything that would fail later has been looked at."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cell.cfg, cell.folder / "config.yaml", resolve=True)
+    if cell.cfg.rerun:
+        cell.cache.record.keys.clear()
+    stages = _requested(cell.cfg)
+    if unfinished := unfinished_stages(cell):
+        preflight([(cell.cfg, cell.folder, unfinished)])
+    if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
+        scorer.check()  # before a search that takes hours, not after it
+    for stage in stages:
+        stage.run(cell)
+
+
+def unfinished_stages(cell: Cell) -> list[str]:
+    """Returns those of train and generate that are requested and not finished. Writes nothing."""
+    requested = {stage.name for stage in _requested(cell.cfg)}
+    unfinished = [name for name in ("train", "generate") if name in requested]
+    if not unfinished or cell.cfg.rerun:
+        return unfinished
+    try:
+        if "train" in unfinished and is_trained(cell):
+            unfinished.remove("train")
+        if "train" not in unfinished and is_generated(cell) and "generate" in unfinished:
+            unfinished.remove("generate")
+    except UserError:
+        # What an earlier stage leaves is missing. Where that is not run either, the first stage says so.
+        return unfinished if {"search", "dataset"} & requested else []
+    return unfinished
+
+
+def _requested(cfg: DictConfig) -> list[Stage]:
+    """The stages that `cfg.stages` names and that this cell has."""
+    return [stage for stage in STAGES if stage.name in cfg.stages and (trains_here(cfg) or not stage.of_training)]
+
+
+def _report_folder(cfg: DictConfig, folder: Path) -> None:
+    from cso_lab.reporting.sweeps import report_again
+
+    if not report_again(cfg, folder):
+        raise SystemExit(1)
+
+
+def _leave_failure(error: Exception, cfg: DictConfig, folder: Path) -> None:
+    from cso_lab.config.error_messages import explain_or_show, said
+
+    known = explain_or_show(error)
+    reason = str(known or said(error))
+    write_json(folder / FAILED_FILE, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
+    print(f"error: {folder.name}: {reason}", file=sys.stderr)

@@ -1,0 +1,115 @@
+"""The search stage: gold dialogues -> trees (section 3.1)."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cso_lab.config.cells import expanded
+from cso_lab.config.result_settings import Config, plain
+from cso_lab.core.files import write_json
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.stage import Result, Stage
+
+
+class Search(Result, Stage):
+    """Leaves trees/*.json, the journal of calls, search.json and report.html in a shared folder. A part (`data.shard`) has its own below.
+
+    `version` counts readers and splits of the corpora, the search, the roles' prompts and parsing, and the simulated role players. Raising
+    it means that searches are paid for again: do so only where the trees that were kept are wrong.
+    """
+
+    name, version, of_training = "search", 1, True
+
+    @staticmethod
+    def settings(cfg: Config) -> dict:
+        values = plain(cfg, "data", "roles", "mcts")
+        if cfg["mcts"]["extend_negatives"] and not expanded(cfg):
+            values["extended"] = {key: cfg["preferences"][key] for key in ("theta", "min_end_visits")}
+        return values
+
+    def run(self, cell: Cell) -> None:
+        if _nothing_to_search(cell):
+            return
+        whole = search_folder(cell)
+        out = _part_folder(cell, whole)
+        cell.cache.compute_shared("search", out, lambda: _search(cell, whole, out))
+
+
+def search_folder(cell: Cell) -> Path:
+    """Returns the folder of the whole search, whichever part `data.shard` names."""
+    return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest()))
+
+
+def tree_files(cell: Cell, make: str) -> list[Path]:
+    """Returns the trees of the whole search. Raises UserError, which names the stages (`make`) to run, if any part is missing."""
+    from cso_lab.expansion.shards import union
+
+    files, missing = union(search_folder(cell))
+    if missing:
+        raise cell.missing("search", f"of this search {', '.join(missing)} are missing", parts=missing)
+    if not files:
+        raise cell.missing(make, "no trees for this configuration")
+    return files
+
+
+def print_estimate(cell: Cell) -> None:
+    """Print what is left of the search would take; run nothing."""
+    if _nothing_to_search(cell):
+        return
+    from cso_lab.expansion.expand import estimate_rest
+
+    dialogues, settings = _dialogues_and_settings(cell, _part_folder(cell, search_folder(cell)))
+    print(estimate_rest(dialogues, **settings))
+
+
+def _part_folder(cell: Cell, whole: Path) -> Path:
+    from cso_lab.expansion.shards import part_folder
+
+    return part_folder(whole, cell.cfg.data.shard)
+
+
+def _nothing_to_search(cell: Cell) -> bool:
+    if nothing := expanded(cell.cfg):
+        print(f"data={cell.cfg.data.name} is expanded already: there is nothing to search")
+    return nothing
+
+
+def _search(cell: Cell, whole: Path, out: Path) -> bool:
+    """Grow the trees; returns whether every dialogue has one."""
+    from cso_lab.expansion import shards
+    from cso_lab.expansion.expand import SUMMARY, expand
+    from cso_lab.reporting.tree_page import write_tree_page
+
+    corpus, _, _ = cell.dialogues()
+    print(corpus)
+    dialogues, settings = _dialogues_and_settings(cell, out)
+    if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
+        print(f"took over {taken} trees that other parts of this search have finished")
+    watch = partial(cell.cache.tracker.log, "search")
+    summary = expand(dialogues, **settings, account=corpus.rejects(), watch=watch)
+    if parts := shards.usage_of_parts(whole) if out == whole else {}:
+        write_json(out / SUMMARY, summary | {"parts": parts})
+    if summary["trees"]:
+        page = write_tree_page(out, cell.cfg.preferences.theta, cell.cfg.preferences.min_end_visits)
+        print(f"the trees, to look at in a browser: {page}")
+    for name, reason in summary["set_aside"].items():
+        print(f"set aside {name}: {reason}; the same command takes it up again", file=sys.stderr)
+    return not summary["set_aside"]
+
+
+def _dialogues_and_settings(cell: Cell, folder: Path) -> tuple[list, dict]:
+    """Returns the dialogues to search, and how, as `expand` takes it."""
+    from cso_lab.corpora import seeds
+
+    cfg = cell.cfg
+    _, train, _ = cell.dialogues()
+    return seeds(train, cfg.data.seed_dialogues, cfg.data.shard), {
+        "mcts": OmegaConf.to_container(cfg.mcts, resolve=True),
+        "roles": OmegaConf.to_container(cfg.roles, resolve=True),
+        "strategies": cell.strategies,
+        "folder": folder,
+        "theta": cfg.preferences.theta,
+        "min_end_visits": cfg.preferences.min_end_visits,
+    }

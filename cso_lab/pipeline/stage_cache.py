@@ -1,0 +1,97 @@
+"""Where stages find finished results and leave new ones: folders named by keys, locks, done marks and the run's record."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cso_lab.core.files import read_json, write_json
+from cso_lab.pipeline.run_record import RECORD_FILE, RunRecord, typed_overrides, versions
+from cso_lab.tracking import NoTracker, Tracker
+
+
+class StageCache:
+    """The cache of one cell. A result is shared (one folder below `shared_dir` for all cells) or the cell's own (in its run folder).
+
+    A result is found by its key, see `cache_keys.key`. A finished one is never computed again, also not by two processes at once.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path, tracker: Tracker | None = None):
+        self.folder, self.record, self.tracker = folder, RunRecord(folder), tracker or NoTracker()
+        self._rerun, self._seed, self._shared_dir = cfg.rerun, cfg.seed, Path(cfg.shared_dir)
+
+    def shared_folder(self, name: str, key: str) -> Path:
+        """Returns the folder of a shared result; it need not exist."""
+        return self._shared_dir.resolve() / name / key
+
+    def compute_shared(self, stage: str, folder: Path, work: Callable[[], bool]) -> None:
+        """Have `work` fill a shared folder unless it is done, in one process at a time. `work` returns whether the result is complete."""
+        from filelock import FileLock
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not is_done(folder):
+                start = time.perf_counter()
+                self.tracker.stage_started(stage, folder)
+                if work():
+                    write_json(folder / "done.json", {"seconds": round(time.perf_counter() - start, 1), **versions()})
+        self.note_folder(stage, folder)
+
+    def has_own(self, stage: str, key: str, result: str) -> bool:
+        """Whether the run folder holds the file or folder `result` of this very key."""
+        return self.record.keys.get(stage) == key and (self.folder / result).exists()
+
+    def find_own(self, stage: str, key: str, result: str) -> bool:
+        """`has_own`; a result that is there is recorded as this run's."""
+        if found := self.has_own(stage, key, result):
+            self.note_folder(stage, self.folder)
+        return found
+
+    def find_sibling(self, stage: str, key: str, result: str) -> Path | None:
+        """Returns the folder of a cell beside this one that has this very result, since cells may differ only in what comes after it."""
+        for file in sorted(self.folder.parent.glob(f"*/{RECORD_FILE}")):
+            if file.parent != self.folder and (file.parent / result).exists():
+                if read_json(file)["identities"].get(stage) == key:
+                    return file.parent
+        return None
+
+    def take_from_sibling(self, stage: str, key: str, result: str) -> Path | None:
+        """`find_sibling`, recorded as this run's result. None where there is none, or `rerun` asks for a new one."""
+        sibling = None if self._rerun else self.find_sibling(stage, key, result)
+        if sibling:
+            self.record.keys[stage] = key
+            self.note_folder(stage, sibling)
+        return sibling
+
+    @contextmanager
+    def compute_own(self, stage: str, key: str, partial: tuple[str, ...], discard: tuple[str, ...] = ()) -> Iterator[None]:
+        """Around the work on a result of the cell's own.
+
+        `partial`: files and folders in which an interrupted work goes on; those of another key are removed, and `discard` with them.
+        """
+        under_way = self.folder / f".{stage}"
+        if not under_way.exists() or under_way.read_text() != key:
+            for name in (*discard, *partial):
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            under_way.write_text(key)
+        self.record.keys.pop(stage, None)
+        self.tracker.stage_started(stage, self.folder)
+        start = time.perf_counter()
+        yield
+        under_way.unlink()
+        self.record.finish(stage, key, time.perf_counter() - start, seed=self._seed, overrides=typed_overrides())
+        self.note_folder(stage, self.folder)
+
+    def note_folder(self, stage: str, folder: Path) -> None:
+        """Record in the run folder where a stage has its files, and show it to the tracker."""
+        self.record.note_folder(stage, folder)
+        self.tracker.stage_finished(stage, folder)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a shared folder holds a complete result."""
+    return (folder / "done.json").exists()

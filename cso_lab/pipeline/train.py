@@ -1,0 +1,86 @@
+"""The train stage: rows -> a checkpoint, after the training that the algorithm starts from."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cso_lab.config.cells import start_node, start_of
+from cso_lab.config.result_settings import Config, plain
+from cso_lab.core.files import read_json, write_json
+from cso_lab.core.hashing import file_digest
+from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.dataset import finished_dataset, rows_folder
+from cso_lab.pipeline.stage import Result, Stage
+
+CHECKPOINT = "checkpoint"
+# What an interrupted training leaves in the run folder, and goes on from.
+_PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
+
+
+class Train(Result, Stage):
+    """Leaves checkpoint/, train_log.jsonl and training.json in the run folder. Needs the rows of the dataset.
+
+    `version` counts chat format, fitting and order of rows, the arguments of the trainers, and prefix sharing.
+    """
+
+    name, version, of_training = "train", 1, True
+
+    @staticmethod
+    def settings(cfg: Config) -> dict:
+        start = start_node(cfg["algorithm"])
+        own = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
+        values = plain(own, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+        algorithm = start and {key: value for key, value in start.items() if key != "training"}
+        return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
+
+    @classmethod
+    def key(cls, cfg: DictConfig, *inputs: object) -> str:
+        """See `Result.key`. Device and number type count by what they come to on this machine."""
+        from cso_lab.training.machine import settled
+
+        return super().key(settled(cfg), *inputs)
+
+    def run(self, cell: Cell) -> None:
+        rows = rows_folder(cell)
+        key = _key(cell, cell.cfg, rows)
+        if cell.cache.find_own("train", key, CHECKPOINT) or cell.cache.take_from_sibling("train", key, CHECKPOINT):
+            return
+        with cell.cache.compute_own("train", key, _PARTIAL):
+            _train(cell, cell.cfg, rows, cell.folder)
+
+
+def is_trained(cell: Cell) -> bool:
+    """Whether the cell's training is finished, here or in a cell beside it. Raises UserError if there is no dataset to train on."""
+    key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
+    return cell.cache.has_own("train", key, CHECKPOINT) or bool(cell.cache.find_sibling("train", key, CHECKPOINT))
+
+
+def _key(cell: Cell, cfg: DictConfig, rows: Path) -> str:
+    """The key of the checkpoint of `cfg`: the cell's own configuration, or that of what its algorithm starts from."""
+    start = start_of(cfg)
+    start_key = None if start is None else _key(cell, start, rows)
+    return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
+
+
+def _train(cell: Cell, cfg: DictConfig, rows: Path, folder: Path) -> bool:
+    """Train into `folder`; training.json tells of it, and of the training it starts from."""
+    from cso_lab.training.train import train
+
+    start = _start_checkpoint(cell, cfg, rows)
+    before = {} if start is None else {"start": read_json(start.with_name("training.json"))}
+    write_json(folder / "training.json", train(cfg, rows, folder, start) | before)
+    return True
+
+
+def _start_checkpoint(cell: Cell, cfg: DictConfig, rows: Path) -> Path | None:
+    """Returns the checkpoint that the algorithm of `cfg` starts from: that of the sweep's own cell of the same training, or one trained
+    for it and shared. None where it starts from the backbone."""
+    start = start_of(cfg)
+    if start is None:
+        return None
+    key = _key(cell, start, rows)
+    if sibling := cell.cache.find_sibling("train", key, CHECKPOINT):
+        return sibling / CHECKPOINT
+    folder = cell.cache.shared_folder("train", key)
+    cell.cache.compute_shared("start", folder, lambda: _train(cell, start, rows, folder))
+    return folder / CHECKPOINT
