@@ -180,7 +180,8 @@ def test_a_finished_result_is_found_without_torch_where_the_machine_is_known():
     program = (
         f"import sys; sys.path.append({str(ROOT / 'tests')!r}); from project import composed\n"
         "from cso_lab.pipeline.stages import RESULTS\n"
-        "cfg = composed('algo=dpo_after_sft', 'hardware=cpu', 'training.dtype=float32'); RESULTS['train'].key(cfg); RESULTS['generate'].key(cfg)\n"
+        "cfg = composed('algo=dpo_after_sft', 'hardware=cpu', 'training.dtype=float32')\n"
+        "[RESULTS[name].key(cfg) for name in ('train', 'generate')]\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'peft') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -1,6 +1,5 @@
 """Training curves of all cells, from train_log.jsonl; and what every stage took, from run.json and search.json."""
 
-from cso_lab.config.schema import STAGES
 from cso_lab.reporting.html.material import Material, Run, numbers
 from cso_lab.reporting.html.section import Chart, Section, bars, broken, line
 
@@ -66,7 +65,7 @@ def costs(material: Material) -> Section | None:
     shared = [entry for entry in shared if entry["facts"]]
     if not timed and not shared:
         return None
-    stages = dict.fromkeys([*(stage for stage in STAGES if stage in stages), *stages])
+    stages = dict.fromkeys(stages)
     lines = [{"name": run.name, "values": [seconds.get(stage) for stage in stages]} for run, seconds in timed]
     charts = [_seconds(timed, list(stages))] if timed else []
     return Section(
