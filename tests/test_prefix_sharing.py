@@ -161,3 +161,43 @@ def test_hidden_states_are_equal_in_float64(shared, backbone):
         # Gemma-2's own attention takes its softmax in float32
         close = 1e-5 if backbone == "tiny_gemma" else 1e-9
         torch.testing.assert_close(states[nodes], expected[1:], rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_gemma"])
+def test_a_batch_in_which_nothing_is_asked_is_trls_zero(shared, backbone):
+    from trl.trainer.utils import add_fused_lm_head
+
+    from cso_lab.training.backbone import load_model
+
+    ids, real = padded(SHAPES["shared"])
+    results = []
+    for share in (False, True):
+        model = load_model(config(shared, f"backbone={backbone}"))
+        add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+        if share:
+            share_prefixes(model, 10_000, 50)
+        out = model(input_ids=ids, attention_mask=real, labels=torch.full_like(ids, IGNORED), fused_lm_head=True)
+        out.loss.backward()
+        # Every weight takes part, or processes would wait for one another's gradients.
+        results.append((out, [name for name, weight in model.named_parameters() if weight.grad is not None]))
+        assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+    (stock, reached), (found, reached_too) = results
+    assert found.loss.item() == 0 and reached == reached_too
+    for field in ("log_probs", "entropy", "mean_logits", "is_top1", "label_mask"):
+        assert torch.equal(found[field], stock[field])
+
+
+@pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen"])
+def test_calls_that_bring_no_tree_stay_what_they_were(shared, backbone):
+    """A model that shares prefixes still answers padded rows, and rows without padding, as it did."""
+    from cso_lab.training.backbone import load_model
+
+    model = load_model(config(shared, f"backbone={backbone}"))
+    ids, real = padded(SHAPES["long"] + SHAPES["shared"])
+    calls = [{"input_ids": ids, "attention_mask": real}, {"input_ids": ids[:1]}]
+    with torch.no_grad():
+        before = [model(**call).logits for call in calls]
+        share_prefixes(model, 10_000, 50)
+        after = [model(**call).logits for call in calls]
+    for rows, (old, new) in zip((real.bool(), torch.ones_like(ids[:1]).bool()), zip(before, after, strict=True), strict=True):
+        torch.testing.assert_close(new[rows], old[rows], rtol=1e-5, atol=1e-5)

@@ -149,6 +149,13 @@ def test_a_training_that_works_passes_and_what_is_not_trained_is_not_looked_at(s
     preflight(shared, tmp_path, "hardware=zero2", "hardware.device=cpu")
     preflight(shared, tmp_path, "training.optim=adamw_bnb_8bit", stages=("generate",))
     preflight(shared, tmp_path, "hardware=gpu", stages=())
+    # The checkpoint of a full training needs of the backbone no more than its tokenizer.
+    light = tmp_path / "light"
+    shutil.copytree(shared / "backbones" / "tiny_llama", light)
+    (light / "model.safetensors").unlink()
+    preflight(shared, tmp_path, "mode=full", f"backbone.path={light}", stages=("generate",))
+    with pytest.raises(UserError, match="no weights in the folder"):
+        preflight(shared, tmp_path, "mode=lora", f"backbone.path={light}", stages=("generate",))
 
 
 @pytest.mark.long
@@ -173,6 +180,21 @@ def test_too_little_room_for_the_checkpoint_is_an_error_and_for_all_saved_steps_
     assert not capsys.readouterr().err
     preflight(shared, tmp_path, "mode=full")
     assert f"may write up to {40 * parameters / 1e6:.1f} MB" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_checkpoint_that_several_cells_share_is_counted_once(shared, tmp_path, monkeypatch):
+    from cso_lab.pipeline.preflight import preflight as together
+
+    def cells(*axis):
+        line = [*TINY, "mode=full", "training.max_steps=5", f"shared_dir={shared}"]
+        return [(composed(*line, value), tmp_path / value, ("train", "generate")) for value in axis]
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_500_000))  # one takes 2.2 MB
+    together(cells("decoding=plain", "decoding=self_refine"))
+    with pytest.raises(UserError, match="at least 2.8 MB"):
+        together(cells("seed=0", "seed=1"))
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def flex_on_cpus(monkeypatch):
     monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
 
 
-def before_training(cfg, data, out, **arguments):
-    """(trainer, batch) of a training that is about to begin; `arguments` are set on the trainer's own."""
+def before_training(cfg, data, out):
+    """(trainer, batch) of a training that is about to begin."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.chat_format import ChatFormat
@@ -84,10 +84,7 @@ def before_training(cfg, data, out, **arguments):
 
     chat = ChatFormat(load_tokenizer(cfg))
     rows, _ = fit_rows(read_rows(data, cfg.algorithm.rows), chat, 2000, 500, None, 0)
-    settings = trainer_arguments(cfg, *batches(cfg), out)
-    for name, value in arguments.items():
-        setattr(settings, name, value)
-    trainer = build_trainer(cfg, settings, rows, chat.tokenizer, out, None)
+    trainer = build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # an adapter begins as nothing, and half of its gradients with it
         for name, weight in trainer.model.named_parameters():
@@ -134,6 +131,32 @@ def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path
         trainer.model.activation_checkpointing_enable()  # as the trainer does when a training begins
         assert trainer.model.is_gradient_checkpointing
         assert_equal(one_step(trainer, batch), stock)
+
+
+@pytest.mark.long
+def test_layers_are_run_again_by_the_older_checkpoint_as_well(shared, data, tmp_path):
+    """The reentrant one, which TRL takes for adapters under ZeRO-3; here also inside trees that are recomputed one by one."""
+    line = step_of("tiny_llama", "lora", "dpo")
+    kept, *again = (
+        before_training(config(shared, *line, *trees, "training.gradient_checkpointing=true"), data, tmp_path / str(number))
+        for number, trees in enumerate((WHOLE, WHOLE, CUT))
+    )
+    expected = one_step(*kept)
+    for trainer, batch in again:
+        trainer.model.activation_checkpointing_enable({"use_reentrant": True})
+        assert_equal(one_step(trainer, batch), expected)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "form"), [("lora", "dense"), ("full", "blocks")])
+def test_in_bfloat16_layers_that_are_run_again_change_nothing(shared, data, tmp_path, mode, form):
+    """As on GPUs: autocast around the forward pass alone."""
+    line = [*step_of("tiny_llama", mode, "dpo"), "training.dtype=bfloat16", f"training.tree_mask={form}", *CUT]
+    trainer, batch = before_training(config(shared, *line), data, tmp_path)
+    loss, gradient = one_step(trainer, batch)
+    trainer.model.activation_checkpointing_enable()
+    again, its_gradient = one_step(trainer, batch)
+    assert again == loss and torch.equal(its_gradient, gradient)
 
 
 @pytest.mark.parametrize("algo", [pytest.param(algo, marks=() if algo == "dpo" else pytest.mark.long) for algo in ALGOS])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
@@ -205,3 +206,22 @@ def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, mode, share
         [entry["loss"] for entry in log(tmp_path / "whole")], abs=1e-5
     )
     assert not (tmp_path / "killed" / "steps").exists()
+
+
+def test_freed_memory_is_kept_only_while_a_cpu_trains(shared, data, tmp_path, monkeypatch):
+    import ctypes
+    import importlib
+
+    import cso_lab.training
+    from cso_lab.training.train import train
+
+    asked, load = [], ctypes.CDLL
+    library = SimpleNamespace(
+        mallopt=lambda setting, value: asked.append((setting, value)), malloc_trim=lambda pad: asked.append("given back")
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, *more, **options: load(name, *more, **options) if name else library)
+    importlib.reload(cso_lab.training)
+    assert asked == []
+    train(config(shared, "algo=sft", "training.max_steps=1"), data, tmp_path)
+    kept, defaults = {(-1, -1), (-4, 0)}, {(-1, 128 * 1024), (-4, 65536)}
+    assert set(asked[:2]) == kept and set(asked[2:4]) == defaults and asked[4:] == ["given back"]

@@ -40,6 +40,7 @@ def check(cfg: DictConfig) -> None:
         _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
+        _check_tree_mask(cfg)
 
 
 def _check_start(cfg: DictConfig) -> None:
@@ -141,6 +142,24 @@ def _check_shares(cfg: DictConfig) -> None:
         raise UserError(
             "KTO estimates its KL term on neighbouring rows, so a process takes at least 2 at once: raise training.batch_size"
             f" ({cfg.training.batch_size}) or training.per_device_batch_size, or lower hardware.processes ({hardware.processes})"
+        )
+
+
+def _check_tree_mask(cfg: DictConfig) -> None:
+    """That the attention of the backbone takes the form of mask that is asked for, on the device there is."""
+    from cso_lab.training.backbone import device
+
+    form, attention = cfg.training.tree_mask, cfg.backbone.attn_implementation
+    if form == "dense" and attention == "flex_attention":
+        raise UserError(f"training.tree_mask=dense takes backbone.attn_implementation=sdpa or eager, not {attention}")
+    if form == "blocks" and attention != "sdpa":
+        raise UserError(
+            f"training.tree_mask=blocks takes backbone.attn_implementation=sdpa, not {attention}: give auto or dense"
+        )
+    if "flex" in (form, str(attention)[:4]) and device(cfg) == "cpu":
+        raise UserError(
+            f"FlexAttention (training.tree_mask={form}, backbone.attn_implementation={attention}) trains on GPUs only: give"
+            " training.tree_mask=auto and backbone.attn_implementation=sdpa or eager"
         )
 
 
