@@ -24,7 +24,7 @@ def _limits(*clients: str) -> tuple[str, ...]:
 
 
 NO_EFFECT = (
-    NoEffect(("stages", "rerun", "estimate"), "say what is done, and not what it gives"),
+    NoEffect(("stages", "rerun", "estimate", "debug"), "say what is done and shown, and not what it gives"),
     NoEffect(("shared_dir", "sweep"), "say where files lie, and not what is in them"),
     NoEffect(("report",), "the report is written anew every time"),
     NoEffect(("tracking",), "shows results elsewhere, and changes none"),
