@@ -38,7 +38,7 @@ NO_EFFECT = (
     NoEffect(("backbone.engine",), "counts by generation.engine", lambda cfg: not is_api(cfg)),
     NoEffect(("backbone.model",), "counts by generation.client.model"),
     NoEffect(
-        ("data.path", "data.test_path", "data.hub"),
+        ("data.path", "data.test_path"),
         "say where the file lies; what counts is its content, which is part of the key of every stage that reads it",
     ),
     NoEffect(("data.shard",), "a part of a search; what counts is the whole of it, however it was shared out"),

@@ -42,7 +42,9 @@ def uses_seed(cfg: DictConfig) -> bool:
 
 def config_hash(cfg: DictConfig) -> str:
     """Returns a hash, 6 hexadecimal digits, of every value the cell's numbers depend on, but for the seed."""
-    return digest(_without_seed(number_settings(resolved(cfg)), cfg.seed))[:6]
+    from cso_lab.corpora import identity_without_hub
+
+    return digest([_without_seed(number_settings(resolved(cfg)), cfg.seed), identity_without_hub(cfg.data)])[:6]
 
 
 def number_settings(cfg: Config) -> dict[str, dict]:
