@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from trees import hand_made, write_search
+from reporting.trees import hand_made, write_search
 
 from cso_lab.naming import cell_name, plain, register_resolvers
 from cso_lab.shards import part_folder, take_over, union, usage_of_parts

@@ -1,22 +1,15 @@
 """report.html as a reader meets it: a sweep of 40 cells, opened from disk in headless Chromium."""
 
 import pytest
-from browser import Visit, chromium, contrast, luminance
-from sweeps import test_set, write_run, write_sweep
-from trees import HOSTILE, NOTICE, bushy, hand_made, write_search
+from browser import Visit, contrast, luminance
+from reporting.run_folders import write_run, write_sweep
+from reporting.trees import HOSTILE, NOTICE, bushy, hand_made, write_search
 
 from cso_lab.dialogue import Dialogue, Turn
 from cso_lab.reporting.html.page import write_report_page
 from cso_lab.reporting.tree_page import write_tree_page
 
-test_set.__test__ = False
 CELLS = 40
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from sweeps import test_set, write_run
+from reporting.run_folders import dialogues_of, write_run
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
 from cso_lab.files import write_json, write_jsonl
 from cso_lab.judging.material import COMPARISON, RATING, Item, Material
 from cso_lab.judging.settings import load_settings
-
-test_set.__test__ = False
 
 
 def settings(*overrides: str) -> dict:
@@ -32,7 +30,7 @@ def material(items: int = 3, criteria=("empathy", "strategy"), texts=("good repl
 
 def two_runs(folder: Path, turns: int = 24) -> tuple[Path, Path]:
     """A CSO and an SFT run over the same test dialogues; the first has preference data: 6 pairs of one dialogue."""
-    dialogues = test_set(turns)
+    dialogues = dialogues_of(turns)
     first = write_run(folder / "dpo", dialogues, 1, algo="dpo")
     second = write_run(folder / "sft", dialogues, 2, algo="sft")
     data = folder / "shared" / "dataset" / "abc"

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from trees import hand_made, write_search
+from reporting.trees import hand_made, write_search
 
 from cso_lab.errors import UserError
 from cso_lab.reporting.case_study import case_study, gold_turn, numbered

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import NAMES, test_set, write_run, write_sweep
-from trees import HOSTILE, NOTICE, hand_made, write_search
+from reporting.run_folders import NAMES, dialogues_of, write_run, write_sweep
+from reporting.trees import HOSTILE, NOTICE, hand_made, write_search
 
 from cso_lab.dialogue import Dialogue, Turn
 from cso_lab.files import read_json, write_json, write_jsonl
@@ -16,8 +16,6 @@ from cso_lab.reporting.html.choices import confusion_of
 from cso_lab.reporting.html.material import Material, first_of_each_kind, run_folders
 from cso_lab.reporting.html.page import write_report_page
 from cso_lab.reporting.html.section import beside, broken, label
-
-test_set.__test__ = False
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +68,8 @@ def test_a_sweep_has_every_section_and_the_notices_stand_on_top(tmp_path):
 
 def test_a_cell_of_the_paper_has_its_value_and_the_difference_and_another_model_has_none(tmp_path):
     folders = [
-        write_run(tmp_path / "llama", test_set(20), backbone="llama", algo="dpo"),
-        write_run(tmp_path / "small", test_set(20), backbone="smollm2", algo="dpo"),
+        write_run(tmp_path / "llama", dialogues_of(20), backbone="llama", algo="dpo"),
+        write_run(tmp_path / "small", dialogues_of(20), backbone="smollm2", algo="dpo"),
     ]
     q = read_json(folders[0] / "metrics.json")["Q"]
     page = page_of(folders, tmp_path, table="9")
@@ -132,7 +130,7 @@ def test_turns_stand_side_by_side_with_what_was_said_before(tmp_path):
 
 
 def test_an_emotion_in_the_data_stands_beside_its_utterance(tmp_path):
-    folder = write_run(tmp_path / "run", test_set(1))
+    folder = write_run(tmp_path / "run", dialogues_of(1))
     (dialogue,) = [json.loads(line) for line in (folder / "test_dialogues.jsonl").read_text().splitlines()]
     dialogue["turns"][0]["emotion"] = "Sadness"
     write_jsonl(folder / "test_dialogues.jsonl", [dialogue])
@@ -141,7 +139,7 @@ def test_an_emotion_in_the_data_stands_beside_its_utterance(tmp_path):
 
 
 def test_without_its_dialogues_a_run_shows_what_the_predictions_tell(tmp_path):
-    folder = write_run(tmp_path / "run", test_set(3))
+    folder = write_run(tmp_path / "run", dialogues_of(3))
     (folder / "test_dialogues.jsonl").unlink()
     page = page_of([folder], tmp_path)
     assert "of their history only the supporter" in page
@@ -154,7 +152,7 @@ def test_without_its_dialogues_a_run_shows_what_the_predictions_tell(tmp_path):
 
 def test_a_whole_dialogue_is_the_valid_path_with_scores_and_sources(tmp_path):
     search = write_search(tmp_path / "search", hand_made())
-    folder = write_run(tmp_path / "run", test_set(1), search=search)
+    folder = write_run(tmp_path / "run", dialogues_of(1), search=search)
     (found,) = data_of(page_of([folder], tmp_path), "dialogue-data")
     assert found["notice"] == NOTICE
     assert found["turns"][:2] == [
@@ -165,7 +163,7 @@ def test_a_whole_dialogue_is_the_valid_path_with_scores_and_sources(tmp_path):
 
 def test_runs_copied_without_their_searches_say_so_and_together_with_them_find_them(tmp_path):
     search = write_search(tmp_path / "old" / "shared" / "search" / "abc", hand_made())
-    folder = write_run(tmp_path / "old" / "runs" / "run", test_set(1), search=search)
+    folder = write_run(tmp_path / "old" / "runs" / "run", dialogues_of(1), search=search)
     shutil.copytree(folder, tmp_path / "alone" / "run")
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     shutil.rmtree(tmp_path / "old")
@@ -181,9 +179,9 @@ def test_runs_copied_without_their_searches_say_so_and_together_with_them_find_t
     ["predictions.jsonl", "train_log.jsonl", "run.json", "stages.json", "test_dialogues.jsonl", "metrics.json", "config.yaml"],
 )
 def test_a_damaged_file_costs_its_section_and_is_named(tmp_path, file):
-    folder = write_run(tmp_path / "run", test_set(2))
+    folder = write_run(tmp_path / "run", dialogues_of(2))
     (folder / file).write_text("{'half a", encoding="utf-8")
-    other = write_run(tmp_path / "other", test_set(2), algo="sft")
+    other = write_run(tmp_path / "other", dialogues_of(2), algo="sft")
     search = write_search(tmp_path / "search", hand_made())
     write_json(other / "stages.json", {"search": str(search)})
     if file == "config.yaml":
@@ -250,7 +248,7 @@ def test_the_first_of_each_kind_are_compared_first(tmp_path):
 
 
 def test_the_command_makes_the_page_of_runs_and_of_a_search(tmp_path):
-    write_run(tmp_path / "runs" / "a", test_set(1))
+    write_run(tmp_path / "runs" / "a", dialogues_of(1))
     write_search(tmp_path / "search", hand_made())
 
     def run(folder) -> subprocess.CompletedProcess:

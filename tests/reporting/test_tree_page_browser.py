@@ -3,16 +3,10 @@
 import time
 
 import pytest
-from browser import Visit, chromium, contrast, luminance
-from trees import HOSTILE, bushy, hand_made, write_search
+from browser import Visit, contrast, luminance
+from reporting.trees import HOSTILE, bushy, hand_made, write_search
 
 from cso_lab.reporting.tree_page import write_tree_page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ ALGORITHMS = ("base", "sft", "dpo", "kto")
 NAMES = EXTES.names
 
 
-def test_set(turns: int = 215, a_dialogue: int = 8) -> list[Dialogue]:
+def dialogues_of(turns: int = 215, a_dialogue: int = 8) -> list[Dialogue]:
     """Dialogues with so many predicted turns in all."""
     chance, dialogues = random.Random(0), []
     for first in range(0, turns, a_dialogue):
@@ -82,7 +82,7 @@ def write_run(
 
 def write_sweep(folder: Path, cells: int, search: Path | None = None, turns: int = 215, **more) -> list[Path]:
     """`cells` run folders: four algorithms in turn, each under seed after seed."""
-    dialogues = test_set(turns)
+    dialogues = dialogues_of(turns)
     return [
         write_run(folder / f"cell-{n:02}", dialogues, n, search=search, algo=ALGORITHMS[n % 4], variant=str(n), **more)
         for n in range(cells)

@@ -5,8 +5,8 @@ import re
 
 import pytest
 from fakes import FakeOpenAI, Reply
-from judged import material, settings, test_set, two_runs
-from sweeps import write_run
+from judging.examples import dialogues_of, material, settings, two_runs
+from reporting.run_folders import write_run
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
@@ -276,6 +276,6 @@ def test_the_estimate_asks_nobody(tmp_path, capsys):
 
 def test_replies_that_are_the_same_are_counted(tmp_path):
     first, _ = two_runs(tmp_path, turns=8)
-    twin = write_run(tmp_path / "twin", test_set(8), 1, algo="sft")
+    twin = write_run(tmp_path / "twin", dialogues_of(8), 1, algo="sft")
     drawn = compared_runs(first, twin, ["acceptance"], 8, 0)
     assert "In 8 of 8 pairs both replies are the same." in drawn.notices

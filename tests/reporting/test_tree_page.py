@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from trees import HOSTILE, hand_made, write_search
+from reporting.trees import HOSTILE, hand_made, write_search
 
 from cso_lab.errors import UserError
 from cso_lab.files import write_json

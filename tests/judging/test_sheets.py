@@ -6,8 +6,8 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
-from judged import material, settings
-from trees import HOSTILE
+from judging.examples import material, settings
+from reporting.trees import HOSTILE
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 from project import ROOT, composed, run_py
-from sweeps import NAMES, write_run
-from sweeps import test_set as dialogues
-from wandb_runs import keyless, left_in
+from reporting.run_folders import NAMES, write_run
+from reporting.run_folders import dialogues_of as dialogues
+from tracking.wandb_runs import keyless, left_in
 
 from cso_lab.checks import check
 from cso_lab.errors import UserError
