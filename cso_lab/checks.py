@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
+from cso_lab.core.published import tables
 from cso_lab.errors import UserError, unknown
 from cso_lab.naming import is_api, trains, trains_here
-from cso_lab.reporting.published import tables
 from cso_lab.strategies import strategy_set
 
 STAGES = ("search", "dataset", "inspect", "train", "generate", "evaluate", "report")

@@ -57,7 +57,12 @@ class Places(Account):
 
         looked_at = [dataset.name, naming.plain(self.cfg, "data"), naming.file_digest(data_file(self.cfg.data))]
         settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
-        shown = ("reporting/inspection.py", "reporting/progress.py", "reporting/figures.py", "reporting/published_studies.yaml")
+        shown = (
+            "reporting/dataset_tables.py",
+            "reporting/strategy_figures.py",
+            "reporting/figures.py",
+            "core/published_studies.yaml",
+        )
         rooms = ("inspection", "preferences/statistics.py", "dialogue.py", "strategies.py", *shown)
         simulated = ("roles/simulated/toxicity.py", "roles/simulated/toxicity.yaml")
         return self._shared_folder("inspect", naming.digest([looked_at, settings, naming.code_version((*rooms, *simulated))]))

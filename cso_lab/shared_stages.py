@@ -126,7 +126,7 @@ class SharedStages(Places):
         from cso_lab.corpora import seeds
         from cso_lab.inspection.inspect import inspect
         from cso_lab.reporting.cells import INSPECTION_FILE
-        from cso_lab.reporting.inspection import MARKDOWN_FILE, print_inspection, write_inspection
+        from cso_lab.reporting.dataset_tables import MARKDOWN_FILE, print_inspection, write_inspection
 
         dataset = self._preferences().parent
         out, own = self._inspect_folder(dataset), (self.folder / INSPECTION_FILE).parent

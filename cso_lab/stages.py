@@ -50,7 +50,7 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:
-    from cso_lab.reporting.folders import report_again
+    from cso_lab.reporting.sweeps import report_again
 
     if not report_again(cfg, folder):
         raise SystemExit(1)
@@ -158,7 +158,7 @@ class Run(SharedStages):
         if self.sweeping:
             return  # the sweep's own report comes once, at its end
         from cso_lab.reporting.cells import INSPECTION_FILE
-        from cso_lab.reporting.folders import table_of, write_and_print
+        from cso_lab.reporting.sweeps import table_of, write_and_print
 
         if not any((self.folder / name).exists() for name in ("metrics.json", INSPECTION_FILE)):
             raise self._missing("evaluate", f"no metrics.json in {self.folder}")

@@ -10,7 +10,7 @@ from project import composed, run_py
 from rich.console import Console
 
 from cso_lab.files import read_json
-from cso_lab.reporting.inspection import print_inspection, tables
+from cso_lab.reporting.dataset_tables import print_inspection, tables
 from cso_lab.stages import Run
 
 ATTRIBUTES = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")

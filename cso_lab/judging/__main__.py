@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _judge(command: str, folders: list[Path], given: list[str], sheet: bool) -> None:
-    from cso_lab.judging import drawing
-    from cso_lab.judging.asking import check_judges, expected
+    from cso_lab.judging import sampling as drawing
+    from cso_lab.judging.llm_judges import check_judges, expected
     from cso_lab.judging.settings import load_settings
     from cso_lab.judging.study import Study
 

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 
 from cso_lab.checks import LIMIT_RULES, Count, Flag, Natural, NotNegative, check_values
 from cso_lab.errors import UserError
-from cso_lab.judging.material import COMPARISON, RATING
-from cso_lab.judging.questions import asked
+from cso_lab.judging.items import COMPARISON, RATING
+from cso_lab.judging.prompts import asked
 
 RULES = {
     "judges": list[str],

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cso_lab.files import write_json
-from cso_lab.judging.material import COMPARISON, Material
-from cso_lab.judging.questions import TIE, A, B, asked, shown_reply
+from cso_lab.judging.items import COMPARISON, Material
+from cso_lab.judging.prompts import TIE, A, B, asked, shown_reply
 from cso_lab.roles.prompts import transcript
 
 SHEET, TASKS, LABELS = "sheet.csv", "labelstudio.json", "labelstudio.xml"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json, write_jsonl
-from cso_lab.judging.material import COMPARISON, Material
+from cso_lab.judging.items import COMPARISON, Material
 
 MATERIAL, RESULTS, KEY, SHEETS = "material.json", "judging.json", "sheet_key.json", "sheet"
 MODELS, PEOPLE = "models", "people"
@@ -39,8 +39,8 @@ class Study:
 
     def ask(self, settings: Mapping) -> Path:
         """Have the models judge; returns judging.md."""
-        from cso_lab.judging.asking import ask_judges
-        from cso_lab.judging.outcomes import panel
+        from cso_lab.judging.llm_judges import ask_judges
+        from cso_lab.judging.results import panel
 
         answers, refused = ask_judges(self.material, settings, self.folder)
         if not answers:
@@ -85,8 +85,8 @@ class Study:
 
     def take_in(self, files: Sequence[Path]) -> Path:
         """Count what people wrote into their sheets; returns judging.md."""
-        from cso_lab.judging.outcomes import panel
-        from cso_lab.judging.sheet_reading import read_sheets
+        from cso_lab.judging.annotation_sheets import read_sheets
+        from cso_lab.judging.results import panel
 
         if not (self.folder / KEY).exists():
             raise UserError(f"{self.folder}: no sheet has been handed out from it (no {KEY})")
@@ -109,7 +109,7 @@ class Study:
 
     def _leave(self, name: str, panel: Mapping) -> Path:
         """Put a panel into judging.json beside the other, and write both as Markdown."""
-        from cso_lab.reporting.judged import judged_markdown
+        from cso_lab.judging.tables import judged_markdown
 
         file = self.folder / RESULTS
         panels = read_json(file)["panels"] if file.exists() else {}

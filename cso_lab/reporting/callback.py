@@ -27,7 +27,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         with _heard():
             from cso_lab.checks import check
-            from cso_lab.reporting.folders import leave_sweep, table_of, title
+            from cso_lab.reporting.sweeps import leave_sweep, table_of, title
 
             jobs = plan(config)
             if jobs is None:
@@ -45,7 +45,7 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         with _heard():
-            from cso_lab.reporting.folders import left_folders, report_again, table_of, title, write_and_print
+            from cso_lab.reporting.sweeps import left_folders, report_again, table_of, title, write_and_print
 
             out = Path(str(config.hydra.sweep.dir))
             if self.again:

@@ -12,8 +12,8 @@ from cso_lab.dialogue import SUPPORTER, Turn
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
 from cso_lab.reporting.markdown import markdown_table
-from cso_lab.reporting.table import NONE
-from cso_lab.reporting.trees import (
+from cso_lab.reporting.rows import NONE
+from cso_lab.reporting.tree_labels import (
     DISPREFERRED,
     NEITHER,
     PREFERRED,

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from cso_lab.core.published import label, of_table, published
 from cso_lab.reporting.cells import METRICS
-from cso_lab.reporting.published import label, of_table, published
-from cso_lab.reporting.table import HEADERS, LOWER_IS_BETTER, NONE, Row, mean_and_deviation, published_row
+from cso_lab.reporting.rows import HEADERS, LOWER_IS_BETTER, NONE, Row, mean_and_deviation, published_row
 
 BETTER, WITHIN, WORSE = "▲", "≈", "▼"
 MARKS = f"{BETTER} ours is better than the published value, {WITHIN} that lies within our 95% interval, {WORSE} ours is worse"

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from cso_lab.core.published import label, of_table
 from cso_lab.evaluation.paired import Difference
 from cso_lab.reporting.cells import METRICS, Absent, Cell
 from cso_lab.reporting.comparison import MARKS, main_table, not_run, stand_in_name, stand_ins, verdict
-from cso_lab.reporting.differences import Compared
-from cso_lab.reporting.published import label, of_table
-from cso_lab.reporting.table import HEADERS, NONE, Row, mean_and_deviation, model_name, withheld
+from cso_lab.reporting.rows import HEADERS, NONE, Row, mean_and_deviation, model_name, withheld
+from cso_lab.reporting.significance import Compared
 
 _NEVER = "*"
 # How the choices around a cell are called in the report; any other goes by its own name.

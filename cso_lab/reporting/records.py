@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cso_lab.reporting.cells import METRICS, Cell
 from cso_lab.reporting.comparison import stand_in_name, stand_in_values, stand_ins
-from cso_lab.reporting.table import Row, paper_values
+from cso_lab.reporting.rows import Row, paper_values
 
 
 def csv_text(rows: Sequence[Row], table: str | None) -> str:

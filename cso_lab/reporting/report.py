@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cso_lab.reporting.cells import INSPECTION_FILE, Absent, Cell, gather
-from cso_lab.reporting.differences import compared
-from cso_lab.reporting.inspection import MARKDOWN_FILE
-from cso_lab.reporting.latex import latex
+from cso_lab.reporting.data_scaling import write_volume_figure
+from cso_lab.reporting.dataset_tables import MARKDOWN_FILE
 from cso_lab.reporting.markdown import markdown
 from cso_lab.reporting.records import csv_text
-from cso_lab.reporting.table import table_rows
-from cso_lab.reporting.volume import write_volume_figure
+from cso_lab.reporting.results_table import latex
+from cso_lab.reporting.rows import table_rows
+from cso_lab.reporting.significance import compared
 
 REPORT_FILE = "report.md"
 CSV_FILE = "report.csv"

@@ -6,7 +6,7 @@ from pathlib import Path
 from cso_lab.reporting.cells import Absent, Cell, gather
 from cso_lab.reporting.comparison import main_table
 from cso_lab.reporting.markdown import legend, notices, remarks
-from cso_lab.reporting.table import table_rows
+from cso_lab.reporting.rows import table_rows
 
 
 def print_report(

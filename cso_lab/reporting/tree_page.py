@@ -11,7 +11,7 @@ from cso_lab.command import Parser, run
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
 from cso_lab.reporting.html.render import render, write_page
-from cso_lab.reporting.trees import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, marks, read_tree
+from cso_lab.reporting.tree_labels import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, marks, read_tree
 from cso_lab.search.tree import Node, Tree
 
 # Digits that are shown; more would only make the page larger.

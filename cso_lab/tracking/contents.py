@@ -76,8 +76,8 @@ def generate(folder: Path, cell: TrackedCell) -> Content:
 
 def evaluate(folder: Path, cell: TrackedCell) -> Content:
     """metrics.json under its own names, the paper's values and the differences to them, and what was chosen instead of what."""
-    from cso_lab.tracking.comparison import paper_comparison
     from cso_lab.tracking.figures import confusion, preferences
+    from cso_lab.tracking.paper_comparison import paper_comparison
 
     metrics = _object(folder / "metrics.json")
     kept = {key: value for key, value in metrics.items() if key not in ("per_turn", "cell")}

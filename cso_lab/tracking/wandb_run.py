@@ -14,7 +14,7 @@ from cso_lab.tracking import TrackedCell
 from cso_lab.tracking.contents import CONTENTS, STEP_LOGS, Artifact, is_number, pictures, steps_after
 from cso_lab.tracking.credentials import first_line, set_up, settled_mode
 from cso_lab.tracking.figures import drawn
-from cso_lab.tracking.follow import Follow
+from cso_lab.tracking.poller import Follow
 
 # Its own files, wandb's own name for it, below the run folder.
 FOLDER, NOTE = "wandb", "cell.json"

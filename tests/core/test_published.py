@@ -1,6 +1,6 @@
 import pytest
 
-from cso_lab.reporting.published import backbones, published, tables
+from cso_lab.core.published import backbones, published, tables
 
 
 @pytest.mark.parametrize(

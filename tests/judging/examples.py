@@ -6,7 +6,7 @@ from reporting.run_folders import dialogues_of, write_run
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
 from cso_lab.files import write_json, write_jsonl
-from cso_lab.judging.material import COMPARISON, RATING, Item, Material
+from cso_lab.judging.items import COMPARISON, RATING, Item, Material
 from cso_lab.judging.settings import load_settings
 
 

@@ -12,13 +12,13 @@ from cso_lab.errors import UserError
 from cso_lab.files import read_json
 from cso_lab.judging.__main__ import main
 from cso_lab.judging.agreement import cohen, fleiss, interval
-from cso_lab.judging.asking import Answer
-from cso_lab.judging.drawing import compared_runs
-from cso_lab.judging.material import RATING, Material
-from cso_lab.judging.outcomes import order_bias, outcome, panel, verdicts
-from cso_lab.judging.questions import asked, question, read_comparison, read_rating
+from cso_lab.judging.items import RATING, Material
+from cso_lab.judging.llm_judges import Answer
+from cso_lab.judging.prompts import asked, question, read_comparison, read_rating
+from cso_lab.judging.results import order_bias, outcome, panel, verdicts
+from cso_lab.judging.sampling import compared_runs
 from cso_lab.judging.study import Study
-from cso_lab.reporting.judged import judged_markdown
+from cso_lab.judging.tables import judged_markdown
 from cso_lab.roles.budget import BudgetSpent
 from cso_lab.roles.parsing import GarbledReply
 

@@ -11,7 +11,7 @@ from reporting.trees import HOSTILE
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
-from cso_lab.judging.material import RATING, Item, Material
+from cso_lab.judging.items import RATING, Item, Material
 from cso_lab.judging.sheets import harmless, original
 from cso_lab.judging.study import Study
 

@@ -7,9 +7,9 @@ import pytest
 
 from cso_lab.reporting.cells import read_cells
 from cso_lab.reporting.comparison import BETTER, WITHIN, WORSE, main_table, not_run, verdict
-from cso_lab.reporting.differences import compared
 from cso_lab.reporting.report import write_report
-from cso_lab.reporting.table import table_rows
+from cso_lab.reporting.rows import table_rows
+from cso_lab.reporting.significance import compared
 
 EXTES = {"data": "extes", "constrain": "none"}
 

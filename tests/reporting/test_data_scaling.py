@@ -3,9 +3,9 @@
 from xml.etree import ElementTree
 
 from cso_lab.reporting.cells import read_cells
+from cso_lab.reporting.data_scaling import VOLUME, curves
 from cso_lab.reporting.report import write_report
-from cso_lab.reporting.table import table_rows
-from cso_lab.reporting.volume import VOLUME, curves
+from cso_lab.reporting.rows import table_rows
 
 SIZES = (10, 20)
 

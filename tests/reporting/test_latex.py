@@ -3,9 +3,9 @@
 import re
 
 from cso_lab.reporting.cells import read_cells
-from cso_lab.reporting.latex import escaped, latex
 from cso_lab.reporting.report import write_report
-from cso_lab.reporting.table import table_rows
+from cso_lab.reporting.results_table import escaped, latex
+from cso_lab.reporting.rows import table_rows
 
 
 def tex(*folders, title="Table 9"):

@@ -12,10 +12,10 @@ from reporting.trees import HOSTILE, NOTICE, hand_made, write_search
 
 from cso_lab.dialogue import Dialogue, Turn
 from cso_lab.files import read_json, write_json, write_jsonl
-from cso_lab.reporting.html.choices import confusion_of
-from cso_lab.reporting.html.material import Material, first_of_each_kind, run_folders
+from cso_lab.reporting.html.charts import beside, broken, label
 from cso_lab.reporting.html.page import write_report_page
-from cso_lab.reporting.html.section import beside, broken, label
+from cso_lab.reporting.html.report_data import Material, first_of_each_kind, run_folders
+from cso_lab.reporting.html.strategies import confusion_of
 
 
 @pytest.fixture(autouse=True)

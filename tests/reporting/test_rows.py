@@ -2,7 +2,7 @@ import pytest
 
 from cso_lab.reporting.cells import read_cells
 from cso_lab.reporting.comparison import main_table
-from cso_lab.reporting.table import mean_and_deviation, table_rows
+from cso_lab.reporting.rows import mean_and_deviation, table_rows
 
 
 def test_mean_and_sample_deviation():

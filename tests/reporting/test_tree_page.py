@@ -10,8 +10,8 @@ from reporting.trees import HOSTILE, hand_made, write_search
 
 from cso_lab.errors import UserError
 from cso_lab.files import write_json
+from cso_lab.reporting.tree_labels import DISPREFERRED, NEITHER, PREFERRED, UNEXPANDED, UNSCORED, marks, read_tree
 from cso_lab.reporting.tree_page import write_tree_page
-from cso_lab.reporting.trees import DISPREFERRED, NEITHER, PREFERRED, UNEXPANDED, UNSCORED, marks, read_tree
 
 THETA, VISITS = 0.5, 2
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from cso_lab.errors import UserError
-from cso_lab.reporting.wandb_view import main
+from cso_lab.tracking.wandb_view import main
 
 
 def sections(capsys, monkeypatch, *more):

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.command import Parser, run
+from cso_lab.core.published import tables
 from cso_lab.errors import UserError
-from cso_lab.reporting.html.material import run_folders
 from cso_lab.reporting.html.page import write_report_page
-from cso_lab.reporting.published import tables
+from cso_lab.reporting.html.report_data import run_folders
+from cso_lab.reporting.tree_labels import add_thresholds
 from cso_lab.reporting.tree_page import write_tree_page
-from cso_lab.reporting.trees import add_thresholds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

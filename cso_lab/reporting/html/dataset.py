@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from cso_lab.reporting.cells import INSPECTION_FILE
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Chart, Section, Table, line
-from cso_lab.reporting.inspection import duplicates, table5, toxicity
-from cso_lab.reporting.progress import FIGURES, SHARE, STAGE
+from cso_lab.reporting.dataset_tables import duplicates, table5, toxicity
+from cso_lab.reporting.html.charts import Chart, Section, Table, line
+from cso_lab.reporting.html.report_data import Material
+from cso_lab.reporting.strategy_figures import FIGURES, SHARE, STAGE
 
 _MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 

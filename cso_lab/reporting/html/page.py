@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cso_lab.core.published import backbones
 from cso_lab.reporting.cells import INSPECTION_FILE, Absent, Cell
-from cso_lab.reporting.html import amounts, choices, curves, dataset, results, studies, trees, turns
-from cso_lab.reporting.html.material import Material
+from cso_lab.reporting.html import data_scaling as amounts
+from cso_lab.reporting.html import dataset, results, studies, trees
+from cso_lab.reporting.html import replies as turns
+from cso_lab.reporting.html import strategies as choices
+from cso_lab.reporting.html import training as curves
+from cso_lab.reporting.html.charts import Section
 from cso_lab.reporting.html.render import plotly_js, render, write_page
-from cso_lab.reporting.html.section import Section
+from cso_lab.reporting.html.report_data import Material
 from cso_lab.reporting.markdown import notices, remarks, what_was_run
-from cso_lab.reporting.published import backbones
-from cso_lab.reporting.table import model_name
+from cso_lab.reporting.rows import model_name
 
 # In the order of the page. Each takes what files there are; without them it gives nothing and is left out.
 SECTIONS: tuple[Callable[[Material], Section | Sequence[Section] | None], ...] = (

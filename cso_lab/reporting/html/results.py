@@ -2,11 +2,11 @@
 
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.comparison import stand_in_columns, verdict
-from cso_lab.reporting.differences import compared
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Beside, Chart, Section, Table, broken, label
+from cso_lab.reporting.html.charts import Beside, Chart, Section, Table, broken, label
+from cso_lab.reporting.html.report_data import Material
 from cso_lab.reporting.markdown import legend
-from cso_lab.reporting.table import HEADERS, Row, mean_and_deviation
+from cso_lab.reporting.rows import HEADERS, Row, mean_and_deviation
+from cso_lab.reporting.significance import compared
 
 
 def results(material: Material) -> Section | None:

@@ -1,8 +1,8 @@
 """Replies judged, by models and by people: Tables 1, 3 and 6 beside the paper's, from the judging.json files of the runs."""
 
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Section
-from cso_lab.reporting.judged import judged_tables
+from cso_lab.judging.tables import judged_tables
+from cso_lab.reporting.html.charts import Section
+from cso_lab.reporting.html.report_data import Material
 
 _JUDGING = "judging/*/judging.json"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cso_lab.errors import UserError
-from cso_lab.reporting.html.material import Material, Run
+from cso_lab.reporting.html.charts import Section
 from cso_lab.reporting.html.render import PAGE_FILE
-from cso_lab.reporting.html.section import Section
+from cso_lab.reporting.html.report_data import Material, Run
+from cso_lab.reporting.tree_labels import read_tree
 from cso_lab.reporting.tree_page import facts, tree_data
-from cso_lab.reporting.trees import read_tree
 from cso_lab.search.paths import valid_paths
 from cso_lab.search.tree import Node, Tree
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from cso_lab.reporting.html.section import Beside, Table, beside
+from cso_lab.core.published import published_study
+from cso_lab.reporting.html.charts import Beside, Table, beside
 from cso_lab.reporting.markdown import markdown_table
-from cso_lab.reporting.published import published_study
 
 _OUTCOMES = ("win", "lose", "tie")
 _BY = {"models": "judged by language models", "people": "judged by people"}

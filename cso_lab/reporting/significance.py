@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cso_lab.evaluation.paired import Difference, PairedBootstrap
 from cso_lab.reporting.cells import Cell
-from cso_lab.reporting.table import Row
+from cso_lab.reporting.rows import Row
 
 # How replies were made and on what; rows that differ here are not set against each other.
 _ALIKE = ("data", "path", "constrain", "max_new_tokens", "testset", "served")

@@ -1,10 +1,10 @@
 """Figure 4: the scores over the amount of preference data."""
 
 from cso_lab.reporting.cells import METRICS
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Chart, Section, line
-from cso_lab.reporting.table import HEADERS, mean_and_deviation
-from cso_lab.reporting.volume import curves
+from cso_lab.reporting.data_scaling import curves
+from cso_lab.reporting.html.charts import Chart, Section, line
+from cso_lab.reporting.html.report_data import Material
+from cso_lab.reporting.rows import HEADERS, mean_and_deviation
 
 
 def amounts(material: Material) -> Section | None:

@@ -1,8 +1,8 @@
 """Training curves of all cells, from train_log.jsonl; and what every stage took, from run.json and search.json."""
 
 from cso_lab.checks import STAGES
-from cso_lab.reporting.html.material import Material, Run, numbers
-from cso_lab.reporting.html.section import Chart, Section, bars, broken, line
+from cso_lab.reporting.html.charts import Chart, Section, bars, broken, line
+from cso_lab.reporting.html.report_data import Material, Run, numbers
 
 # More points of a curve than a screen has columns only make the page larger.
 _POINTS = 500

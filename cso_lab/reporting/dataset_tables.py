@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cso_lab.reporting.html.section import Beside, Table, beside
+from cso_lab.core.published import published_study
+from cso_lab.reporting.html.charts import Beside, Table, beside
 from cso_lab.reporting.markdown import markdown_table
-from cso_lab.reporting.progress import write_progress_figures
-from cso_lab.reporting.published import published_study
+from cso_lab.reporting.strategy_figures import write_progress_figures
 
 MARKDOWN_FILE = "inspection.md"
 _PAPERS_SCORER = "Perspective API"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from cso_lab.reporting.table import NONE
+from cso_lab.reporting.rows import NONE
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from cso_lab.errors import UserError
-from cso_lab.judging.material import COMPARISON, Material
-from cso_lab.judging.questions import asked, question, read_comparison, read_rating
+from cso_lab.judging.items import COMPARISON, Material
+from cso_lab.judging.prompts import asked, question, read_comparison, read_rating
 from cso_lab.naming import digest
 from cso_lab.roles import LIMITS, Place
 from cso_lab.roles.client import Client, Question, estimated_tokens

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cso_lab.core.published import backbones, published
 from cso_lab.reporting.cells import Cell
-from cso_lab.reporting.published import backbones, published
 
 NONE = "–"
 HEADERS = {"Q": "Q ↑", "B": "B ↓", "Q_W": "Q_W ↑", "R-L": "R-L ↑"}

@@ -1,8 +1,8 @@
 """Single test turns side by side: what was said before, the gold reply, and what each cell replied."""
 
 from cso_lab.dialogue import TEST_DIALOGUES
-from cso_lab.reporting.html.material import Material, Run, first_of_each_kind
-from cso_lab.reporting.html.section import Section
+from cso_lab.reporting.html.charts import Section
+from cso_lab.reporting.html.report_data import Material, Run, first_of_each_kind
 
 # Whole dialogues are shown until so many turns are; with more the page would grow without telling more.
 MOST_TURNS = 600

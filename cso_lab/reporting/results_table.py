@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from cso_lab.reporting.cells import METRICS
-from cso_lab.reporting.table import LOWER_IS_BETTER, Row, mean_and_deviation
+from cso_lab.reporting.rows import LOWER_IS_BETTER, Row, mean_and_deviation
 
 _HEADINGS = {
     "Q": r"$\mathcal{Q}\uparrow$",

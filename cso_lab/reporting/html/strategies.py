@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cso_lab.reporting.html.material import Material, Run, first_of_each_kind
-from cso_lab.reporting.html.section import Chart, Section, bars, broken, label
+from cso_lab.reporting.html.charts import Chart, Section, bars, broken, label
+from cso_lab.reporting.html.report_data import Material, Run, first_of_each_kind
 
 _UNPARSED = "unparsed"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cso_lab.dialogue import Turn
-from cso_lab.judging.material import COMPARISON, Item, Material
+from cso_lab.judging.items import COMPARISON, Item, Material
 from cso_lab.roles.parsing import GarbledReply, json_objects
 from cso_lab.roles.prompts import messages, transcript
 from cso_lab.strategies import format_reply

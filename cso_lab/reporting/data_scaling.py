@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cso_lab.reporting.cells import METRICS, Cell
 from cso_lab.reporting.figures import STYLES, save
-from cso_lab.reporting.table import HEADERS, Row, mean_and_deviation
+from cso_lab.reporting.rows import HEADERS, Row, mean_and_deviation
 
 NAME = "figure4"
 # How many expanded dialogues a cell was trained on, as its metrics.json says.

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from cso_lab.core.published import label
 from cso_lab.reporting.cells import METRICS, read_cells
 from cso_lab.reporting.comparison import stand_in_values, stand_ins
-from cso_lab.reporting.published import label
-from cso_lab.reporting.table import table_rows
+from cso_lab.reporting.rows import table_rows
 from cso_lab.tracking.contents import Table
 
 PAPER, DIFFERENCE = "paper", "difference_to_paper"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cso_lab.errors import UserError
-from cso_lab.judging.asking import Answer
-from cso_lab.judging.material import COMPARISON, Material
-from cso_lab.judging.questions import asked, choice, score
+from cso_lab.judging.items import COMPARISON, Material
+from cso_lab.judging.llm_judges import Answer
+from cso_lab.judging.prompts import asked, choice, score
 from cso_lab.judging.sheets import ITEM, blinded, original, texts
 from cso_lab.roles.parsing import GarbledReply
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from cso_lab.judging.agreement import Verdicts, cohen, fleiss, interval
-from cso_lab.judging.asking import Answer
-from cso_lab.judging.material import BOTH, COMPARISON, DISPREFERRED, PREFERRED, Material
-from cso_lab.judging.questions import PARTS, TIE, A, asked
+from cso_lab.judging.items import BOTH, COMPARISON, DISPREFERRED, PREFERRED, Material
+from cso_lab.judging.llm_judges import Answer
+from cso_lab.judging.prompts import PARTS, TIE, A, asked
 
 WIN, LOSE = "win", "lose"
 OUTCOMES = (WIN, LOSE, TIE)

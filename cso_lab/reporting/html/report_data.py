@@ -17,7 +17,7 @@ from cso_lab.account import STAGES_FILE, copied_folder
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, read_jsonl
 from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE, Absent, Cell, gather
-from cso_lab.reporting.table import Row, table_rows
+from cso_lab.reporting.rows import Row, table_rows
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""`python -m cso_lab.reporting.wandb_view ENTITY/PROJECT`: a W&B workspace that compares the cells `tracking=wandb` logged."""
+"""`python -m cso_lab.tracking.wandb_view ENTITY/PROJECT`: a W&B workspace that compares the cells `tracking=wandb` logged."""
 
 from collections.abc import Sequence
 
 from cso_lab.command import Parser, run
 from cso_lab.errors import UserError
 from cso_lab.reporting.cells import METRICS
-from cso_lab.reporting.table import HEADERS
-from cso_lab.tracking.comparison import DIFFERENCE, PAPER
+from cso_lab.reporting.rows import HEADERS
+from cso_lab.tracking.paper_comparison import DIFFERENCE, PAPER
 
 NAME = "CSO: cells side by side"
 # Steps of training, in the order of the report page; what an algorithm does not log stays empty.
@@ -63,7 +63,7 @@ def _path(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="python -m cso_lab.reporting.wandb_view", description="Lay out a W&B workspace for comparing cells.")
+    parser = Parser(prog="python -m cso_lab.tracking.wandb_view", description="Lay out a W&B workspace for comparing cells.")
     parser.add_argument("path", metavar="ENTITY/PROJECT", help="where `tracking=wandb` sends its runs")
     parser.add_argument("--name", default=NAME, help=f'what the view is called (default: "{NAME}")')
     parser.add_argument("--group", help="only the runs of this group: table9, demo, ...; default: all")

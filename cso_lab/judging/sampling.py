@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.errors import UserError
-from cso_lab.judging import runs
-from cso_lab.judging.material import COMPARISON, DISPREFERRED, PREFERRED, RATING, SEED, Item, Material
+from cso_lab.judging import run_files as runs
+from cso_lab.judging.items import COMPARISON, DISPREFERRED, PREFERRED, RATING, SEED, Item, Material
 
 
 def preference_pairs(run: Path, criteria: Sequence[str], number: int, seed: int) -> Material:
