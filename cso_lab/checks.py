@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from cso_lab.core.published import tables
+from cso_lab.core.published import table_names
 from cso_lab.errors import UserError, unknown
 from cso_lab.naming import is_api, trains, trains_here
 from cso_lab.strategies import strategy_set
@@ -49,7 +49,9 @@ RULES = {
     "rerun": Flag,
     "estimate": Flag,
     "report.folder": str | None,
-    "report.table": Annotated[Literal[tables()] | None, BeforeValidator(lambda table: table if table is None else str(table))],
+    "report.table": Annotated[
+        Literal[table_names()] | None, BeforeValidator(lambda table: table if table is None else str(table))
+    ],
     "data.test_share": Share,
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,

@@ -59,7 +59,7 @@ class Places(Account):
         settings = [naming.plain(self.cfg, "inspection"), naming.plain(self.cfg, "toxicity")]
         shown = (
             "reporting/dataset_tables.py",
-            "reporting/strategy_figures.py",
+            "core/tables.py",
             "reporting/figures.py",
             "core/published_studies.yaml",
         )

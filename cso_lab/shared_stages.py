@@ -42,7 +42,7 @@ class SharedStages(Places):
             dialogues, settings = self._search_settings(out)
             if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
                 print(f"took over {taken} trees that other parts of this search have finished")
-            watch = partial(self.tracking.watch, "search")
+            watch = partial(self.tracking.log, "search")
             summary = expand(dialogues, **settings, account=corpus.rejects(), watch=watch)
             if parts := shards.usage_of_parts(whole) if out == whole else {}:
                 write_json(out / SUMMARY, summary | {"parts": parts})

@@ -1,30 +1,30 @@
-"""What a judge is asked about an item, and what its answer says. The same words for every judge."""
+"""The chat messages a judging model gets about an item, and the parsing of its reply; the same for every judge."""
 
 from collections.abc import Mapping, Sequence
 
 from cso_lab.dialogue import Turn
-from cso_lab.judging.items import COMPARISON, Item, Material
+from cso_lab.judging.items import COMPARISON, Item, Sample
 from cso_lab.roles.parsing import GarbledReply, json_objects
 from cso_lab.roles.prompts import messages, transcript
 from cso_lab.strategies import format_reply
 
 A, B, TIE = "A", "B", "tie"
-# The paper's overall score of a single reply is no question of its own but the mean of these (appendix C.2).
+# The paper's overall score of a single reply is not asked for: it is the mean of these three (appendix C.2).
 OVERALL, PARTS = "satisfaction", ("acceptance", "effectiveness", "sensitivity")
 
 _COMPARED = "{situation}The conversation so far:\n{conversation}\n\nReply A: {first}\nReply B: {second}"
 _RATED = "{situation}The conversation so far:\n{conversation}\n\nReply: {first}"
 
 
-def asked(kind: str, criteria: Sequence[str]) -> tuple[str, ...]:
-    """The criteria a judge is asked about; the mean of others is worked out."""
+def asked_criteria(kind: str, criteria: Sequence[str]) -> tuple[str, ...]:
+    """Returns the criteria a judge is asked about; in a rating `OVERALL` is computed from its `PARTS` instead."""
     derived = OVERALL if kind != COMPARISON and set(PARTS) <= set(criteria) else None
     return tuple(criterion for criterion in criteria if criterion != derived)
 
 
-def question(item: Item, material: Material, settings: Mapping, first: int) -> list[dict]:
-    """The chat messages about an item; `first`: which of its replies stands first, as A."""
-    criteria, compared = asked(material.kind, material.criteria), material.kind == COMPARISON
+def judge_messages(item: Item, sample: Sample, settings: Mapping, first: int) -> list[dict]:
+    """Returns the chat messages about an item; `first` (0 or 1) is the index of the reply that is shown first, as A."""
+    criteria, compared = asked_criteria(sample.kind, sample.criteria), sample.kind == COMPARISON
     low, high = settings["scale"]
     shown = (item.replies[first], item.replies[first - 1]) if compared else item.replies
     values = {
@@ -34,14 +34,14 @@ def question(item: Item, material: Material, settings: Mapping, first: int) -> l
         "high": str(high),
         "situation": f"Situation of the seeker: {item.situation}\n\n" if item.situation else "",
         "conversation": transcript(item.history, settings["show_strategies"]),
-        "first": shown_reply(shown[0], settings["show_strategies"]),
-        "second": shown_reply(shown[-1], settings["show_strategies"]),
+        "first": reply_text(shown[0], settings["show_strategies"]),
+        "second": reply_text(shown[-1], settings["show_strategies"]),
     }
     return messages(settings["comparison" if compared else "rating"], _COMPARED if compared else _RATED, values)
 
 
-def shown_reply(reply: Turn, show_strategies: bool) -> str:
-    """A reply as judges read it."""
+def reply_text(reply: Turn, show_strategies: bool) -> str:
+    """Returns a reply as judges read it, with its strategy where `show_strategies`."""
     return format_reply(reply.strategy, reply.text) if show_strategies and reply.strategy else reply.text
 
 

@@ -1,9 +1,9 @@
-"""The files of a run folder that judging rests on: preference pairs, predictions, the dialogues they are of."""
+"""Reads from a run folder what judging needs: preference pairs, predictions, test dialogues and trees."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cso_lab.account import stage_folder
+from cso_lab.core.run_folders import stage_folder
 from cso_lab.dialogue import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
 from cso_lab.errors import UserError
 from cso_lab.expansion import SUMMARY
@@ -14,7 +14,7 @@ from cso_lab.strategies import SETS, parse_reply
 
 
 def pairs(run: Path) -> list[dict]:
-    """The rows of the run's pairs.jsonl."""
+    """Returns the rows of the run's pairs.jsonl; raises UserError where the dataset is not on this machine."""
     folder = stage_folder(run, "dataset")
     if folder is None or not (folder / "preferences" / "pairs.jsonl").exists():
         raise UserError(
@@ -24,7 +24,7 @@ def pairs(run: Path) -> list[dict]:
 
 
 def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
-    """The turns of a row's prompt."""
+    """Returns the turns of a row's prompt, without its system message."""
     return tuple(
         Turn(SEEKER, message["content"]) if message["role"] == "user" else reply_of(message["content"])
         for message in messages
@@ -33,34 +33,37 @@ def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
 
 
 def reply_of(text: str) -> Turn:
-    """A supporter turn from "(Strategy) text"; without a known strategy the whole is its text."""
+    """Returns the supporter turn of "(Strategy) text"; where no known strategy stands there, the whole is its text."""
     for strategies in SETS.values():
         name, rest = parse_reply(text, strategies)
         if name is not None:
-            return supporter(rest, name)
-    return supporter(text, None)
+            return supporter_turn(rest, name)
+    return supporter_turn(text, None)
 
 
-def supporter(text: str, strategy: str | None) -> Turn:
-    """A supporter turn on one line, as transcripts show it."""
+def supporter_turn(text: str, strategy: str | None) -> Turn:
+    """Returns a supporter turn with its text on one line, as transcripts show it."""
     return Turn(SUPPORTER, " ".join(text.split()) or "[no words]", strategy)
 
 
 def predictions(run: Path) -> dict[tuple[str, int], dict]:
-    """The lines of the run's predictions.jsonl by (dialogue, turn)."""
+    """Returns the lines of the run's predictions.jsonl by (dialogue, turn).
+
+    Raises UserError where the file is missing or a line lacks a field.
+    """
     file = Path(run) / "predictions.jsonl"
     if not file.exists():
         raise UserError(f"{run}: no predictions.jsonl in it: expected the folder of a run that has generated")
     rows = read_jsonl(file)
     for number, row in enumerate(rows, start=1):
-        lacking = [key for key in ("dialogue", "turn", "gold_response", "strategy", "response") if key not in row]
-        if lacking:
-            raise UserError(f"{file}:{number}: missing field {lacking[0]!r}")
+        missing = [key for key in ("dialogue", "turn", "gold_response", "strategy", "response") if key not in row]
+        if missing:
+            raise UserError(f"{file}:{number}: missing field {missing[0]!r}")
     return {(str(row["dialogue"]), int(row["turn"])): row for row in rows}
 
 
 def test_dialogues(run: Path) -> dict[str, dict]:
-    """The run's test dialogues by id: {description, turns: [Turn]}."""
+    """Returns {id: {description, turns: [Turn]}} of the run's test dialogues; raises UserError where the run has none."""
     file = Path(run) / TEST_DIALOGUES
     if not file.exists():
         raise UserError(f"{file} is missing, so nobody could see what was said before: generate again with rerun=true")
@@ -71,22 +74,22 @@ def test_dialogues(run: Path) -> dict[str, dict]:
 
 
 def trees(run: Path) -> dict[str, Tree]:
-    """The run's trees by dialogue; none where it searched nothing, or its search is not here."""
+    """Returns the run's trees by dialogue; {} where it searched nothing, or its search is not on this machine."""
     folder = stage_folder(run, "search")
-    found = (Tree.from_json(read_json(file)) for file in union(folder)[0]) if folder else ()
-    return {tree.id: tree for tree in found}
+    trees = (Tree.from_json(read_json(file)) for file in union(folder)[0]) if folder else ()
+    return {tree.id: tree for tree in trees}
 
 
-def players(run: Path) -> list[str]:
-    """What must be said of who wrote the preference data."""
+def search_notices(run: Path) -> list[str]:
+    """Returns the warning that role players were simulated, if the run's search.json has one."""
     folder = stage_folder(run, "search")
     file = folder / SUMMARY if folder else None
     notice = read_json(file).get("notice") if file and file.exists() else None
     return [f"The preference data were {notice}."] if notice else []
 
 
-def names(first: Path, second: Path) -> tuple[tuple[str, str], bool]:
-    """(what the two runs are called, whether they are the paper's: preferences against SFT)."""
+def run_names(first: Path, second: Path) -> tuple[tuple[str, str], bool]:
+    """Returns (names that tell the two runs apart, whether they are compared in Table 3: preference training against SFT)."""
     cells = [read_json(run / "metrics.json")["cell"] if (run / "metrics.json").exists() else {} for run in (first, second)]
     labels = [cell.get("algo_label") or run.resolve().name for cell, run in zip(cells, (first, second), strict=True)]
     if labels[0] == labels[1]:

@@ -1,57 +1,43 @@
-"""A judging.json as tables beside the paper's: for the report page, and as Markdown for judging.md."""
+"""Tables 1, 3 and 6 of a judging.json, beside the paper's values: for the report page, and as Markdown for judging.md."""
 
 from collections.abc import Mapping
 
 from cso_lab.core.published import published_study
-from cso_lab.reporting.html.charts import Beside, Table, beside
-from cso_lab.reporting.markdown import markdown_table
+from cso_lab.core.tables import Table, Value
 
 _OUTCOMES = ("win", "lose", "tie")
 _BY = {"models": "judged by language models", "people": "judged by people"}
 
 
-def judged_tables(found: Mapping) -> list[Table]:
-    """One table a panel of judges."""
-    return [_table(found, name, panel) for name, panel in (found.get("panels") or {}).items()]
+def judging_tables(results: Mapping) -> list[Table]:
+    """Returns the tables of a judging.json, one per panel of judges."""
+    return [_table(results, name, panel) for name, panel in (results.get("panels") or {}).items()]
 
 
-def judged_markdown(found: Mapping) -> str:
-    """The same as Markdown."""
-    parts = [f"# {found['title']}"]
-    for table in judged_tables(found):
-        lines = [[_plain(field) for field in line] for line in table.lines]
-        parts += [
-            f"## {table.title}",
-            *(f"> {notice}" for notice in table.notices),
-            markdown_table(table.header, lines),
-            table.caption,
-        ]
+def judging_markdown(results: Mapping) -> str:
+    """Returns the text of judging.md."""
+    parts = [f"# {results['title']}"]
+    for table in judging_tables(results):
+        parts += [f"## {table.title}", *(f"> {notice}" for notice in table.notices), table.markdown("; {}"), table.caption]
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(field: str | Beside) -> str:
-    if isinstance(field, str):
-        return field
-    paper = f"; paper {field.paper}{f', {field.difference}' if field.difference else ''}" if field.paper else ""
-    note = f" ({field.note})" if field.note else ""
-    return f"{field.ours}{note}{paper}"
-
-
-def _table(found: Mapping, name: str, panel: Mapping) -> Table:
-    header, lines, caption = _KINDS[panel["kind"]](panel, published_study(str(found["table"])))
+def _table(results: Mapping, name: str, panel: Mapping) -> Table:
+    header, rows, caption = _KINDS[panel["kind"]](panel, published_study(str(results["table"])))
     by = "by simulated judges" if panel.get("simulated") else _BY.get(name, name)
-    notices = [*(found.get("notices") or []), *(panel.get("notices") or [])]
+    notices = [*(results.get("notices") or []), *(panel.get("notices") or [])]
     return Table(
-        f"{found['title']}, {by}", header, lines, f"Judges: {', '.join(map(str, panel['judges']))}. {caption}", notices
+        f"{results['title']}, {by}", header, rows, f"Judges: {', '.join(map(str, panel['judges']))}. {caption}", notices
     )
 
 
 def _comparison(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
+    """Returns (header, rows, caption) of Table 1 or 3."""
     first, second = panel["sides"]
-    lines = [
+    rows = [
         [criterion]
-        + [beside(row[o], published.get(criterion, {}).get(o), _interval(row["intervals"].get(o), 1)) for o in _OUTCOMES]
-        + [beside(row["cohen"], published.get(criterion, {}).get("cohen")), beside(row["fleiss"])]
+        + [Value.of(row[o], published.get(criterion, {}).get(o), _interval(row["intervals"].get(o), 1)) for o in _OUTCOMES]
+        + [Value.of(row["cohen"], published.get(criterion, {}).get("cohen")), Value.of(row["fleiss"])]
         for criterion, row in panel["rows"].items()
     ]
     words, order = panel["length"]["words"] or (float("nan"), float("nan")), panel["order"]
@@ -68,15 +54,19 @@ def _comparison(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
             " Every pair was asked in both orders; a judge that did not say the same twice has contradicted itself, which counts as a tie: "
             f"{contradictions:.1f}% of verdicts."
         )
-    return ["", *(f"{outcome} %" for outcome in _OUTCOMES), "Cohen", "Fleiss"], lines, caption
+    return ["", *(f"{outcome} %" for outcome in _OUTCOMES), "Cohen", "Fleiss"], rows, caption
 
 
 def _rating(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
+    """Returns (header, rows, caption) of Table 6."""
     groups = panel["groups"]
-    lines = [
+    rows = [
         [criterion]
-        + [beside(row["means"][g], published.get(criterion, {}).get(g), _interval(row["intervals"].get(g), 2)) for g in groups]
-        + [beside(row["cohen"], published.get(criterion, {}).get("cohen")), beside(row["fleiss"])]
+        + [
+            Value.of(row["means"][g], published.get(criterion, {}).get(g), _interval(row["intervals"].get(g), 2))
+            for g in groups
+        ]
+        + [Value.of(row["cohen"], published.get(criterion, {}).get("cohen")), Value.of(row["fleiss"])]
         for criterion, row in panel["rows"].items()
     ]
     low, high = panel["scale"]
@@ -90,7 +80,7 @@ def _rating(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
     )
     if {"satisfaction", "acceptance", "effectiveness", "sensitivity"} <= set(panel["rows"]):
         caption += " Satisfaction is the mean of the three above it."
-    return ["", *groups, "Cohen", "Fleiss"], lines, caption
+    return ["", *groups, "Cohen", "Fleiss"], rows, caption
 
 
 _KINDS = {"comparison": _comparison, "rating": _rating}

@@ -1,4 +1,4 @@
-"""The rows of a table: cells that differ in nothing but the seed, in the paper's order, beside the paper's values."""
+"""Rows of a results table: cells that differ in nothing but the seed, in the paper's order, with the paper's scores."""
 
 import json
 import statistics
@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cso_lab.core.published import backbones, published
+import yaml
+
+from cso_lab.core.published import backbones, published_scores
+from cso_lab.naming import CONF
 from cso_lab.reporting.cells import Cell
 
-NONE = "–"
 HEADERS = {"Q": "Q ↑", "B": "B ↓", "Q_W": "Q_W ↑", "R-L": "R-L ↑"}
 LOWER_IS_BETTER = ("B",)
 # As in Tables 2, 4 and 9 to 12.
@@ -17,7 +19,7 @@ _MODES = (None, "full", "lora")
 _DECODINGS = ("plain", "direct_refine", "self_refine", "with_example")
 _ALGORITHMS = ("base", "sft", "dpo", "simpo", "ipo", "kto", "orpo")
 _PREFERENCES = (None, "escpro", "random")
-# Follow from the other values, or from the data, and make no cell another one.
+# Values that follow from others or from the data, and so do not tell cells apart.
 _CONSEQUENCES = (
     "test_turns",
     "training_rows",
@@ -32,7 +34,7 @@ _CONSEQUENCES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the cells of all its seeds, and the paper's {Q, B, Q_W, R-L} or None. `mark` tells rows of one name apart."""
+    """One row: its cells, one per seed, and the paper's {Q, B, Q_W, R-L} or None; `mark` tells rows of one name apart."""
 
     model: str
     tuning: str
@@ -43,17 +45,21 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row in words: "SmolLM2-135M-Instruct, LoRA, CSO-DPO"."""
+        """The row's name, such as "SmolLM2-135M-Instruct, LoRA, CSO-DPO"."""
         return ", ".join(part for part in (self.model, self.tuning, self.full_method) if part)
 
     @property
     def full_method(self) -> str:
-        """The method, with what tells it from rows of the same name."""
+        """The method, with the mark that tells it from rows of the same name."""
         return f"{self.method} [{self.mark}]" if self.mark else self.method
+
+    def score(self, metric: str) -> tuple[float, float | None]:
+        """Returns mean and sample standard deviation of a metric over the seeds; a single seed has no deviation."""
+        return mean_and_deviation([cell.scores[metric] for cell in self.cells])
 
 
 def method_name(cell: Cell) -> str:
-    """What the cell does to its backbone, as the paper's tables print it."""
+    """Returns the method of a cell as the paper's tables print it, such as "CSO-DPO" or "Self-Refine"."""
     plain = cell.decoding == "plain"
     if cell.algo == "base":
         return cell.algo_label if plain else str(cell.decoding_label or cell.decoding)
@@ -66,26 +72,32 @@ def method_name(cell: Cell) -> str:
 
 
 def model_name(cell: Cell) -> str:
-    """The model, with where it was loaded from when that is not the backbone's own path."""
+    """Returns the label of a cell's model, with the path where another model than the backbone's own was loaded."""
     path = cell.context.get("path")
     return f"{cell.label} (path={path})" if path else cell.label
 
 
-def paper_values(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
-    """The paper's value of this very cell, from `table` if it is there; None where the paper has none for the backbone.
+def backbone_label(backbone: str) -> str:
+    """Returns how the paper's tables print a backbone."""
+    file = CONF / "backbone" / f"{backbone}.yaml"
+    return str(yaml.safe_load(file.read_text(encoding="utf-8"))["label"]) if file.is_file() else backbone
 
-    None too where another model was loaded under the backbone's name: the paper has not measured that one.
+
+def paper_scores(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
+    """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None where the paper has none.
+
+    It has none where another model was loaded under the backbone's name.
     """
     return None if cell.context.get("path") else _published(cell, table)
 
 
-def withheld(cell: Cell) -> bool:
-    """Whether the paper has a value for the cell's backbone and method, but another model was loaded."""
+def withholds_paper(cell: Cell) -> bool:
+    """Returns whether the paper has scores for the cell's backbone and method, but another model was loaded under its name."""
     return bool(cell.context.get("path")) and _published(cell, None) is not None
 
 
 def published_row(cell: Cell) -> str | None:
-    """Which of the paper's rows does what the cell does, whatever its model; None where none does."""
+    """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None where there is none."""
     if cell.algo == "base":
         return "base" if cell.decoding == "plain" else cell.decoding
     if cell.start_from != "base" or cell.decoding != "plain":
@@ -97,14 +109,14 @@ def published_row(cell: Cell) -> str | None:
 
 def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
     row = published_row(cell)
-    return row and published(cell.backbone, row, table)
+    return row and published_scores(cell.backbone, row, table)
 
 
 def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
-    """The cells as rows in the paper's order. `table` names the paper's table whose values stand beside them.
+    """Returns the cells as rows in the paper's order; `table` ("9") is the paper's table whose scores are looked up first.
 
-    Cells of one row differ in nothing but the seed. A seed that comes twice means that something else differs which the cells
-    do not tell, so the second is a row of its own: no mean is taken over what may not be alike.
+    Cells of one row differ in nothing but the seed. If a seed comes twice, something else differs that the cells do not tell,
+    so the second is a row of its own: no mean is taken over cells that may not be alike.
     """
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     seen: dict[tuple, int] = defaultdict(int)
@@ -117,30 +129,30 @@ def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
         members.sort(key=lambda cell: (cell.seed is not None, cell.seed or 0))
         first = members[0]
         rows.append(
-            Row(model_name(first), first.mode_label or "", method_name(first), tuple(members), paper_values(first, table))
+            Row(model_name(first), first.mode_label or "", method_name(first), tuple(members), paper_scores(first, table))
         )
-    return sorted(_told_apart(rows), key=lambda row: (*_rank(row.cells[0]), row.mark))
+    return sorted(_marked(rows), key=lambda row: (*_rank(row.cells[0]), row.mark))
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1); a single value has no deviation."""
+    """Returns mean and sample standard deviation (n - 1); the latter is None for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def _identity(cell: Cell) -> tuple:
-    """Everything a cell is, but for its seed and its numbers."""
+    """Returns everything that tells a cell from others, but for its seed and its numbers."""
     return (
         *(cell.backbone, cell.label, cell.algo, cell.mode, cell.decoding, cell.start_from, cell.preferences, cell.variant),
-        json.dumps(_choices(cell), sort_keys=True, default=str),
+        json.dumps(_settings(cell), sort_keys=True, default=str),
     )
 
 
-def _choices(cell: Cell) -> dict:
+def _settings(cell: Cell) -> dict:
     return {key: value for key, value in cell.context.items() if key not in _CONSEQUENCES}
 
 
-def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """The same rows; those of one name are marked with the choices in which they differ."""
+def _marked(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows; those of one name are marked with the values in which they differ."""
     by_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_name[row.name].append(row)
@@ -152,13 +164,18 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def _marks(cells: Sequence[Cell]) -> list[str]:
-    """What tells these cells apart: the choices and the values given on the command line in which they differ (where none was
-    given, none is said); where that is not enough the variant, then a number."""
-    said = [_choices(cell) | dict(cell.varied) for cell in cells]
-    keys = dict.fromkeys(key for values in said for key in values)
-    differing = [key for key in keys if len({str(values.get(key)) for values in said}) > 1]
-    given = dict.fromkeys(key for cell in cells for key in cell.varied)
-    marks = [", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in given) for values in said]
+    """Returns what tells each of these cells from the others: the values of the context and the command line that differ.
+
+    A value given on the command line is left out for the cells it was not given for. Where this is not enough, the variant is
+    added, then a number.
+    """
+    settings = [_settings(cell) | dict(cell.varied) for cell in cells]
+    keys = dict.fromkeys(key for values in settings for key in values)
+    differing = [key for key in keys if len({str(values.get(key)) for values in settings}) > 1]
+    typed = dict.fromkeys(key for cell in cells for key in cell.varied)
+    marks = [
+        ", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in typed) for values in settings
+    ]
     for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
         if len(set(marks)) < len(marks) and len(set(further)) > 1:
             marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]
@@ -167,15 +184,15 @@ def _marks(cells: Sequence[Cell]) -> list[str]:
 
 def _rank(cell: Cell) -> tuple:
     return (
-        _place(cell.backbone, backbones()),
-        _place(cell.mode, _MODES),
-        _place(cell.algo, _ALGORITHMS),
-        _place(cell.preferences, _PREFERENCES),
+        _position(cell.backbone, backbones()),
+        _position(cell.mode, _MODES),
+        _position(cell.algo, _ALGORITHMS),
+        _position(cell.preferences, _PREFERENCES),
         cell.start_from != "base",
-        _place(cell.decoding, _DECODINGS),
+        _position(cell.decoding, _DECODINGS),
     )
 
 
-def _place(name: str | None, order: Sequence[str | None]) -> tuple[int, str]:
-    """The paper's order first, anything else by name after it."""
+def _position(name: str | None, order: Sequence[str | None]) -> tuple[int, str]:
+    """Returns a sort key: names in the paper's order first, others by name after them."""
     return (order.index(name), "") if name in order else (len(order), str(name))

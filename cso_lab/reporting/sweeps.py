@@ -1,4 +1,4 @@
-"""Which run folders a report is on: those of a sweep as its sweep.json names them, or whatever lies below a folder."""
+"""Reports on finished runs: on the cells that a sweep has noted in its sweep.json, or on all run folders below a folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,66 +7,51 @@ from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
-from cso_lab.reporting.cells import FAILED_FILE, INSPECTION_FILE, METRICS_FILE
+from cso_lab.reporting.cells import METRICS_FILE, find_run_folders
 
 SWEEP_FILE = "sweep.json"
 
 
-def leave_sweep(out: Path, folders: Iterable[Path], title: str, table: str | None, line: list[str]) -> None:
-    """Note in the sweep's folder which cells it consists of, by their names, so that its report can be made again, also elsewhere."""
+def write_sweep_file(out: Path, folders: Iterable[Path], title: str, table: str | None, command: list[str]) -> None:
+    """Write sweep.json into a sweep's folder: its cells, relative to the folder, so that it can be reported on again, also elsewhere."""
     cells = [Path(folder).relative_to(out).as_posix() for folder in folders]
-    write_json(out / SWEEP_FILE, {"title": title, "table": table, "command": line, "cells": cells})
+    write_json(out / SWEEP_FILE, {"title": title, "table": table, "command": command, "cells": cells})
 
 
-def sweep_of(out: Path) -> dict | None:
-    """{title, table, command, cells: [folder]} of the sweep that last ran in a folder; None where none did."""
+def read_sweep_file(out: Path) -> dict | None:
+    """Returns {title, table, command, cells: [folder]} of the last sweep in a folder, None where there was none.
+
+    Raises UserError where sweep.json is damaged.
+    """
     file = Path(out) / SWEEP_FILE
     if not file.exists():
         return None
-    note = read_json(file)
-    if not isinstance(note, dict) or not isinstance(note.get("cells"), list):
+    sweep = read_json(file)
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("cells"), list):
         raise UserError(f"{file}: expected an object with a list of cells")
-    return note | {"cells": [Path(out) / str(name) for name in note["cells"]]}
-
-
-def left_folders(out: Path) -> list[Path]:
-    """Every folder at or below `out` that holds a cell's numbers, the reason why it has none, or a look at its data."""
-    cells = {path.parent for name in (METRICS_FILE, FAILED_FILE) for path in Path(out).rglob(name)}
-    return sorted(cells | {path.parents[1] for path in Path(out).rglob(INSPECTION_FILE)})
+    return sweep | {"cells": [Path(out) / str(name) for name in sweep["cells"]]}
 
 
 def report_again(cfg: DictConfig, out: Path) -> bool:
     """Report on finished runs and run nothing; returns whether every cell has its numbers.
 
-    `report.folder`: on everything below it, whoever made it. Otherwise on the sweep that last ran in `out`, or on all cells there.
+    With `report.folder` the report is on every run below it. Otherwise it is on the sweep that last ran in `out` or, without
+    one, on all runs there. Raises UserError where there is none.
     """
+    from cso_lab.reporting.report import write_and_print
+
     chosen = cfg.report.folder
     folder = Path(str(chosen)) if chosen else Path(out)
-    sweep = None if chosen else sweep_of(folder)
-    folders = sweep["cells"] if sweep else left_folders(folder)
+    sweep = None if chosen else read_sweep_file(folder)
+    folders = sweep["cells"] if sweep else find_run_folders(folder)
     if not folders:
         raise UserError(f"no cell in {folder}: expected folders with a {METRICS_FILE}")
     table = table_of(cfg) or (sweep or {}).get("table")
-    return write_and_print(folders, folder, (sweep or {}).get("title") or title(cfg, folder), table)
+    return write_and_print(folders, folder, (sweep or {}).get("title") or title_of(cfg, folder), table)
 
 
-def write_and_print(folders: Iterable[Path], out: Path, title: str, table: str | None) -> bool:
-    """Write the report on `folders` into `out` and print it; returns whether every cell has its numbers, but for those without a key."""
-    from cso_lab.reporting.cells import gather
-    from cso_lab.reporting.html.page import write_report_page
-    from cso_lab.reporting.report import write_report
-    from cso_lab.reporting.terminal import print_report
-
-    cells, absent = gather(folders)
-    path = write_report([*cells, *absent], out, title, table=table)
-    print_report([*cells, *absent], path, title, table=table)
-    print(f"report: {write_report_page([*cells, *absent], out, title, table)}")
-    looked = any((cell.folder / INSPECTION_FILE).exists() for cell in absent)
-    return bool(cells or looked) and not any(cell.failed for cell in absent)
-
-
-def title(cfg: DictConfig, out: Path) -> str:
-    """What the report is called: the table or figure of the paper that the command line names, or the folder."""
+def title_of(cfg: DictConfig, out: Path) -> str:
+    """Returns the title of a report: the paper's table or figure that the command line names, or the name of the folder."""
     for kind in ("table", "figure"):
         name = OmegaConf.select(cfg, f"hydra.runtime.choices.{kind}")
         if name and str(name).isdigit():
@@ -75,5 +60,5 @@ def title(cfg: DictConfig, out: Path) -> str:
 
 
 def table_of(cfg: DictConfig) -> str | None:
-    """The paper's table to set beside ours; typed as report.table=9 it is a number."""
+    """Returns the paper's table to compare with, as a string: typed as report.table=9 it is a number in the configuration."""
     return None if cfg.report.table is None else str(cfg.report.table)

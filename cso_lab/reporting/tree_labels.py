@@ -1,11 +1,13 @@
-"""Trees for readers: the file read, and of every node whether its turn is preferred, dispreferred, or why it is neither."""
+"""Reads search trees for display, and labels every node: preferred, dispreferred, or why it is neither (equations 5 and 6)."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
+from cso_lab.naming import CONF
 from cso_lab.search.paths import dispreferred, scored, valid_paths
 from cso_lab.search.tree import Node, Tree
 
@@ -13,21 +15,21 @@ PREFERRED, DISPREFERRED, NEITHER, UNSCORED, UNEXPANDED = "preferred", "disprefer
 
 
 def read_tree(path: Path) -> Tree:
-    """The tree in a `trees/*.json`; a UserError names a file that holds none."""
+    """Returns the tree in a `trees/*.json`; raises UserError where the file holds none."""
     try:
         return Tree.from_json(read_json(path))
     except (AttributeError, IndexError, KeyError, TypeError):
         raise UserError(f"{path}: not a tree as the search writes it: {{id, scene, description, nodes: [...]}}") from None
 
 
-def marks(tree: Tree, theta: float, min_end_visits: int) -> list[str]:
-    """One mark a node, by node id: on a valid path (eq. 5), dispreferred beside one (eq. 6), or what else it is."""
+def node_labels(tree: Tree, theta: float, min_end_visits: int) -> list[str]:
+    """Returns one label per node, by node id: PREFERRED on a valid path (eq. 5), DISPREFERRED beside one (eq. 6), or another."""
     chosen = {node.id: node for path in valid_paths(tree, theta, min_end_visits) for node in path}
     rejected = {bad.id for good in chosen.values() for bad in dispreferred(good, theta, set(chosen))}
-    return [_mark(node, chosen, rejected) for node in tree.nodes]
+    return [_label(node, chosen, rejected) for node in tree.nodes]
 
 
-def _mark(node: Node, chosen: dict[int, Node], rejected: set[int]) -> str:
+def _label(node: Node, chosen: dict[int, Node], rejected: set[int]) -> str:
     if node.id in chosen:
         return PREFERRED
     if node.id in rejected:
@@ -37,9 +39,9 @@ def _mark(node: Node, chosen: dict[int, Node], rejected: set[int]) -> str:
     return NEITHER if scored(node) else UNSCORED
 
 
-def add_thresholds(parser) -> None:
-    """--theta and --min-end-visits of a command that looks at trees; what is not given stands in conf/preferences/escpro.yaml."""
-    paper = OmegaConf.load(Path(__file__).parents[2] / "conf" / "preferences" / "escpro.yaml")
+def add_thresholds(parser: ArgumentParser) -> None:
+    """Add --theta and --min-end-visits to a command; the defaults are those of conf/preferences/escpro.yaml."""
+    paper = OmegaConf.load(CONF / "preferences" / "escpro.yaml")
     parser.add_argument("--theta", type=float, default=paper.theta, help="Q that divides good from bad (default: %(default)s)")
     parser.add_argument(
         "--min-end-visits", type=int, default=paper.min_end_visits, help="visits a valid path's end has (default: %(default)s)"

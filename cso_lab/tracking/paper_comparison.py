@@ -1,34 +1,34 @@
-"""One cell beside the paper: a table, and numbers to draw bars of."""
+"""One cell compared with the paper: a table, and numbers for bar charts."""
 
 from pathlib import Path
 
-from cso_lab.core.published import label
+from cso_lab.core.tables import Table
 from cso_lab.reporting.cells import METRICS, read_cells
-from cso_lab.reporting.comparison import stand_in_values, stand_ins
-from cso_lab.reporting.rows import table_rows
-from cso_lab.tracking.contents import Table
+from cso_lab.reporting.comparison import proxy_baselines, proxy_scores
+from cso_lab.reporting.rows import backbone_label, table_rows
 
 PAPER, DIFFERENCE = "paper", "difference_to_paper"
 _COLUMNS = ["metric", "ours", "low", "high", "paper's model", "paper", "difference", "data"]
 
 
 def paper_comparison(folder: Path, table: str | None) -> tuple[dict[str, float], Table]:
-    """({"paper/Q": ..., "difference_to_paper/Q": ours - the paper's}, table) of a cell, from its metrics.json.
+    """Returns ({"paper/Q": ..., "difference_to_paper/Q": ours minus the paper's}, table) of a cell, from its metrics.json.
 
-    Numbers are given, and differences taken, only where the paper measured this very model and method; what it has for another model of
-    the family stands in the table alone. The data are named beside: the paper's numbers are of ExTES.
+    There are numbers and differences only where the paper measured this very model and method. The paper's scores of another
+    model of the family are in the table alone. The table names the data, since the paper's scores are of ExTES.
     """
     (row,) = table_rows(read_cells([folder]), table)
     (cell,) = row.cells
-    numbers, lines = {}, []
+    numbers, rows = {}, []
     for metric in METRICS:
         ours, bounds = cell.scores[metric], cell.intervals.get(metric, (None, None))
         if row.paper:
             paper = row.paper[metric]
             numbers |= {f"{PAPER}/{metric}": paper, f"{DIFFERENCE}/{metric}": round(ours - paper, 4)}
-            beside = [(row.model, paper, round(ours - paper, 4))]
+            published = [(row.model, paper, round(ours - paper, 4))]
         else:
-            others = ((name, stand_in_values(row, name, table)) for name in stand_ins([row], table))
-            beside = [(label(name), values[metric], None) for name, values in others if values] or [(None, None, None)]
-        lines += [[metric, ours, *bounds, *values, cell.context.get("data")] for values in beside]
-    return numbers, Table(_COLUMNS, lines)
+            others = ((name, proxy_scores(row, name, table)) for name in proxy_baselines([row], table))
+            published = [(backbone_label(name), scores[metric], None) for name, scores in others if scores]
+        for values in published or [(None, None, None)]:
+            rows.append([metric, ours, *bounds, *values, cell.context.get("data")])
+    return numbers, Table("Ours beside the paper's", _COLUMNS, rows)

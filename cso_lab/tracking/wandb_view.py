@@ -1,4 +1,4 @@
-"""`python -m cso_lab.tracking.wandb_view ENTITY/PROJECT`: a W&B workspace that compares the cells `tracking=wandb` logged."""
+"""`python -m cso_lab.tracking.wandb_view ENTITY/PROJECT`: makes a W&B workspace that compares the cells `tracking=wandb` logged."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,17 @@ from cso_lab.reporting.rows import HEADERS
 from cso_lab.tracking.paper_comparison import DIFFERENCE, PAPER
 
 NAME = "CSO: cells side by side"
-# Steps of training, in the order of the report page; what an algorithm does not log stays empty.
+# Quantities of training, in the order of report.html; the chart of one that an algorithm does not log is empty.
 _CURVES = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm", "learning_rate")
 _SEARCH = ("dialogues_done", "calls", "tokens", "dollars")
 _BARS = 50
 
 
 def workspace(entity: str, project: str, name: str = NAME, group: str | None = None):
-    """The workspace (of wandb-workspaces): bars of Q and B first, one a cell, then the differences to the paper, curves, pictures and
-    searches. `group` chooses the cells of one table or sweep."""
+    """Returns a workspace of wandb-workspaces: bars of Q and B per cell, then differences to the paper, curves, figures and searches.
+
+    `group` restricts it to the cells of one table or sweep.
+    """
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
@@ -28,8 +30,8 @@ def workspace(entity: str, project: str, name: str = NAME, group: str | None = N
     def curve(stage: str, axis: str, key: str):
         return panels.LinePlot(title=key, x=panels.Metric(f"{stage}/{axis}"), y=[panels.Metric(f"{stage}/{key}")])
 
-    def section(title: str, *shown, is_open: bool = True):
-        return workspaces.Section(name=title, panels=list(shown), is_open=is_open)
+    def section(title: str, *members, is_open: bool = True):
+        return workspaces.Section(name=title, panels=list(members), is_open=is_open)
 
     first = ("Q", "B")
     return workspaces.Workspace(
@@ -63,6 +65,7 @@ def _path(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Save the workspace and print its address; raises UserError where W&B does not take it."""
     parser = Parser(prog="python -m cso_lab.tracking.wandb_view", description="Lay out a W&B workspace for comparing cells.")
     parser.add_argument("path", metavar="ENTITY/PROJECT", help="where `tracking=wandb` sends its runs")
     parser.add_argument("--name", default=NAME, help=f'what the view is called (default: "{NAME}")')
@@ -75,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What `save` would send; the library has no public name for it.
         print(view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1))
         return
-    from cso_lab.tracking.credentials import first_line, settled_mode
+    from cso_lab.tracking.credentials import first_line, resolve_mode
 
-    settled_mode("online")  # an error here where there is no key, which nobody is asked for
+    resolve_mode("online")  # raises UserError where there is no key, instead of asking for one
     try:
         saved = view.save()
     except Exception as error:  # whatever a server or the network does

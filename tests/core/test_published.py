@@ -1,6 +1,6 @@
 import pytest
 
-from cso_lab.core.published import backbones, published, tables
+from cso_lab.core.published import backbones, published_scores, table_names
 
 
 @pytest.mark.parametrize(
@@ -26,26 +26,26 @@ from cso_lab.core.published import backbones, published, tables
     ],
 )
 def test_the_papers_numbers(table, backbone, row, expected):
-    assert published(backbone, row, table) == dict(zip(("Q", "B", "Q_W", "R-L"), expected, strict=True))
+    assert published_scores(backbone, row, table) == dict(zip(("Q", "B", "Q_W", "R-L"), expected, strict=True))
 
 
 def test_what_a_table_lacks_comes_from_another_and_what_the_paper_lacks_is_none():
-    assert published("llama", "lora.kto", "2")["Q"] == 32.80  # in Table 9 only
-    assert published("llama", "base")["Q_W"] == 38.78
-    assert published("smollm2", "lora.dpo") is None
-    assert published("qwen32b", "full.dpo") is None
-    assert published("llama", "full") is None
-    assert published("llama", "lora.dpo.more") is None
+    assert published_scores("llama", "lora.kto", "2")["Q"] == 32.80  # in Table 9 only
+    assert published_scores("llama", "base")["Q_W"] == 38.78
+    assert published_scores("smollm2", "lora.dpo") is None
+    assert published_scores("qwen32b", "full.dpo") is None
+    assert published_scores("llama", "full") is None
+    assert published_scores("llama", "lora.dpo.more") is None
 
 
 def test_the_tables_agree_with_table_2_but_for_two_values():
     rows = ["base", *(f"{mode}.{algo}" for mode in ("full", "lora") for algo in ("sft", "dpo"))]
     differing = {
         (table, backbone, row)
-        for table in tables()
+        for table in table_names()
         for backbone in ("llama", "qwen", "gemma")
         for row in rows
-        if published(backbone, row, table) != published(backbone, row, "2")
+        if published_scores(backbone, row, table) != published_scores(backbone, row, "2")
     }
     assert differing == {("4", "llama", "base"), ("4", "qwen", "base")}
     assert len(backbones()) == 9

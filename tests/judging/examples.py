@@ -1,4 +1,4 @@
-"""Material and run folders to be judged, made by hand."""
+"""Samples and run folders to be judged, made by hand."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from reporting.run_folders import dialogues_of, write_run
 
 from cso_lab.dialogue import SEEKER, SUPPORTER, Turn
 from cso_lab.files import write_json, write_jsonl
-from cso_lab.judging.items import COMPARISON, RATING, Item, Material
+from cso_lab.judging.items import COMPARISON, RATING, Item, Sample
 from cso_lab.judging.settings import load_settings
 
 
@@ -14,7 +14,7 @@ def settings(*overrides: str) -> dict:
     return load_settings(overrides)
 
 
-def material(items: int = 3, criteria=("empathy", "strategy"), texts=("good reply", "bad reply"), kind=COMPARISON) -> Material:
+def sample_of(items: int = 3, criteria=("empathy", "strategy"), texts=("good reply", "bad reply"), kind=COMPARISON) -> Sample:
     """`items` pairs, the first reply of each being texts[0]; in a rating the replies are seed, preferred, dispreferred in turn."""
     groups = ("seed", "preferred", "dispreferred") if kind == RATING else (None,)
     made = []
@@ -23,7 +23,7 @@ def material(items: int = 3, criteria=("empathy", "strategy"), texts=("good repl
         replies = tuple(Turn(SUPPORTER, f"{text} {n}", "Affirmation") for text in texts[: 1 if kind == RATING else 2])
         made.append(Item.of(n, "Lost a friend.", history, replies, groups[n % len(groups)]))
     sides = groups if kind == RATING else ("ours", "theirs")
-    return Material(
+    return Sample(
         "6" if kind == RATING else "1", kind, "A study", sides, tuple(criteria), 0, {"pairs": items}, ("run",), tuple(made), ()
     )
 

@@ -5,20 +5,18 @@ import re
 
 import pytest
 from fakes import FakeOpenAI, Reply
-from judging.examples import dialogues_of, material, settings, two_runs
+from judging.examples import dialogues_of, sample_of, settings, two_runs
 from reporting.run_folders import write_run
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
 from cso_lab.judging.__main__ import main
-from cso_lab.judging.agreement import cohen, fleiss, interval
-from cso_lab.judging.items import RATING, Material
-from cso_lab.judging.llm_judges import Answer
-from cso_lab.judging.prompts import asked, question, read_comparison, read_rating
-from cso_lab.judging.results import order_bias, outcome, panel, verdicts
-from cso_lab.judging.sampling import compared_runs
+from cso_lab.judging.items import RATING, Answer, Sample
+from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
+from cso_lab.judging.results import bootstrap_interval, cohen_kappa, fleiss_kappa, order_bias, outcome, panel_results, verdicts
+from cso_lab.judging.sampling import sample_test_turns
 from cso_lab.judging.study import Study
-from cso_lab.judging.tables import judged_markdown
+from cso_lab.judging.tables import judging_markdown
 from cso_lab.roles.budget import BudgetSpent
 from cso_lab.roles.parsing import GarbledReply
 
@@ -30,30 +28,32 @@ def by_item(text: str) -> dict:
 def test_cohens_kappa_is_the_mean_over_pairs_of_judges():
     # a, b: 3 of 4 alike; a says w 2, l 2, b says w 3, l 1: p_e = (2*3 + 2*1)/16 = 0.5, kappa = (0.75 - 0.5)/0.5 = 0.5
     a, b = by_item("wwll"), by_item("wwwl")
-    assert cohen({"a": a, "b": b}) == pytest.approx(0.5)
+    assert cohen_kappa({"a": a, "b": b}) == pytest.approx(0.5)
     # a, c: perfect; b, c as a, b
-    assert cohen({"a": a, "b": b, "c": dict(a)}) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert cohen_kappa({"a": a, "b": b, "c": dict(a)}) == pytest.approx((0.5 + 1 + 0.5) / 3)
     # only what both have judged counts
-    assert cohen({"a": a, "b": b | {"9": "w"}}) == pytest.approx(0.5)
+    assert cohen_kappa({"a": a, "b": b | {"9": "w"}}) == pytest.approx(0.5)
 
 
 def test_fleiss_kappa_of_three_judges():
     # w counts of 3, 2, 0 of three judges: P = (1 + 1/3 + 1)/3 = 7/9; shares 5/9 and 4/9: P_e = 41/81
     judges = {"a": by_item("wwl"), "b": by_item("wwl"), "c": by_item("wll")}
-    assert fleiss(judges) == pytest.approx((7 / 9 - 41 / 81) / (1 - 41 / 81))
+    assert fleiss_kappa(judges) == pytest.approx((7 / 9 - 41 / 81) / (1 - 41 / 81))
 
 
 def test_agreement_that_says_nothing_has_no_value():
-    assert cohen({"a": by_item("ww")}) is fleiss({"a": by_item("ww")}) is None
-    assert cohen({"a": by_item("ww"), "b": by_item("ww")}) is fleiss({"a": by_item("ww"), "b": by_item("ww")}) is None
+    assert cohen_kappa({"a": by_item("ww")}) is fleiss_kappa({"a": by_item("ww")}) is None
+    assert (
+        cohen_kappa({"a": by_item("ww"), "b": by_item("ww")}) is fleiss_kappa({"a": by_item("ww"), "b": by_item("ww")}) is None
+    )
 
 
 def test_the_interval_of_a_share_is_that_of_the_binomial():
-    low, high = interval([1.0] * 50 + [0.0] * 50, seed=0)
+    low, high = bootstrap_interval([1.0] * 50 + [0.0] * 50, seed=0)
     # 0.5 -+ 1.96 * sqrt(0.25 / 100)
     assert low == pytest.approx(0.402, abs=0.015) and high == pytest.approx(0.598, abs=0.015)
-    assert interval([1.0] * 5, seed=0) == [1, 1]
-    assert interval([], seed=0) is None
+    assert bootstrap_interval([1.0] * 5, seed=0) == [1, 1]
+    assert bootstrap_interval([], seed=0) is None
 
 
 def test_an_answer_means_the_side_that_was_shown():
@@ -80,11 +80,11 @@ def test_the_order_bias_counts_decisive_answers_alone():
 
 
 def test_the_rates_of_two_judges_on_two_pairs():
-    found = material(2, criteria=("empathy",), texts=("one two three", "one two three four"))
+    found = sample_of(2, criteria=("empathy",), texts=("one two three", "one two three four"))
     first, second = (item.id for item in found.items)
     said = {("j", first): "AB", ("j", second): "BA", ("k", first): "AB", ("k", second): "AA"}
     answers = [Answer(j, item, order, {"empathy": v}) for (j, item), values in said.items() for order, v in enumerate(values)]
-    counted = panel(found, answers, ["j", "k"], orders=2)
+    counted = panel_results(found, answers, ["j", "k"], orders=2)
     row = counted["rows"]["empathy"]
     # j: win, lose; k: win, tie
     assert (row["win"], row["lose"], row["tie"]) == (50, 25, 25)
@@ -98,12 +98,12 @@ def test_the_rates_of_two_judges_on_two_pairs():
 
 
 def test_scores_by_group_and_the_overall_score_is_the_mean_of_its_parts():
-    found = material(3, ("acceptance", "effectiveness", "sensitivity", "satisfaction", "alignment"), kind=RATING)
+    found = sample_of(3, ("acceptance", "effectiveness", "sensitivity", "satisfaction", "alignment"), kind=RATING)
     given = {"seed": (3, 4, 5, 2), "preferred": (5, 5, 5, 4), "dispreferred": (1, 2, 2, 2)}
-    names = asked(RATING, found.criteria)
+    names = asked_criteria(RATING, found.criteria)
     assert "satisfaction" not in names
     answers = [Answer("j", i.id, 0, dict(zip(names, given[i.group], strict=True))) for i in found.items]
-    counted = panel(found, answers, ["j"], orders=1, scale=[1, 5])
+    counted = panel_results(found, answers, ["j"], orders=1, scale=[1, 5])
     assert counted["groups"] == ["seed", "preferred", "dispreferred", "both"]
     assert counted["rows"]["satisfaction"]["means"] == {
         "seed": 4,
@@ -112,7 +112,7 @@ def test_scores_by_group_and_the_overall_score_is_the_mean_of_its_parts():
         "both": pytest.approx(10 / 3),
     }
     assert counted["rows"]["alignment"]["means"]["both"] == 3
-    assert "Satisfaction is the mean" in judged_markdown({"table": "6", "title": "t", "panels": {"models": counted}})
+    assert "Satisfaction is the mean" in judging_markdown({"table": "6", "title": "t", "panels": {"models": counted}})
 
 
 @pytest.mark.parametrize("reply", ['{"a": "A", "b": "tie"}', 'Well.\n```json\n{"A": "reply a", "b": "TIE"}\n```'])
@@ -134,8 +134,8 @@ def test_scores_lie_on_the_scale():
 
 
 def test_a_question_names_no_side_and_turns_the_replies_round():
-    found, given = material(1), settings()
-    one, other = (question(found.items[0], found, given, first)[-1]["content"] for first in (0, 1))
+    found, given = sample_of(1), settings()
+    one, other = (judge_messages(found.items[0], found, given, first)[-1]["content"] for first in (0, 1))
     assert "Reply A: (Affirmation) good reply 0\nReply B: (Affirmation) bad reply 0" in one
     assert "Reply A: (Affirmation) bad reply 0\nReply B: (Affirmation) good reply 0" in other
     assert "ours" not in one + other and "theirs" not in one + other
@@ -154,11 +154,11 @@ def server(verdict):
 
 
 def judged_by(fake, folder, found=None, *overrides) -> dict:
-    found = found or material(4)
+    found = found or sample_of(4)
     given = settings(
         "judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.longest_pause=0.02", *overrides
     )
-    Study.begin(folder, found).ask(given)
+    Study.begin(folder, found).judge(given)
     return read_json(folder / "judging.json")["panels"]["models"]
 
 
@@ -212,12 +212,12 @@ def test_a_judge_that_never_answers_in_form_is_counted_and_the_others_stand(tmp_
 
 
 def test_the_material_survives_its_file_and_another_draw_is_another_study(tmp_path):
-    found = material()
-    assert Material.from_json(json.loads(json.dumps(found.to_json()))) == found
+    found = sample_of()
+    assert Sample.from_json(json.loads(json.dumps(found.to_json()))) == found
     study = Study.begin(tmp_path, found)
-    study.hand_out(settings())
+    study.write_sheet(settings())
     with pytest.raises(UserError, match="give name=NAME"):
-        Study.begin(tmp_path, material(4))
+        Study.begin(tmp_path, sample_of(4))
 
 
 def test_the_three_commands_with_simulated_judges(tmp_path, capsys):
@@ -277,5 +277,5 @@ def test_the_estimate_asks_nobody(tmp_path, capsys):
 def test_replies_that_are_the_same_are_counted(tmp_path):
     first, _ = two_runs(tmp_path, turns=8)
     twin = write_run(tmp_path / "twin", dialogues_of(8), 1, algo="sft")
-    drawn = compared_runs(first, twin, ["acceptance"], 8, 0)
+    drawn = sample_test_turns(first, twin, ["acceptance"], 8, 0)
     assert "In 8 of 8 pairs both replies are the same." in drawn.notices

@@ -6,13 +6,13 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
-from judging.examples import material, settings
+from judging.examples import sample_of, settings
 from reporting.trees import HOSTILE
 
 from cso_lab.errors import UserError
 from cso_lab.files import read_json
-from cso_lab.judging.items import RATING, Item, Material
-from cso_lab.judging.sheets import harmless, original
+from cso_lab.judging.annotation_sheets import escape_formula, unescape_formula
+from cso_lab.judging.items import RATING, Item, Sample
 from cso_lab.judging.study import Study
 
 CRITERIA = ("empathy", "strategy")
@@ -34,8 +34,8 @@ NASTY = (
 
 @pytest.fixture
 def study(tmp_path):
-    made = Study.begin(tmp_path / "study", material(5))
-    made.hand_out(settings())
+    made = Study.begin(tmp_path / "study", sample_of(5))
+    made.write_sheet(settings())
     return made
 
 
@@ -70,7 +70,7 @@ def test_a_sheet_is_blinded_and_turns_half_of_the_pairs_round(study):
     files = list((study.folder / "sheet").iterdir())
     assert sorted(file.name for file in files) == ["instructions.md", "labelstudio.json", "labelstudio.xml", "sheet.csv"]
     assert sum("good" in row["reply_a"] for row in rows) == 3
-    assert [row["item"] for row in rows] != [item.id for item in study.material.items]
+    assert [row["item"] for row in rows] != [item.id for item in study.sample.items]
     for file in files:
         assert not {"ours", "theirs"} & set(file.read_text(encoding="utf-8").replace('"', " ").split())
     assert list(rows[0]) == ["item", "situation", "conversation", "reply_a", "reply_b", *CRITERIA]
@@ -82,7 +82,7 @@ def test_two_people_who_see_the_better_reply_and_one_who_takes_the_first(study, 
         write_csv(tmp_path / "bob.csv", filled(study)[::-1], delimiter=";"),
         write_csv(tmp_path / "eve.csv", filled(study, lambda row: row | dict.fromkeys(CRITERIA, " a "))),
     ]
-    study.take_in(sheets)
+    study.read_sheets(sheets)
     found = people(study)
     assert found["judges"] == ["ada", "bob", "eve"] and found["n"] == 5 and found["contradictions"] is None
     # eve says win where the good reply stands first: in 3 of 5
@@ -93,10 +93,10 @@ def test_two_people_who_see_the_better_reply_and_one_who_takes_the_first(study, 
 
 
 def test_people_stand_beside_models(study, tmp_path):
-    study.ask(settings())
-    study.take_in([write_csv(tmp_path / "ada.csv", filled(study))])
+    study.judge(settings())
+    study.read_sheets([write_csv(tmp_path / "ada.csv", filled(study))])
     assert list(read_json(study.folder / "judging.json")["panels"]) == ["models", "people"]
-    study.ask(settings("judges=[simulated/judge_warm]"))
+    study.judge(settings("judges=[simulated/judge_warm]"))
     assert people(study)["judges"] == ["ada"]
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_sheet_is_refused_with_row_and_reason(study, tmp_path, damage,
     rows = filled(study)
     file = write_csv(tmp_path / "ada.csv", *damage(rows, list(rows[0])))
     with pytest.raises(UserError) as error:
-        study.take_in([file])
+        study.read_sheets([file])
     assert all(part in str(error.value) for part in said), error.value
     assert "\n" not in str(error.value)
     assert not (study.folder / "judging.json").exists()
@@ -154,33 +154,33 @@ def test_two_sheets_of_one_name_and_a_file_that_is_no_text_are_refused(study, tm
     (tmp_path / "b").mkdir()
     ada, other = write_csv(tmp_path / "ada.csv", filled(study)), write_csv(tmp_path / "b" / "ada.csv", filled(study))
     with pytest.raises(UserError, match="ada has judged already"):
-        study.take_in([ada, other])
+        study.read_sheets([ada, other])
     (tmp_path / "x.csv").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
-        study.take_in([tmp_path / "x.csv"])
+        study.read_sheets([tmp_path / "x.csv"])
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_a_cell_is_harmless_and_comes_back(text):
-    assert not harmless(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert original(harmless(text)) == text
+    assert not escape_formula(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert unescape_formula(escape_formula(text)) == text
 
 
 def test_hostile_texts_survive_the_sheet_and_spreadsheets(tmp_path):
-    plain = material(len(NASTY))
+    plain = sample_of(len(NASTY))
     items = tuple(
         Item(item.id, text, item.history, tuple(type(r)(r.speaker, text, None) for r in item.replies))
         for item, text in zip(plain.items, NASTY, strict=True)
     )
-    study = Study.begin(tmp_path / "study", Material(**(vars(plain) | {"items": items})))
-    study.hand_out(settings())
+    study = Study.begin(tmp_path / "study", Sample(**(vars(plain) | {"items": items})))
+    study.write_sheet(settings())
     rows = rows_of(study)
-    assert sorted(original(row["reply_a"]) for row in rows) == sorted(NASTY)
+    assert sorted(unescape_formula(row["reply_a"]) for row in rows) == sorted(NASTY)
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
     both = [row | dict.fromkeys(CRITERIA, "tie") for row in rows]
     # One spreadsheet drops the apostrophe, another writes other line ends.
     stripped = [{name: cell.removeprefix("'").replace("\n", "\r\n") for name, cell in row.items()} for row in both]
-    study.take_in([write_csv(tmp_path / "a.csv", both), write_csv(tmp_path / "b.csv", stripped, delimiter="\t")])
+    study.read_sheets([write_csv(tmp_path / "a.csv", both), write_csv(tmp_path / "b.csv", stripped, delimiter="\t")])
     assert people(study)["rows"]["empathy"]["tie"] == 100
     assert json.loads((study.folder / "sheet" / "labelstudio.json").read_text(encoding="utf-8"))
 
@@ -206,7 +206,7 @@ def exported(study, people=("ada@x",), cancelled=False) -> list[dict]:
 def test_label_studios_export_is_read_and_its_annotators_told_apart(study, tmp_path):
     file = tmp_path / "export.json"
     file.write_text(json.dumps(exported(study, ("ada@x", "3"), cancelled=True)), encoding="utf-8")
-    study.take_in([file])
+    study.read_sheets([file])
     assert people(study)["judges"] == ["export/ada@x", "export/3"]
     assert people(study)["rows"]["strategy"]["win"] == 100
 
@@ -217,10 +217,10 @@ def test_an_export_with_a_field_nobody_chose_names_the_task(study, tmp_path):
     file = tmp_path / "export.json"
     file.write_text(json.dumps(tasks), encoding="utf-8")
     with pytest.raises(UserError, match="task 3: strategy is empty"):
-        study.take_in([file])
+        study.read_sheets([file])
     file.write_text(json.dumps([{"data": {}}]), encoding="utf-8")
     with pytest.raises(UserError, match="task 1: not a task"):
-        study.take_in([file])
+        study.read_sheets([file])
 
 
 def test_the_labeling_configuration_shows_every_text_and_asks_every_criterion(study):
@@ -235,13 +235,13 @@ def test_the_labeling_configuration_shows_every_text_and_asks_every_criterion(st
 
 def test_single_replies_are_scored_by_people_too(tmp_path):
     study = Study.begin(
-        tmp_path / "study", material(6, ("acceptance", "effectiveness", "sensitivity", "satisfaction"), kind=RATING)
+        tmp_path / "study", sample_of(6, ("acceptance", "effectiveness", "sensitivity", "satisfaction"), kind=RATING)
     )
-    study.hand_out(settings())
+    study.write_sheet(settings())
     rows = rows_of(study)
     assert "satisfaction" not in rows[0] and "group" not in rows[0] and "reply" in rows[0]
     given = [row | {"acceptance": "3", "effectiveness": "4", "sensitivity": "5.0"} for row in rows]
-    study.take_in([write_csv(tmp_path / "ada.csv", given)])
+    study.read_sheets([write_csv(tmp_path / "ada.csv", given)])
     assert people(study)["rows"]["satisfaction"]["means"] == {"seed": 4, "preferred": 4, "dispreferred": 4, "both": 4}
     with pytest.raises(UserError, match="row 2: acceptance: '6' is not an integer from 1 to 5"):
-        study.take_in([write_csv(tmp_path / "bob.csv", [row | {"acceptance": "6"} for row in given])])
+        study.read_sheets([write_csv(tmp_path / "bob.csv", [row | {"acceptance": "6"} for row in given])])

@@ -7,7 +7,7 @@ import pytest
 from reporting.trees import hand_made, write_search
 
 from cso_lab.errors import UserError
-from cso_lab.reporting.case_study import case_study, gold_turn, numbered
+from cso_lab.reporting.case_study import case_study, gold_turn, node_by_id
 
 
 def table(markdown: str, opening: str) -> list[list[str]]:
@@ -61,7 +61,7 @@ def test_a_turn_that_is_not_there_is_named_with_those_that_are(turn):
 @pytest.mark.parametrize("node", [0, 7, -1])
 def test_a_node_that_is_not_there_and_the_opening_are_refused(node):
     with pytest.raises(UserError, match=f"--node {node}: .*nodes 1 to 6"):
-        numbered(hand_made(), node)
+        node_by_id(hand_made(), node)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess:

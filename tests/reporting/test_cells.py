@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cso_lab.errors import UserError
-from cso_lab.reporting.cells import gather, read_cells
+from cso_lab.reporting.cells import load_cells, read_cells
 
 
 def test_a_cell_is_read_from_metrics_json_alone(cell):
@@ -42,15 +42,15 @@ def test_a_damaged_metrics_file_is_a_user_error_with_its_path(tmp_path, text, sa
     with pytest.raises(UserError, match=said) as caught:
         read_cells([tmp_path])
     assert str(tmp_path / "metrics.json") in str(caught.value)
-    assert [str(caught.value)] == [absent.reason for absent in gather([tmp_path])[1]]
+    assert [str(caught.value)] == [missing.reason for missing in load_cells([tmp_path])[1]]
 
 
 def test_failed_missing_and_present_cells_are_told_apart(cell, tmp_path):
     good, failed, silent = cell("good"), cell("failed"), tmp_path / "silent"
     (failed / "failed.json").write_text('{"reason": "no such file: x.json"}')  # its metrics.json is of an earlier run
-    cells, absent = gather([good, failed, silent])
+    cells, missing = load_cells([good, failed, silent])
     assert [c.folder for c in cells] == [good]
-    assert [(a.folder, a.reason) for a in absent] == [
+    assert [(a.folder, a.reason) for a in missing] == [
         (failed, "no such file: x.json"),
         (silent, "missing: the cell left no metrics.json"),
     ]
@@ -58,4 +58,4 @@ def test_failed_missing_and_present_cells_are_told_apart(cell, tmp_path):
 
 def test_counts_of_rows_that_came_to_nothing_are_not_said(cell):
     (read,) = read_cells([cell("a", context={"training_rows": {"read": 9, "used": 0, "shortened": 0, "prompt_too_long": 9}})])
-    assert read.choice("training_rows") == "read=9, used=0, prompt_too_long=9"
+    assert read.context_value("training_rows") == "read=9, used=0, prompt_too_long=9"

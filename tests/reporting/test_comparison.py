@@ -6,16 +6,23 @@ import io
 import pytest
 
 from cso_lab.reporting.cells import read_cells
-from cso_lab.reporting.comparison import BETTER, WITHIN, WORSE, main_table, not_run, verdict
+from cso_lab.reporting.comparison import BETTER, WITHIN, WORSE, api_models_not_run, verdict
 from cso_lab.reporting.report import write_report
+from cso_lab.reporting.results_table import ResultsTable
 from cso_lab.reporting.rows import table_rows
-from cso_lab.reporting.significance import compared
+from cso_lab.reporting.significance import compare_rows
 
 EXTES = {"data": "extes", "constrain": "none"}
 
 
 def rows_of(*folders, table=None):
     return table_rows(read_cells(folders), table)
+
+
+def text_of(rows, table=None) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table."""
+    text = ResultsTable(rows, table).text()
+    return text.header, text.rows
 
 
 @pytest.mark.parametrize(
@@ -34,7 +41,7 @@ def test_a_mark_says_whether_ours_is_better_than_within_or_worse(cell, metric, v
     folder = cell("a", backbone="llama", context=EXTES, intervals={metric: bounds}, **given)
     (row,) = rows_of(folder)
     assert verdict(row, metric) == expected
-    header, (line,) = main_table([row])
+    header, (line,) = text_of([row])
     assert line[header.index(f"{metric} {'↓' if metric == 'B' else '↑'}") + 1].endswith(expected)
 
 
@@ -63,7 +70,7 @@ def test_no_mark_without_an_interval_on_other_dialogues_or_for_another_model(cel
 
 def test_another_model_stands_beside_the_papers_in_a_column_that_names_it(cell, tmp_path):
     folders = [cell("a", backbone="tiny_llama", family="llama", algo="base"), cell("b", backbone="tiny_llama", family="llama")]
-    header, (base, dpo) = main_table(rows_of(*folders, table="9"), "9")
+    header, (base, dpo) = text_of(rows_of(*folders, table="9"), "9")
     assert "paper" not in header
     assert header[-1] == "LLaMA-3.1-8B-Instruct (paper): Q / B / Q_W / R-L"
     assert (base[-1], dpo[-1]) == ("29.79 / 1.18 / 38.78 / 23.48", "34.51 / 1.11 / 41.11 / 23.89")
@@ -75,22 +82,22 @@ def test_another_model_stands_beside_the_papers_in_a_column_that_names_it(cell, 
 
 
 def test_a_model_of_no_family_of_the_table_stands_beside_all_that_the_paper_trained(cell):
-    header, (line,) = main_table(rows_of(cell("a", family="smollm2"), table="2"), "2")
+    header, (line,) = text_of(rows_of(cell("a", family="smollm2"), table="2"), "2")
     assert [name.split(" (paper)")[0] for name in header[-3:]] == [
         "LLaMA-3.1-8B-Instruct",
         "Qwen-2.5-7B-Instruct",
         "Gemma-2-9b-it",
     ]
     assert [field.split(" / ")[0] for field in line[-3:]] == ["34.51", "23.16", "35.77"]
-    header, _ = main_table(rows_of(cell("b", family="smollm2")))
+    header, _ = text_of(rows_of(cell("b", family="smollm2")))
     assert "(paper)" not in " ".join(header)  # no table asked for, nothing to stand beside
 
 
 def test_api_models_of_the_table_that_no_row_is_of_are_named(cell, tmp_path):
     folders = [cell("a", family="smollm2"), cell("b", backbone="gpt_4o", algo="base")]
     expected = ["gpt_4o_mini", "gemini_2_pro", "claude_3_5_sonnet", "claude_3_7_sonnet"]
-    assert not_run(rows_of(*folders, table="2"), "2") == expected
-    assert not_run(rows_of(*folders, table="9"), "9") == []
+    assert api_models_not_run(rows_of(*folders, table="2"), "2") == expected
+    assert api_models_not_run(rows_of(*folders, table="9"), "9") == []
     note = write_report(folders, tmp_path, "Table 2", table="2").read_text(encoding="utf-8").split("## Notes")[1]
     assert "GPT-4o-mini (backbone=gpt_4o_mini)" in note and "(backbone=gpt_4o)" not in note
 
@@ -117,12 +124,12 @@ def test_rows_are_set_against_the_untrained_model_and_sft_of_their_mode(cell, tm
         cell("format", context={"constrain": "none"}, per_turn=turns(right)),
         cell("kto", algo="kto"),
     ]
-    found = compared(rows_of(*folders))
-    assert {(one.row.cells[0].folder.name, one.against.cells[0].folder.name) for one in found} == {
+    found = compare_rows(rows_of(*folders))
+    assert {(one.row.cells[0].folder.name, one.baseline.cells[0].folder.name) for one in found} == {
         *((name, "base") for name in ("refine", "sft", "full", "dpo")),
         ("dpo", "sft"),
     }
-    (dpo,) = (one for one in found if one.against.cells[0].algo == "sft")
+    (dpo,) = (one for one in found if one.baseline.cells[0].algo == "sft")
     assert dpo.n == 20 and dpo.differences["Q"].value == 100 and dpo.differences["Q"].real
     assert dpo.differences["R-L"].value == 0 and not dpo.differences["R-L"].real
     section = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").split("## Differences")[1]

@@ -4,12 +4,12 @@ import re
 
 from cso_lab.reporting.cells import read_cells
 from cso_lab.reporting.report import write_report
-from cso_lab.reporting.results_table import escaped, latex
+from cso_lab.reporting.results_table import ResultsTable, escape_latex
 from cso_lab.reporting.rows import table_rows
 
 
 def tex(*folders, title="Table 9"):
-    return latex(table_rows(read_cells(folders)), title)
+    return ResultsTable(table_rows(read_cells(folders))).latex(title)
 
 
 def balanced(text):
@@ -68,5 +68,5 @@ def test_seeds_models_and_strange_names_are_set_whole(cell):
 def test_the_report_leaves_it_beside_the_others(cell, tmp_path):
     write_report([cell("a")], tmp_path, "demo")
     assert balanced((tmp_path / "report.tex").read_text(encoding="utf-8"))
-    assert escaped("ä ± –") == r"ä $\pm$ --"
-    assert latex([], "nothing") == ""
+    assert escape_latex("ä ± –") == r"ä $\pm$ --"
+    assert ResultsTable([]).latex("nothing") == ""

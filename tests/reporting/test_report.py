@@ -3,9 +3,8 @@ import io
 
 from rich.console import Console
 
-from cso_lab.reporting.markdown import markdown_table
-from cso_lab.reporting.report import write_report
-from cso_lab.reporting.terminal import print_report
+from cso_lab.core.tables import markdown_table
+from cso_lab.reporting.report import print_report, write_report
 
 NOTICE = "searched with simulated role players, not with language models"
 

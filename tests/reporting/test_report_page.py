@@ -10,12 +10,13 @@ import pytest
 from reporting.run_folders import NAMES, dialogues_of, write_run, write_sweep
 from reporting.trees import HOSTILE, NOTICE, hand_made, write_search
 
+from cso_lab.core.tables import Value
 from cso_lab.dialogue import Dialogue, Turn
 from cso_lab.files import read_json, write_json, write_jsonl
-from cso_lab.reporting.html.charts import beside, broken, label
+from cso_lab.reporting.html.charts import chart_label, wrapped_label
 from cso_lab.reporting.html.page import write_report_page
-from cso_lab.reporting.html.report_data import Material, first_of_each_kind, run_folders
-from cso_lab.reporting.html.strategies import confusion_of
+from cso_lab.reporting.html.report_data import ReportData, first_of_each_kind, run_folders
+from cso_lab.reporting.html.strategies import confusion_counts
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,7 @@ def test_the_confusion_counts_gold_by_predicted_and_unparsed_last():
         {"gold_strategy": "B", "strategy": "unheard of"},
         {"gold_strategy": "unheard of", "strategy": "A"},
     ]
-    assert confusion_of(predictions, ["A", "B"]).tolist() == [[1, 1, 0], [0, 0, 2]]
+    assert confusion_counts(predictions, ["A", "B"]).tolist() == [[1, 1, 0], [0, 0, 2]]
 
 
 def test_turns_stand_side_by_side_with_what_was_said_before(tmp_path):
@@ -229,22 +230,26 @@ def test_no_text_breaks_out_of_the_page(tmp_path):
 
 
 def test_labels_of_charts_are_no_markup():
-    assert label("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
-    assert broken("Avoid Judgment and <Criticism>", 12) == "Avoid<br>Judgment and<br>&lt;Criticism&gt;"
+    assert chart_label("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
+    assert wrapped_label("Avoid Judgment and <Criticism>", 12) == "Avoid<br>Judgment and<br>&lt;Criticism&gt;"
 
 
 def test_differences_are_ours_less_the_papers():
-    assert (beside(3.5, 4.0).difference, beside(4, 3).difference, beside(None, 3.0).difference) == ("\u22120.50", "+1", "")
-    assert beside(1234, 1000).ours == "1,234" and beside(None).ours == "–" and beside(0.5).paper == ""
+    assert (Value.of(3.5, 4.0).difference, Value.of(4, 3).difference, Value.of(None, 3.0).difference) == (
+        "\u22120.50",
+        "+1",
+        "",
+    )
+    assert Value.of(1234, 1000).ours == "1,234" and Value.of(None).ours == "–" and Value.of(0.5).paper == ""
 
 
 def test_the_first_of_each_kind_are_compared_first(tmp_path):
-    material = Material(write_sweep(tmp_path, 8, turns=2), tmp_path)
-    algorithms = [run.cell.algo for run in material.runs]
-    first = first_of_each_kind([run.cell for run in material.runs])
+    report = ReportData(write_sweep(tmp_path, 8, turns=2), tmp_path)
+    algorithms = [run.cell.algo for run in report.runs]
+    first = first_of_each_kind([run.cell for run in report.runs])
     assert [algorithms[place] for place in first] == ["base", "sft", "dpo"]
-    assert [material.runs[place].colour for place in first] == [0, 1, 2]
-    assert sorted(run.colour for run in material.runs) == list(range(8))
+    assert [report.runs[place].colour for place in first] == [0, 1, 2]
+    assert sorted(run.colour for run in report.runs) == list(range(8))
 
 
 def test_the_command_makes_the_page_of_runs_and_of_a_search(tmp_path):

@@ -1,8 +1,14 @@
 import pytest
 
 from cso_lab.reporting.cells import read_cells
-from cso_lab.reporting.comparison import main_table
+from cso_lab.reporting.results_table import ResultsTable
 from cso_lab.reporting.rows import mean_and_deviation, table_rows
+
+
+def text_of(rows) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table."""
+    table = ResultsTable(rows).text()
+    return table.header, table.rows
 
 
 def test_mean_and_sample_deviation():
@@ -13,7 +19,7 @@ def test_mean_and_sample_deviation():
 
 def test_seeds_of_a_cell_are_one_row(cell):
     folders = [cell(f"s{seed}", seed=seed, q=q, b=b) for seed, (q, b) in enumerate([(20, 1.0), (21, 2.0), (25, 3.0)])]
-    header, (line,) = main_table(table_rows(read_cells(folders)))
+    header, (line,) = text_of(table_rows(read_cells(folders)))
     assert header == ["Model", "Tuning", "Method", "Q ↑", "B ↓", "Q_W ↑", "R-L ↑", "n", "unparsed", "seeds"]
     assert line == [
         *("SmolLM2-135M-Instruct", "LoRA", "CSO-DPO"),
@@ -98,9 +104,9 @@ def test_what_follows_from_the_seed_makes_no_other_row(cell):
 
 def test_llama_stands_beside_the_paper_and_smollm2_does_not(cell):
     small, large = cell("small"), cell("large", backbone="llama", q=33.0)
-    header, _ = main_table(table_rows(read_cells([small])))
+    header, _ = text_of(table_rows(read_cells([small])))
     assert "paper" not in header
-    header, (ours, other) = main_table(table_rows(read_cells([small, large])))
+    header, (ours, other) = text_of(table_rows(read_cells([small, large])))
     assert header[3:11] == ["Q ↑", "paper", "B ↓", "paper", "Q_W ↑", "paper", "R-L ↑", "paper"]
     assert ours[3:7] == ["33.00", "34.51", "1.00", "1.11"]
     assert other[3:7] == ["20.00", "–", "1.00", "–"]
@@ -132,7 +138,7 @@ def test_another_model_under_the_backbones_name_stands_beside_no_published_value
         ("LLaMA-3.1-8B-Instruct, LoRA, CSO-DPO", False),
         ("LLaMA-3.1-8B-Instruct (path=org/Other-8B), LoRA, CSO-DPO", True),
     ]
-    assert main_table(rows)[1][1][3:5] == ["20.00", "–"]
+    assert text_of(rows)[1][1][3:5] == ["20.00", "–"]
 
 
 def test_the_table_asked_for_goes_first(cell):

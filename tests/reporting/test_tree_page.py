@@ -10,7 +10,7 @@ from reporting.trees import HOSTILE, hand_made, write_search
 
 from cso_lab.errors import UserError
 from cso_lab.files import write_json
-from cso_lab.reporting.tree_labels import DISPREFERRED, NEITHER, PREFERRED, UNEXPANDED, UNSCORED, marks, read_tree
+from cso_lab.reporting.tree_labels import DISPREFERRED, NEITHER, PREFERRED, UNEXPANDED, UNSCORED, node_labels, read_tree
 from cso_lab.reporting.tree_page import write_tree_page
 
 THETA, VISITS = 0.5, 2
@@ -27,14 +27,14 @@ def page_of(folder) -> str:
 
 def test_marks_are_equations_5_and_6():
     # 0 - A1 - A2(end): a valid path. Beside A1: B low, C unexpanded, D expanded but never scored, E scored above theta.
-    assert marks(hand_made(), THETA, VISITS) == [
+    assert node_labels(hand_made(), THETA, VISITS) == [
         *(PREFERRED, PREFERRED, PREFERRED),
         *(DISPREFERRED, UNEXPANDED, UNSCORED, NEITHER),
     ]
 
 
 def test_without_a_valid_path_nothing_is_preferred_or_dispreferred():
-    assert set(marks(hand_made(), THETA, min_end_visits=101)) == {NEITHER, UNSCORED, UNEXPANDED}
+    assert set(node_labels(hand_made(), THETA, min_end_visits=101)) == {NEITHER, UNSCORED, UNEXPANDED}
 
 
 def test_the_page_holds_every_node_with_its_numbers_and_texts(tmp_path):

@@ -15,10 +15,11 @@ from reporting.run_folders import NAMES, write_run
 from reporting.run_folders import dialogues_of as dialogues
 from tracking.wandb_runs import keyless, left_in
 
+from cso_lab.cell import tracked_cell
 from cso_lab.checks import check
 from cso_lab.errors import UserError
 from cso_lab.naming import cell_name, varied
-from cso_lab.tracking import NoTracker, TrackedCell, tracked, tracker
+from cso_lab.tracking import NoTracker, TrackedCell, tracker
 from cso_lab.tracking.contents import flat, steps_after
 
 SECRET = "sk-recognisable-0123456789abcdef"
@@ -49,7 +50,7 @@ def test_tracking_is_part_of_no_name_and_of_no_varied_value():
     shown = composed("algo=dpo", "tracking=wandb", "tracking.tags=[a]", "tracking.mode=offline")
     assert cell_name(shown) == cell_name(plain)
     assert varied(shown, ["tracking=wandb", "tracking.project=x"]) == {}
-    assert isinstance(tracker(plain, "folder"), NoTracker)
+    assert isinstance(tracker(plain.tracking, tracked_cell(plain, Path("folder"))), NoTracker)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +65,12 @@ def test_impossible_values_are_refused_before_any_work(line, expected):
 
 def test_a_cell_is_grouped_by_its_table_or_its_sweeps_folder_and_bare_of_passwords(tmp_path):
     line = ["tracking=wandb", "algo=dpo", "mode=full", "roles=server", "roles.api_base=http://me:hidden@host:1/v1"]
-    cell = tracked(composed(*line), tmp_path / "mine" / "cell")
+    cell = tracked_cell(composed(*line), tmp_path / "mine" / "cell")
     assert (cell.group, cell.tags) == ("mine", ("smollm2", "dpo", "full"))
     assert cell.config["roles"]["api_base"] == "http://host:1/v1" and "hidden" not in json.dumps(cell.config)
     assert cell.config["cell"]["algo"] == "dpo" and cell.config["training"]["batch_size"] == 32
-    assert tracked(composed("sweep=table9", "algo=base"), tmp_path / "mine" / "cell").group == "table9"
-    assert tracked(composed("algo=base"), tmp_path).tags == ("smollm2", "base")
+    assert tracked_cell(composed("sweep=table9", "algo=base"), tmp_path / "mine" / "cell").group == "table9"
+    assert tracked_cell(composed("algo=base"), tmp_path).tags == ("smollm2", "base")
 
 
 def test_nested_results_become_flat_numbers_and_words():
@@ -94,16 +95,16 @@ def test_half_a_line_of_a_log_waits_until_it_is_whole(tmp_path):
 
 def test_a_training_is_followed_and_gone_on_with_in_the_same_run_without_a_step_twice(tmp_path):
     with pytest.raises(KeyboardInterrupt), wandb_tracker(tmp_path) as tracking:
-        tracking.begins("train", tmp_path)
+        tracking.stage_started("train", tmp_path)
         log_steps(tmp_path, 1, 2)
         raise KeyboardInterrupt
     with wandb_tracker(tmp_path) as tracking:
-        tracking.begins("train", tmp_path)
+        tracking.stage_started("train", tmp_path)
         log_steps(tmp_path, 3)
         (tmp_path / "training.json").write_text('{"loss": 0.5}')
         (tmp_path / "checkpoint").mkdir()
         (tmp_path / "checkpoint" / "weights").write_bytes(bytes(3_000_000))
-        tracking.left("train", tmp_path)
+        tracking.stage_finished("train", tmp_path)
     first, second = left_in(tmp_path)
     assert first.run["run_id"] == second.run["run_id"]
     assert (first.exit_code, second.exit_code) == (130, 0)
@@ -119,7 +120,7 @@ def test_of_a_large_artifact_only_the_place_is_kept_and_none_where_none_is_wante
     (tmp_path / "checkpoint" / "weights").write_bytes(bytes(3_000_000))
     for number, changes in enumerate([{"files_up_to_mb": 2}, {"log_artifacts": False}]):
         with wandb_tracker(tmp_path, group=str(number), **changes) as tracking:
-            tracking.left("train", tmp_path)
+            tracking.stage_finished("train", tmp_path)
     by_group = {run.run["run_group"]: run for run in left_in(tmp_path)}
     (kept,) = by_group["0"].artifacts["checkpoint-cell"]
     assert kept["ref"] == (tmp_path / "checkpoint" / "weights").as_uri() and "local_path" not in kept
@@ -143,8 +144,8 @@ def test_where_runs_go_is_found_out_without_asking(tmp_path, environment, asked,
     if "login" in environment:
         (home / ".netrc").write_text(f"machine wandb.test login user password {'a' * 40}\n")
     probe = (
-        "import sys\nfrom cso_lab.tracking.credentials import settled_mode\n"
-        "try: print(settled_mode(sys.argv[1]))\nexcept Exception as error: print(f'{type(error).__name__}: {error}')"
+        "import sys\nfrom cso_lab.tracking.credentials import resolve_mode\n"
+        "try: print(resolve_mode(sys.argv[1]))\nexcept Exception as error: print(f'{type(error).__name__}: {error}')"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe, asked],

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +43,10 @@ def test_without_a_group_all_runs_are_shown(capsys, monkeypatch):
 def test_another_path_is_refused(path):
     with pytest.raises(UserError, match="expected ENTITY/PROJECT"):
         main([path, "--dry-run"])
+
+
+def test_the_former_command_names_the_new_one():
+    line = [sys.executable, "-m", "cso_lab.reporting.wandb_view", "team/cso"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "python -m cso_lab.tracking.wandb_view" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -3,13 +3,13 @@
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.data_scaling import curves
 from cso_lab.reporting.html.charts import Chart, Section, line
-from cso_lab.reporting.html.report_data import Material
+from cso_lab.reporting.html.report_data import ReportData
 from cso_lab.reporting.rows import HEADERS, mean_and_deviation
 
 
-def amounts(material: Material) -> Section | None:
-    """One chart a score, one line a model; left out where no model was trained on two amounts."""
-    found = curves(material.rows)
+def data_scaling(report: ReportData) -> Section | None:
+    """Returns one chart per score; None where no model was trained on two amounts of data."""
+    found = curves(report.rows)
     if not found:
         return None
     charts = []
@@ -19,9 +19,7 @@ def amounts(material: Material) -> Section | None:
             values = [mean_and_deviation([cell.scores[metric] for cell in cells]) for cells in points.values()]
             error = {"type": "data", "array": [deviation or 0 for _, deviation in values]}
             data.append(line(list(points), [mean for mean, _ in values], colour, model, mode="lines+markers", error_y=error))
-            sft = [
-                cell.scores[metric] for row in material.rows if row.model == model for cell in row.cells if cell.algo == "sft"
-            ]
+            sft = [cell.scores[metric] for row in report.rows if row.model == model for cell in row.cells if cell.algo == "sft"]
             if sft:
                 level, _ = mean_and_deviation(sft)
                 ends = [min(points), max(points)]

@@ -1,17 +1,17 @@
-"""Which strategies a model chooses: the preference for each, and what it chose where another was gold."""
+"""The strategies that models choose: preference per strategy (the basis of B), and gold against predicted strategies."""
 
 from collections.abc import Sequence
 
-from cso_lab.reporting.html.charts import Chart, Section, bars, broken, label
-from cso_lab.reporting.html.report_data import Material, Run, first_of_each_kind
+from cso_lab.reporting.html.charts import Chart, Section, bars, chart_label, wrapped_label
+from cso_lab.reporting.html.report_data import ReportData, Run, first_of_each_kind
 
 _UNPARSED = "unparsed"
 
 
-def preferences(material: Material) -> list[Section]:
-    """One section a set of strategies: a table of every cell, and bars around 1, which is no preference."""
+def preferences(report: ReportData) -> list[Section]:
+    """Returns one section per set of strategies: a table of all runs, and bars around 1, which is no preference."""
     groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in material.measured:
+    for run in report.measured:
         if run.cell.strategies:
             groups.setdefault(tuple(run.cell.strategies), []).append(run)
     return [_section(number, names, runs) for number, (names, runs) in enumerate(groups.items())]
@@ -47,17 +47,17 @@ def _preference(run: Run, name: str) -> dict:
 
 def _bars(number: int, names: Sequence[str], runs: list[Run]) -> Chart | None:
     data = []
-    # A few rows of bars are legible at once; the others stand in the legend to be switched on.
+    # Only a few runs are legible at once; the others can be switched on in the legend.
     first = first_of_each_kind([run.cell for run in runs])
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         values = [run.cell.strategies[name] for name in names]
         if any(value.get("preference") is None for value in values):
             continue
         p = [value["preference"] for value in values]
-        said = ["never" if value.get("predicted") == 0 else f"{value['preference']:.2f}" for value in values]
-        more = {"base": 1, "text": said, "textposition": "outside", "cliponaxis": False, "hovertemplate": "%{y}: %{text}"}
-        trace = bars([broken(name, 24) for name in names], [value - 1 for value in p], run.colour, run.name, **more)
-        data.append(trace if place in first else trace | {"visible": "legendonly"})
+        texts = ["never" if value.get("predicted") == 0 else f"{value['preference']:.2f}" for value in values]
+        more = {"base": 1, "text": texts, "textposition": "outside", "cliponaxis": False, "hovertemplate": "%{y}: %{text}"}
+        trace = bars([wrapped_label(name, 24) for name in names], [value - 1 for value in p], run.colour, run.name, **more)
+        data.append(trace if index in first else trace | {"visible": "legendonly"})
     if not data:
         return None
     highest = max(1 + x for trace in data for x in trace["x"])
@@ -65,7 +65,7 @@ def _bars(number: int, names: Sequence[str], runs: list[Run]) -> Chart | None:
         "height": 90 + 62 * len(names) + 10 * len(data),
         "barmode": "group",
         "bargap": 0.25,
-        # Room for the words left of the shortest and right of the longest bar.
+        # Leaves room for the texts beside the shortest and the longest bar.
         "xaxis": {
             "title": {"text": "preference (1: none)"},
             "range": [-1, highest + 0.8],
@@ -79,8 +79,11 @@ def _bars(number: int, names: Sequence[str], runs: list[Run]) -> Chart | None:
     return Chart(f"chart-preferences{number or ''}", caption, {"all": {"data": data, "layout": layout}})
 
 
-def confusion_of(predictions: Sequence[dict], names: Sequence[str]):
-    """Counts of (gold, predicted), shape (K, K + 1), and how many predictions name a gold strategy outside `names`."""
+def confusion_counts(predictions: Sequence[dict], names: Sequence[str]):
+    """Returns counts of (gold, predicted) strategies, an array of shape (K, K + 1); the last column counts unparsed replies.
+
+    Turns whose gold strategy is not among the K `names` are left out.
+    """
     from cso_lab.evaluation.metrics import confusion
 
     known = [p for p in predictions if p.get("gold_strategy") in names]
@@ -88,28 +91,28 @@ def confusion_of(predictions: Sequence[dict], names: Sequence[str]):
     return confusion([p["gold_strategy"] for p in known], predicted, names)
 
 
-def confusions(material: Material) -> Section | None:
-    """Two confusion tables side by side, each of a cell that the reader chooses."""
+def confusions(report: ReportData) -> Section | None:
+    """Returns two confusion matrices side by side, each of a run that the reader chooses; None without predictions."""
     figures = {}
-    for run in material.measured:
+    for run in report.measured:
         names = list(run.cell.strategies)
-        predictions = material.jsonl(run.folder / "predictions.jsonl")
+        predictions = report.jsonl(run.folder / "predictions.jsonl")
         if names and predictions:
-            figures[run.name] = _heatmap(confusion_of(predictions, names), names)
+            figures[run.name] = _heatmap(confusion_counts(predictions, names), names)
     if not figures:
         return None
-    # The cells stand in the paper's order: untrained first, so the two ends are what one wants to compare.
+    # The runs are in the paper's order, untrained first, so the first and the last are the most interesting to compare.
     sides = [("left", 0)] + ([("right", len(figures) - 1)] if len(figures) > 1 else [])
     caption = (
         "Rows: gold; columns: chosen; the stronger the colour, the larger the share of its row; on the diagonal it was right."
     )
-    charts = [Chart(f"chart-confusion-{side}", caption, figures, shown, "cell") for side, shown in sides]
+    charts = [Chart(f"chart-confusion-{side}", caption, figures, index, "cell") for side, index in sides]
     return Section("confusion", "Gold and predicted strategies", "section_charts", {"charts": charts})
 
 
 def _short(name: str, most: int = 20) -> str:
-    """A label that takes one line beside its neighbours; the rows spell it out in the same order."""
-    return label(name if len(name) <= most else f"{name[: most - 1]}…")
+    """Returns a column label of at most `most` characters; the rows have the full names in the same order."""
+    return chart_label(name if len(name) <= most else f"{name[: most - 1]}…")
 
 
 def _heatmap(counts, names: Sequence[str]) -> dict:
@@ -120,7 +123,7 @@ def _heatmap(counts, names: Sequence[str]) -> dict:
         "z": shares.round(1).tolist(),
         "text": [[str(count) if count else "" for count in row] for row in counts.tolist()],
         "x": [_short(name) for name in [*names, _UNPARSED]],
-        "y": [broken(name, 20) for name in names],
+        "y": [wrapped_label(name, 20) for name in names],
         "texttemplate": "%{text}",
         "hovertemplate": "gold %{y}<br>predicted %{x}<br>%{text} turns, %{z}% of the row<extra></extra>",
         "zmin": 0,

@@ -1,19 +1,21 @@
-"""Training curves of all cells, from train_log.jsonl; and what every stage took, from run.json and search.json."""
+"""Training curves from train_log.jsonl, and the time and cost of every stage from run.json and search.json."""
+
+from pathlib import Path
 
 from cso_lab.checks import STAGES
-from cso_lab.reporting.html.charts import Chart, Section, bars, broken, line
-from cso_lab.reporting.html.report_data import Material, Run, numbers
+from cso_lab.reporting.html.charts import Chart, Section, bars, line, wrapped_label
+from cso_lab.reporting.html.report_data import ReportData, Run, numbers
 
-# More points of a curve than a screen has columns only make the page larger.
+# More points per curve than a screen has columns would only make the page larger.
 _POINTS = 500
-# Shown in this order where they were logged; any other number in the log follows.
+# Quantities in this order; any other number in the log follows.
 _FIRST = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm", "learning_rate")
 _NOT_PLOTTED = ("step", "epoch")
 
 
-def curves(material: Material) -> Section | None:
-    """One chart; the reader chooses the quantity."""
-    logs = [(run, log) for run in material.runs if (log := material.jsonl(run.folder / "train_log.jsonl"))]
+def training_curves(report: ReportData) -> Section | None:
+    """Returns a chart of which the reader chooses the quantity; None without logs."""
+    logs = [(run, log) for run in report.runs if (log := report.jsonl(run.folder / "train_log.jsonl"))]
     logged = dict.fromkeys(key for _, log in logs for entry in log for key in entry if key not in _NOT_PLOTTED)
     figures = {}
     for key in [*(key for key in _FIRST if key in logged), *sorted(set(logged) - set(_FIRST))]:
@@ -48,20 +50,20 @@ def _layout(key: str, curves: int) -> dict:
     }
 
 
-def costs(material: Material) -> Section | None:
-    """Seconds of every stage of every cell, and what the searches asked of their players."""
+def cost_and_time(report: ReportData) -> Section | None:
+    """Returns the seconds of every stage of every run, and calls, tokens and cost of shared stages; None where nothing is known."""
     stages: dict[str, None] = {}
     timed: list[tuple[Run, dict]] = []
-    for run in material.runs:
-        seconds = material.json(run.folder / "run.json").get("seconds")
+    for run in report.runs:
+        seconds = report.json(run.folder / "run.json").get("seconds")
         seconds = {k: v for k, v in seconds.items() if isinstance(v, int | float)} if isinstance(seconds, dict) else {}
         if seconds:
             timed.append((run, seconds))
             stages |= dict.fromkeys(seconds)
     shared = [
-        {"stage": stage, "folder": folder.name, "runs": len(runs), "facts": _facts(material, folder)}
+        {"stage": stage, "folder": folder.name, "runs": len(runs), "facts": _facts(report, folder)}
         for stage in ("search", "dataset")
-        for folder, runs in material.shared_folders(stage).items()
+        for folder, runs in report.shared_folders(stage).items()
     ]
     shared = [entry for entry in shared if entry["facts"]]
     if not timed and not shared:
@@ -75,25 +77,29 @@ def costs(material: Material) -> Section | None:
 
 
 def _seconds(timed: list[tuple[Run, dict]], stages: list[str]) -> Chart:
-    places = list(range(len(timed)))
+    positions = list(range(len(timed)))
     data = [
-        bars(places, [seconds.get(stage) for _, seconds in timed], colour, stage, hovertemplate="%{x} s")
+        bars(positions, [seconds.get(stage) for _, seconds in timed], colour, stage, hovertemplate="%{x} s")
         for colour, stage in enumerate(stages)
     ]
     layout = {
         "height": 130 + 26 * len(timed),
         "barmode": "stack",
         "xaxis": {"title": {"text": "seconds"}},
-        "yaxis": {"tickvals": places, "ticktext": [broken(run.name, 30) for run, _ in timed], "autorange": "reversed"},
+        "yaxis": {
+            "tickvals": positions,
+            "ticktext": [wrapped_label(run.name, 30) for run, _ in timed],
+            "autorange": "reversed",
+        },
         "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
     }
     return Chart("chart-cost", "Seconds of each cell's own stages.", {"seconds": {"data": data, "layout": layout}})
 
 
-def _facts(material: Material, folder) -> list[tuple[str, str]]:
-    """What a shared stage took: seconds, and for a search calls, tokens and dollars, parts included."""
+def _facts(report: ReportData, folder: Path) -> list[tuple[str, str]]:
+    """Returns (name, value) of a shared stage: seconds, and of a search calls, tokens and cost, those of its parts included."""
     facts = []
-    summary, done = material.json(folder / "search.json"), material.json(folder / "done.json")
+    summary, done = report.json(folder / "search.json"), report.json(folder / "done.json")
     seconds = summary.get("seconds", done.get("seconds"))
     if seconds is not None:
         facts.append(("seconds", f"{seconds:,}"))
