@@ -1,4 +1,4 @@
-"""A table that is rendered as Markdown, on a terminal, as CSV and on report.html; numbers of the paper stand beside ours.
+"""A table of our numbers beside the paper's, rendered as Markdown, for the terminal and as CSV; report.html shows the same object.
 
 pandas could write the CSV, but it turns counts with gaps into floats, and its LaTeX has no headings that span columns; so the
 standard library and rich do the rendering.
@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# What stands in a field without a value.
+# The text of a field without a value.
 NONE = "–"
 # Where the output is no terminal (a file, a pipe), its width is unknown; rows are not folded below so many columns.
 _FILE_WIDTH = 200

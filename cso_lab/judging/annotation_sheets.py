@@ -68,7 +68,7 @@ def write_sheet(sample: Sample, settings: Mapping, folder: Path) -> dict[str, in
 
 
 def escape_formula(text: str) -> str:
-    """Returns a cell that no spreadsheet runs as a formula: an apostrophe stands before a text that could be one."""
+    """Returns a cell that no spreadsheet runs as a formula: a text that could be one gets an apostrophe in front."""
     return "'" + text if text.startswith(_RISKY) else text
 
 

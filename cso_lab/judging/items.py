@@ -62,7 +62,7 @@ class Sample:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the items and how they are judged; it does not depend on where the runs lie."""
+        """A hash of the items and how they are judged; it does not depend on the folders of the runs."""
         return digest([self.kind, self.sides, self.criteria, self.seed, [item.id for item in self.items]])
 
     @property

@@ -33,7 +33,7 @@ def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
 
 
 def reply_of(text: str) -> Turn:
-    """Returns the supporter turn of "(Strategy) text"; where no known strategy stands there, the whole is its text."""
+    """Returns the supporter turn of "(Strategy) text"; without a known strategy, its text is the whole."""
     for strategies in SETS.values():
         name, rest = parse_reply(text, strategies)
         if name is not None:

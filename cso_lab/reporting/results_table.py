@@ -122,7 +122,7 @@ class ResultsTable:
     def latex(self, title: str) -> str:
         """Returns the table as LaTeX, "" without rows: our scores alone, with the best of each column and model in bold.
 
-        One block per model: its name stands on the row of the untrained model, each tuning once.
+        One block per model: its name is on the row of the untrained model, and each tuning is named once.
         """
         if not self.rows:
             return ""

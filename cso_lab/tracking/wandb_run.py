@@ -1,4 +1,4 @@
-"""A cell as one W&B run: opened when a stage starts, finished whatever happens, and not opened where nothing is new."""
+"""A cell as one W&B run: opened when a stage starts, finished also after a failure, and not opened where nothing is new."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ class WandbTracker:
         self._logged.discard(stage)
         run.summary["stage"] = stage
         if name := STEP_LOGS.get(stage):
-            if not (folder / name).exists():  # starts anew, not from a saved state
+            if not (folder / name).exists():  # it starts at step 0, not from a saved state
                 self._record["steps"].pop(stage, None)
             self._poller = Poller(lambda: self._log_steps(stage, folder))
             self._poller.start()

@@ -7,7 +7,7 @@ import pytest
 from fakes import metrics
 from project import ROOT, sweep_config
 
-from cso_lab.reporting.callback import SweepReport
+from cso_lab.pipeline.sweep_callback import SweepCallback
 
 APP = """
 import json, sys
@@ -45,7 +45,7 @@ hydra:
   sweep: {dir: out, subdir: "${letter}-${seed}-${hydra:job.name}"}
   sweeper: {params: {seed: "1,3"}}
   job: {chdir: false}
-  callbacks: {sweep_report: {_target_: cso_lab.reporting.callback.SweepReport}}
+  callbacks: {sweep_report: {_target_: cso_lab.pipeline.sweep_callback.SweepCallback}}
 """
 
 
@@ -112,10 +112,11 @@ def test_a_sweep_without_the_report_stage_leaves_none_but_names_failures(sweep, 
     assert not (tmp_path / "out" / "report.md").exists()
 
 
-def test_another_sweeper_is_reported_by_what_lies_in_its_folder(cell, tmp_path, capsys):
-    cell("a")
+def test_another_sweeper_is_reported_by_what_lies_in_its_folder(tmp_path, capsys):
+    (tmp_path / "sweep" / "a").mkdir(parents=True)
+    (tmp_path / "sweep" / "a" / "metrics.json").write_text(json.dumps(metrics()))
     with sweep_config(f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweeper._target_=other.Sweeper") as config:
-        callback = SweepReport()
+        callback = SweepCallback()
         callback.on_multirun_start(config=config)
         callback.on_multirun_end(config=config)
     assert "CSO-DPO" in (tmp_path / "sweep" / "report.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cso_lab.sweeping import current, only_reports, plan
 
 
-class SweepReport(Callback):
+class SweepCallback(Callback):
     """Checks the jobs of a sweep before they start, and reports on their folders afterwards.
 
     The report reads files alone, so it works with any launcher. The process exits with code 2 when a job cannot work, and with
