@@ -143,11 +143,11 @@ def _identity(cell: Cell) -> tuple:
     """Returns everything that tells a cell from others, but for its seed and its numbers."""
     return (
         *(cell.backbone, cell.label, cell.algo, cell.mode, cell.decoding, cell.start_from, cell.preferences, cell.variant),
-        json.dumps(_settings(cell), sort_keys=True, default=str),
+        json.dumps(_choices(cell), sort_keys=True, default=str),
     )
 
 
-def _settings(cell: Cell) -> dict:
+def _choices(cell: Cell) -> dict:
     return {key: value for key, value in cell.context.items() if key not in _CONSEQUENCES}
 
 
@@ -164,18 +164,13 @@ def _marked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _marks(cells: Sequence[Cell]) -> list[str]:
-    """Returns what tells each of these cells from the others: the values of the context and the command line that differ.
-
-    A value given on the command line is left out for the cells it was not given for. Where this is not enough, the variant is
-    added, then a number.
-    """
-    settings = [_settings(cell) | dict(cell.varied) for cell in cells]
-    keys = dict.fromkeys(key for values in settings for key in values)
-    differing = [key for key in keys if len({str(values.get(key)) for values in settings}) > 1]
-    typed = dict.fromkeys(key for cell in cells for key in cell.varied)
-    marks = [
-        ", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in typed) for values in settings
-    ]
+    """What tells these cells apart: the choices and the values given on the command line in which they differ (where none was
+    given, none is said); where that is not enough the variant, then a number."""
+    said = [_choices(cell) | dict(cell.varied) for cell in cells]
+    keys = dict.fromkeys(key for values in said for key in values)
+    differing = [key for key in keys if len({str(values.get(key)) for values in said}) > 1]
+    given = dict.fromkeys(key for cell in cells for key in cell.varied)
+    marks = [", ".join(f"{key}={values.get(key)}" for key in differing if key in values or key not in given) for values in said]
     for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
         if len(set(marks)) < len(marks) and len(set(further)) > 1:
             marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]
