@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from cso_lab.core.run_folders import STAGES_FILE
 from cso_lab.errors import UserError
 from cso_lab.files import read_json, write_json
 from cso_lab.tracking import NoTracker, Tracker
 
-STAGES_FILE = "stages.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "litellm", "hydra-core")
 # What a stage leaves in the run folder while it is under way.
 _LEFTOVERS = {"train": ("checkpoint", "steps", "train_log.jsonl", "workers"), "generate": (".predictions.jsonl.partial",)}
@@ -37,7 +37,7 @@ class Account:
         with FileLock(folder / ".lock"):
             if not done(folder):
                 began = time.perf_counter()
-                self.tracking.begins(stage, folder)
+                self.tracking.stage_started(stage, folder)
                 if work():
                     write_json(folder / "done.json", {"seconds": round(time.perf_counter() - began, 1), **_versions()})
         self._leave(stage, folder)
@@ -78,7 +78,7 @@ class Account:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             under_way.write_text(identity)
         self.record["identities"].pop(stage, None)
-        self.tracking.begins(stage, self.folder)
+        self.tracking.stage_started(stage, self.folder)
         began = time.perf_counter()
         yield
         under_way.unlink()
@@ -97,7 +97,7 @@ class Account:
         file = self.folder / STAGES_FILE
         write_json(file, (read_json(file) if file.exists() else {}) | {stage: str(folder.resolve())})
         write_json(self._record_file, self.record)
-        self.tracking.left(stage, folder)
+        self.tracking.stage_finished(stage, folder)
 
     def _missing(self, stages: str, what: str, parts: list[str] | None = None) -> UserError:
         """What is missing and the command that makes it; `parts` are those of a search that are still to be run."""
@@ -136,17 +136,3 @@ def _versions() -> dict:
 
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return {"versions": {package: installed(package) for package in _PACKAGES}, "commit": git.stdout.strip() or None}
-
-
-def stage_folder(run: Path, stage: str) -> Path | None:
-    """The folder a run's stages.json names for a stage, as it says or, where both were copied, beside the run; None where it is neither."""
-    file = Path(run) / STAGES_FILE
-    named = read_json(file).get(stage) if file.exists() else None
-    return copied_folder(run, named) if isinstance(named, str) else None
-
-
-def copied_folder(run: Path, named: str) -> Path | None:
-    """The folder `named` by a run that may have been copied here with it from another machine."""
-    tail = Path(*Path(named.replace("\\", "/")).parts[-3:])
-    candidates = [Path(named), *(parent / tail for parent in Path(run).resolve().parents)]
-    return next((folder for folder in candidates if folder.is_dir()), None)

@@ -3,12 +3,13 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cso_lab import naming
 from cso_lab.account import Account, overrides
 from cso_lab.files import read_json
 from cso_lab.pipeline.settings import algorithm_label, algorithm_name, is_api, start_of, trains
+from cso_lab.tracking import TrackedCell
 
 
 def cell(cfg: DictConfig) -> dict:
@@ -87,3 +88,34 @@ def _served(cfg: DictConfig, folder: Path) -> dict:
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
     return {"served": client.model, "served_at": address, "usage": used}
+
+
+def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:
+    """Returns the cell as trackers show it: grouped by its sweep, tagged by backbone, algorithm and mode."""
+    mode = [cfg.finetune_mode.name] if trains(cfg) else []
+    return TrackedCell(
+        name=naming.cell_name(cfg),
+        folder=Path(folder),
+        group=_group(cfg, Path(folder)),
+        tags=(cfg.backbone.name, cfg.algorithm.name, *mode),
+        config=_without_credentials(OmegaConf.to_container(cfg, resolve=True)) | {"cell": cell(cfg)},
+        table=None if cfg.report.table is None else str(cfg.report.table),
+        rerun=bool(cfg.rerun),
+    )
+
+
+def _group(cfg: DictConfig, folder: Path) -> str:
+    """Returns the sweep's name where it has one of its own (table9, demo), else the name of the folder that its cells are in."""
+    unnamed = OmegaConf.load(naming.CONF / "config.yaml").sweep
+    return folder.resolve().parent.name if cfg.sweep == unnamed else str(cfg.sweep)
+
+
+def _without_credentials(value: object) -> object:
+    """Returns `value` with user name and password removed from every address in it."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(child) for child in value]
+    if isinstance(value, str) and "://" in value and "@" in (place := urlsplit(value).netloc):
+        return value.replace(place, place.rpartition("@")[2], 1)
+    return value

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from cso_lab.config.clients import Count, Limits, Natural, Roles, ServedClient, Temperature, check_node, problem
+from cso_lab.core.published import table_names
 from cso_lab.errors import UserError, unknown
 from cso_lab.pipeline.settings import is_api, start_of, trains, trains_here
-from cso_lab.reporting.published import tables
 from cso_lab.strategies import strategy_set
 
 STAGES = ("search", "dataset", "inspect", "train", "generate", "evaluate", "report")
@@ -28,7 +28,9 @@ RULES = {
     "estimate": Flag,
     "debug": Flag,
     "report.folder": str | None,
-    "report.table": Annotated[Literal[tables()] | None, BeforeValidator(lambda table: table if table is None else str(table))],
+    "report.table": Annotated[
+        Literal[table_names()] | None, BeforeValidator(lambda table: table if table is None else str(table))
+    ],
     "data.test_share": Share,
     "data.split_seed": Natural,
     "data.seed_dialogues": Count | None,

@@ -40,7 +40,7 @@ class SharedStages(Places):
             dialogues, settings = self._search_settings(out)
             if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
                 print(f"took over {taken} trees that other parts of this search have finished")
-            watch = partial(self.tracking.watch, "search")
+            watch = partial(self.tracking.log, "search")
             summary = expand(dialogues, **settings, account=corpus.rejects(), watch=watch)
             if parts := shards.usage_of_parts(whole) if out == whole else {}:
                 write_json(out / SUMMARY, summary | {"parts": parts})
@@ -124,7 +124,7 @@ class SharedStages(Places):
         from cso_lab.corpora import seeds
         from cso_lab.inspection.inspect import inspect
         from cso_lab.reporting.cells import INSPECTION_FILE
-        from cso_lab.reporting.inspection import MARKDOWN_FILE, print_inspection, write_inspection
+        from cso_lab.reporting.dataset_tables import MARKDOWN_FILE, print_inspection, write_inspection
 
         dataset = self._preferences().parent
         out, own = self._inspect_folder(dataset), (self.folder / INSPECTION_FILE).parent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.cell import cell, context
+from cso_lab.cell import cell, context, tracked_cell
 from cso_lab.checks import STAGES, check
 from cso_lab.dialogue import TEST_DIALOGUES
 from cso_lab.errors import MissingKey, UserError
@@ -32,7 +32,7 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
             folder.joinpath(FAILED).unlink(missing_ok=True)
             if cfg.estimate:
                 return Run(cfg, folder).estimate()
-            with tracker(cfg, folder) as tracking:
+            with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
                 Run(cfg, folder, sweeping, tracking).stages()
     except Exception as error:
         if not sweeping:
@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path, sweeping: bool) -> None:
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:
-    from cso_lab.reporting.folders import report_again
+    from cso_lab.reporting.sweeps import report_again
 
     if not report_again(cfg, folder):
         raise SystemExit(1)
@@ -189,7 +189,8 @@ class Run(SharedStages):
         if self.sweeping:
             return  # the sweep's own report comes once, at its end
         from cso_lab.reporting.cells import INSPECTION_FILE
-        from cso_lab.reporting.folders import table_of, write_and_print
+        from cso_lab.reporting.report import write_and_print
+        from cso_lab.reporting.sweeps import table_of
 
         if not any((self.folder / name).exists() for name in ("metrics.json", INSPECTION_FILE)):
             raise self._missing("evaluate", f"no metrics.json in {self.folder}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from trees import hand_made, write_search
+from reporting.trees import hand_made, write_search
 
 from cso_lab.naming import cell_name, register_resolvers
 from cso_lab.pipeline.cache_keys import key

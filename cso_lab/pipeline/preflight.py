@@ -32,9 +32,11 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
 
 def check_tracking(cfg: DictConfig, folder: Path) -> None:
     """Raises UserError if the tracker refuses its settings."""
+    from cso_lab.cell import tracked_cell
     from cso_lab.tracking import tracker
 
-    _once("tracking", [_values(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name], lambda: bool(tracker(cfg, folder)))
+    values = [_values(cfg, "tracking"), cfg.backbone.name, cfg.algorithm.name]
+    _once("tracking", values, lambda: bool(tracker(cfg.tracking, tracked_cell(cfg, folder))))
 
 
 def _values(cfg: DictConfig, node: str) -> object:
