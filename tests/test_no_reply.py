@@ -49,7 +49,7 @@ def in_a_search(folder: Path, server: FakeOpenAI) -> object:
 def by_judges(folder: Path, server: FakeOpenAI) -> object:
     given = judging_settings()
     given = given | {"client": given["client"] | {"api_base": server.api_base}}
-    Study.begin(folder, sample_of(3)).ask(given)
+    Study.begin(folder, sample_of(3)).judge(given)
     return read_json(folder / "judging.json")
 
 

@@ -40,6 +40,7 @@ CONFIG = """
 letter: a
 seed: 0
 stages: [evaluate, report]
+estimate: true  # no job has models or trackers to look at before the first
 report: {folder: null, table: null}
 hydra:
   sweep: {dir: out, subdir: "${letter}-${seed}-${hydra:job.name}"}
