@@ -2,23 +2,9 @@ import json
 import signal
 
 import pytest
-from fakes import metrics
 
 # A shell's background job ignores Ctrl-C, and so would every process that it starts: those of the tests are to heed it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def cell(tmp_path):
-    """Makes a run folder with a metrics.json in it."""
-
-    def make(name, **values):
-        folder = tmp_path / "sweep" / name
-        folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps(metrics(**values)), encoding="utf-8")
-        return folder
-
-    return make
 
 
 @pytest.fixture

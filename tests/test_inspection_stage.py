@@ -12,7 +12,7 @@ from rich.console import Console
 from cso_lab.core.files import read_json
 from cso_lab.pipeline.cell import Cell
 from cso_lab.pipeline.run_cell import run_stages
-from cso_lab.reporting.inspection import print_inspection, tables
+from cso_lab.reporting.dataset_tables import dataset_tables, print_inspection
 
 ATTRIBUTES = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
 A, B = "Affirmation", "Share Information"
@@ -138,8 +138,8 @@ def test_the_papers_values_stand_beside_those_of_its_own_scorer(tmp_path):
             "parts": {"seed": scores},
         }
     }
-    (table,) = tables({}, found, "d")
-    assert table.lines[0][2].paper == "0.0227" and table.lines[0][2].difference == "−0.0027"
+    (table,) = dataset_tables({}, found, "d")
+    assert table.rows[0][2].paper == "0.0227" and table.rows[0][2].difference == "−0.0027"
     assert "1 distinct utterances were refused" in table.caption
     console = Console(record=True, width=200, file=open("/dev/null", "w"))
     print_inspection(tmp_path / "inspection.md", {}, found, "d", console)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeOpenAI, Reply, failure
 from hydra.utils import instantiate
-from judged import material, settings
+from judging.examples import sample_of, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
@@ -49,7 +49,7 @@ def in_a_search(folder: Path, server: FakeOpenAI) -> object:
 def by_judges(folder: Path, server: FakeOpenAI) -> object:
     given = judging_settings()
     given = given | {"client": given["client"] | {"api_base": server.api_base}}
-    Study.begin(folder, material(3)).ask(given)
+    Study.begin(folder, sample_of(3)).judge(given)
     return read_json(folder / "judging.json")
 
 

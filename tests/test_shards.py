@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from trees import hand_made, write_search
+from reporting.trees import hand_made, write_search
 
 from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_parts
 from cso_lab.pipeline.cell_names import cell_name, register_resolvers

@@ -1,1 +1,1 @@
-"""Replies judged by models and by people: Tables 1, 3 and 6. Material drawn from runs, judges asked, answers counted."""
+"""Replies judged by language models and by people (Tables 1, 3 and 6): a sample is drawn from runs, judged, counted, and set in tables."""

@@ -16,74 +16,75 @@ from pathlib import Path
 from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
 
-_RUNS = {"preferences": 1, "compare": 2, "rate": 1}
+_RUN_COUNTS = {"preferences": 1, "compare": 2, "rate": 1}
 _NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; raises UserError where it cannot be understood."""
     parser = Parser(prog="python -m cso_lab.judging", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="+", metavar="COMMAND", help="see above")
     words = parser.parse_args(arguments).words
-    given = [word for word in words if "=" in word and not Path(word).exists()]
-    words = [word for word in words if word not in given]
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    words = [word for word in words if word not in overrides]
     if words[:1] == ["read"]:
-        return _read([Path(word) for word in words[1:]], given)
+        return _read([Path(word) for word in words[1:]], overrides)
     sheet = words[:1] == ["sheet"]
     command, *folders = words[sheet:] or [""]
-    if command not in _RUNS:
+    if command not in _RUN_COUNTS:
         from cso_lab.core.errors import unknown
 
-        raise unknown("command", command, [*_RUNS, "sheet", "read"])
-    if len(folders) != _RUNS[command]:
+        raise unknown("command", command, [*_RUN_COUNTS, "sheet", "read"])
+    if len(folders) != _RUN_COUNTS[command]:
         raise UserError(
-            f"{command} takes {_RUNS[command]} run folder{'s' * (_RUNS[command] > 1)}, {len(folders)} given (see --help)"
+            f"{command} takes {_RUN_COUNTS[command]} run folder{'s' * (_RUN_COUNTS[command] > 1)}, {len(folders)} given (see --help)"
         )
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder; expected a run's, such as multirun_outputs/runs/NAME")
-    _judge(command, [Path(folder) for folder in folders], given, sheet)
+    _judge(command, [Path(folder) for folder in folders], overrides, sheet)
 
 
-def _judge(command: str, folders: list[Path], given: list[str], sheet: bool) -> None:
-    from cso_lab.judging import drawing
-    from cso_lab.judging.asking import check_judges, expected
+def _judge(command: str, folders: list[Path], overrides: list[str], sheet: bool) -> None:
+    from cso_lab.judging import sampling
+    from cso_lab.judging.llm_judges import check_judges, estimate_calls
     from cso_lab.judging.settings import load_settings
     from cso_lab.judging.study import Study
 
-    settings = load_settings(given)
+    settings = load_settings(overrides)
     draw = {
-        "preferences": drawing.preference_pairs,
-        "compare": drawing.compared_runs,
-        "rate": drawing.rated_replies,
+        "preferences": sampling.sample_pairs,
+        "compare": sampling.sample_test_turns,
+        "rate": sampling.sample_replies,
     }[command]
     if not sheet:
         check_judges(settings)
-    material = draw(*folders, settings[command], settings["items"], settings["seed"])
+    sample = draw(*folders, settings[command], settings["items"], settings["seed"])
     name = settings["name"] or "-".join([_NAMES[command], *(folder.resolve().name for folder in folders[1:])])
     folder = folders[0] / "judging" / name
     if settings["estimate"]:
-        print(f"judging {len(material.items)} items: {expected(material, settings, folder)}")
+        print(f"judging {len(sample.items)} items: {estimate_calls(sample, settings, folder)}")
         return
-    study = Study.begin(folder, material)
+    study = Study.begin(folder, sample)
     if sheet:
-        out = study.hand_out(settings)
-        print(f"for the annotators: {out} ({len(material.items)} rows; sheet.csv or labelstudio.json with labelstudio.xml)")
+        out = study.write_sheet(settings)
+        print(f"for the annotators: {out} ({len(sample.items)} rows; sheet.csv or labelstudio.json with labelstudio.xml)")
         print(f"what the sides mean, not for them: {folder / 'sheet_key.json'}")
         print(f"filled-in sheets are counted by: python -m cso_lab.judging read {folder} SHEET.csv ...")
         return
     if not settings["judges"][0].startswith("simulated/"):
-        print(f"judging {len(material.items)} items: {expected(material, settings, folder)}")
-    _show(study.ask(settings))
+        print(f"judging {len(sample.items)} items: {estimate_calls(sample, settings, folder)}")
+    _show(study.judge(settings))
 
 
-def _read(paths: list[Path], given: list[str]) -> None:
+def _read(paths: list[Path], overrides: list[str]) -> None:
     from cso_lab.judging.study import Study
 
-    if given:
-        raise UserError(f"read takes no {given[0]}: the settings are those of the sheet handed out")
+    if overrides:
+        raise UserError(f"read takes no {overrides[0]}: the settings are those of the sheet handed out")
     if len(paths) < 2:
         raise UserError("read takes a folder RUN/judging/NAME and at least one sheet (see --help)")
-    _show(Study.open(paths[0]).take_in(paths[1:]))
+    _show(Study.open(paths[0]).read_sheets(paths[1:]))
 
 
 def _show(report: Path) -> None:

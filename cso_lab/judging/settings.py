@@ -1,4 +1,4 @@
-"""conf/judging.yaml with what was typed, checked before any work."""
+"""Loads conf/judging.yaml with the values given on the command line, and checks them."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from cso_lab.config.clients import Count, Limits, Natural, Temperature, check_node
 from cso_lab.config.schema import Flag, check_values
 from cso_lab.core.errors import UserError
-from cso_lab.judging.material import COMPARISON, RATING
-from cso_lab.judging.questions import asked
+from cso_lab.judging.items import COMPARISON, RATING
+from cso_lab.judging.prompts import asked_criteria
 
 RULES = {
     "judges": list[str],
@@ -24,7 +24,7 @@ RULES = {
 
 
 def load_settings(overrides: Sequence[str] = ()) -> dict:
-    """The settings as plain values; a UserError names the first that cannot work."""
+    """Returns the settings as plain values; raises UserError with the first key whose value cannot work."""
     from hydra import compose, initialize_config_dir
 
     from cso_lab.config import CONF
@@ -45,7 +45,9 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
     if settings["name"] and ("/" in settings["name"] or settings["name"].startswith(".")):
         raise UserError(f"name={settings['name']}: expected the name of a folder")
     for command, kind in (("preferences", COMPARISON), ("compare", COMPARISON), ("rate", RATING)):
-        without = next((criterion for criterion in asked(kind, settings[command]) if criterion not in settings["rubric"]), None)
-        if without or not settings[command]:
+        missing = next(
+            (criterion for criterion in asked_criteria(kind, settings[command]) if criterion not in settings["rubric"]), None
+        )
+        if missing or not settings[command]:
             raise UserError(f"{command}={settings[command]}: every criterion needs a line in rubric")
     return settings

@@ -1,75 +1,88 @@
-"""One study in its folder, RUN/judging/NAME: the material, what models and people said of it, and its tables."""
+"""One study in its folder, RUN/judging/NAME: the sample, the answers of models and people, and the tables made of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json, write_jsonl
-from cso_lab.judging.material import COMPARISON, Material
+from cso_lab.judging.items import COMPARISON, Sample
+from cso_lab.judging.tables import judging_markdown
 
-MATERIAL, RESULTS, KEY, SHEETS = "material.json", "judging.json", "sheet_key.json", "sheet"
+SAMPLE, RESULTS, KEY, SHEET = "material.json", "judging.json", "sheet_key.json", "sheet"
 MODELS, PEOPLE = "models", "people"
 
 
 class Study:
-    """`folder` holds material.json, calls.jsonl, answers_models.jsonl, answers_people.jsonl, judging.json and judging.md; sheet/ is for the
-    annotators, sheet_key.json is not."""
+    """A sample to be judged, and the folder its files are in.
 
-    def __init__(self, folder: Path, material: Material):
-        self.folder, self.material = folder, material
+    The folder holds material.json (the sample), calls.jsonl, answers_models.jsonl, answers_people.jsonl, judging.json and
+    judging.md. sheet/ is for the annotators; sheet_key.json, which tells the sides of its replies, is not.
+    """
+
+    def __init__(self, folder: Path, sample: Sample):
+        self.folder, self.sample = folder, sample
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
-        """The study that was left in a folder."""
-        if not (folder / MATERIAL).exists():
+        """Returns the study in a folder; raises UserError where there is none."""
+        if not (folder / SAMPLE).exists():
             raise UserError(
-                f"{folder}: no {MATERIAL} in it: expected a folder RUN/judging/NAME that a command of cso_lab.judging made"
+                f"{folder}: no {SAMPLE} in it: expected a folder RUN/judging/NAME that a command of cso_lab.judging made"
             )
-        return cls(folder, Material.from_json(read_json(folder / MATERIAL)))
+        return cls(folder, Sample.from_json(read_json(folder / SAMPLE)))
 
     @classmethod
-    def begin(cls, folder: Path, material: Material) -> "Study":
-        """A study of this material. Models' calls stay, whatever was judged in the folder before; people's work is never replaced."""
-        if (folder / MATERIAL).exists() and cls.open(folder).material.digest != material.digest:
+    def begin(cls, folder: Path, sample: Sample) -> "Study":
+        """Returns a new study of `sample` in `folder`; calls to models that are journaled there are kept.
+
+        Results of another sample are deleted. Raises UserError where a sheet of another sample has been handed out to people.
+        """
+        if (folder / SAMPLE).exists() and cls.open(folder).sample.fingerprint != sample.fingerprint:
             if (folder / KEY).exists():
                 raise UserError(f"{folder} holds a sheet for people on other replies: give name=NAME for a study of its own")
             (folder / RESULTS).unlink(missing_ok=True)
-        write_json(folder / MATERIAL, material.to_json())
-        return cls(folder, material)
+        write_json(folder / SAMPLE, sample.to_json())
+        return cls(folder, sample)
 
-    def ask(self, settings: Mapping) -> Path:
-        """Have the models judge; returns judging.md."""
-        from cso_lab.judging.asking import ask_judges
-        from cso_lab.judging.outcomes import panel
+    def judge(self, settings: Mapping) -> Path:
+        """Have the models of `settings` judge the sample; returns the path of judging.md.
 
-        answers, refused = ask_judges(self.material, settings, self.folder)
+        Raises UserError where no judge gave a usable answer.
+        """
+        from cso_lab.judging.llm_judges import ask_judges
+        from cso_lab.judging.results import panel_results
+
+        answers, refused = ask_judges(self.sample, settings, self.folder)
         if not answers:
-            raise UserError(f"no judge has given a usable answer to any of {len(self.material.items)} items")
+            raise UserError(f"no judge has given a usable answer to any of {len(self.sample.items)} items")
         simulated = settings["judges"][0].startswith("simulated/")
         notices = []
         if simulated:
             notices.append("The judges are simulated: they show that judging works and are no evidence about any reply.")
         if refused:
             notices.append(f"Without a usable answer: {', '.join(f'{judge} {n} times' for judge, n in refused.items())}.")
-        asked = {key: settings[key] for key in ("judges", "temperature", "max_tokens", "seed", "show_strategies", "scale")}
-        rubric = {criterion: settings["rubric"][criterion] for criterion in self.material.criteria}
-        prompt = settings["comparison" if self.material.kind == COMPARISON else "rating"]
-        found = panel(
-            self.material,
+        used = {key: settings[key] for key in ("judges", "temperature", "max_tokens", "seed", "show_strategies", "scale")}
+        rubric = {criterion: settings["rubric"][criterion] for criterion in self.sample.criteria}
+        prompt = settings["comparison" if self.sample.kind == COMPARISON else "rating"]
+        panel = panel_results(
+            self.sample,
             answers,
             settings["judges"],
-            orders=2 if self.material.kind == COMPARISON else 1,
+            orders=2 if self.sample.kind == COMPARISON else 1,
             simulated=simulated,
             scale=list(settings["scale"]),
             notices=notices,
-            settings={**asked, "rubric": rubric, "prompt": prompt},
+            settings={**used, "rubric": rubric, "prompt": prompt},
         )
         write_jsonl(self.folder / "answers_models.jsonl", answers)
-        return self._leave(MODELS, found)
+        return self._save_panel(MODELS, panel)
 
-    def hand_out(self, settings: Mapping) -> Path:
-        """Write the sheets for people; returns their folder. A sheet that is out already is not replaced by one with other sides."""
-        from cso_lab.judging.sheets import instructions, write_sheets
+    def write_sheet(self, settings: Mapping) -> Path:
+        """Write the annotation sheet for people; returns its folder.
+
+        Raises UserError where a sheet with other settings has been written before.
+        """
+        from cso_lab.judging.annotation_sheets import instructions, write_sheet
 
         shown = {
             "show_strategies": settings["show_strategies"],
@@ -78,24 +91,27 @@ class Study:
         }
         if (self.folder / KEY).exists() and read_json(self.folder / KEY)["settings"] != shown:
             raise UserError(f"{self.folder} has handed out a sheet with other settings: give name=NAME for a study of its own")
-        key = write_sheets(self.material, settings, self.folder / SHEETS)
-        (self.folder / SHEETS / "instructions.md").write_text(instructions(self.material, settings), encoding="utf-8")
+        key = write_sheet(self.sample, settings, self.folder / SHEET)
+        (self.folder / SHEET / "instructions.md").write_text(instructions(self.sample, settings), encoding="utf-8")
         write_json(self.folder / KEY, {"settings": shown, "shown_first": key})
-        return self.folder / SHEETS
+        return self.folder / SHEET
 
-    def take_in(self, files: Sequence[Path]) -> Path:
-        """Count what people wrote into their sheets; returns judging.md."""
-        from cso_lab.judging.outcomes import panel
-        from cso_lab.judging.sheet_reading import read_sheets
+    def read_sheets(self, files: Sequence[Path]) -> Path:
+        """Count the answers in filled-in sheets; returns the path of judging.md.
+
+        Raises UserError with row and reason where a sheet is damaged, or where none has been written.
+        """
+        from cso_lab.judging.annotation_sheets import read_sheets
+        from cso_lab.judging.results import panel_results
 
         if not (self.folder / KEY).exists():
             raise UserError(f"{self.folder}: no sheet has been handed out from it (no {KEY})")
         handed_out = read_json(self.folder / KEY)
         settings = handed_out["settings"]
-        answers = read_sheets(files, self.material, settings, handed_out["shown_first"])
+        answers = read_sheets(files, self.sample, settings, handed_out["shown_first"])
         people = list(dict.fromkeys(answer.judge for answer in answers))
-        found = panel(
-            self.material,
+        panel = panel_results(
+            self.sample,
             answers,
             people,
             orders=1,
@@ -105,25 +121,23 @@ class Study:
             settings=settings,
         )
         write_jsonl(self.folder / "answers_people.jsonl", answers)
-        return self._leave(PEOPLE, found)
+        return self._save_panel(PEOPLE, panel)
 
-    def _leave(self, name: str, panel: Mapping) -> Path:
-        """Put a panel into judging.json beside the other, and write both as Markdown."""
-        from cso_lab.reporting.judged import judged_markdown
-
+    def _save_panel(self, name: str, panel: Mapping) -> Path:
+        """Write a panel into judging.json beside the other one, and both as judging.md, whose path is returned."""
         file = self.folder / RESULTS
         panels = read_json(file)["panels"] if file.exists() else {}
-        m = self.material
-        found = {
-            "table": m.table,
-            "title": m.title,
-            "notices": list(m.notices),
-            "runs": list(m.runs),
-            "seed": m.seed,
-            "drawn_from": m.of,
+        sample = self.sample
+        results = {
+            "table": sample.table,
+            "title": sample.title,
+            "notices": list(sample.notices),
+            "runs": list(sample.runs),
+            "seed": sample.seed,
+            "drawn_from": sample.of,
             "panels": {**panels, name: panel},
         }
-        write_json(file, found)
-        text = self.folder / "judging.md"
-        text.write_text(judged_markdown(found), encoding="utf-8")
-        return text
+        write_json(file, results)
+        path = self.folder / "judging.md"
+        path.write_text(judging_markdown(results), encoding="utf-8")
+        return path

@@ -1,6 +1,7 @@
 """Run the stages of one cell, whether alone or in a sweep."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,7 @@ from cso_lab.pipeline.check import check
 from cso_lab.pipeline.generate import is_generated
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
-from cso_lab.pipeline.preflight import preflight
+from cso_lab.pipeline.preflight import check_tracking, preflight
 from cso_lab.pipeline.search import print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
@@ -73,6 +74,14 @@ def unfinished_stages(cell: Cell) -> list[str]:
         # What an earlier stage leaves is missing. Where that is not run either, the first stage says so.
         return unfinished if {"search", "dataset"} & requested else []
     return unfinished
+
+
+def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
+    """Look, for all cells (configuration, run folder) of a sweep before the first runs, at what each would find out only later."""
+    to_run = [(cfg, folder) for cfg, folder in cells if not cfg.estimate]
+    for cfg, folder in to_run:
+        check_tracking(cfg, folder)
+    preflight([(cfg, folder, unfinished_stages(Cell(cfg, folder))) for cfg, folder in to_run])
 
 
 def _requested(cfg: DictConfig) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""What happens once around a sweep: every job is checked before the first starts, one report of all cells comes at the end."""
+"""Hydra's callback around a sweep: all jobs are checked before the first starts, and one report of all cells comes at the end."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,98 +8,85 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from cso_lab.config.sweeps import Job, current, only_reports, plan
+from cso_lab.config.sweeps import current, only_reports, plan
 
 # The launcher that runs one job after the other in this process.
 _HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
-class SweepReport(Callback):
+class SweepCallback(Callback):
     """Checks the jobs of a sweep before they start, and reports on their folders afterwards.
 
-    Only files are read, so it does not matter which launcher ran the jobs. Leaves with exit code 2 when a job cannot work, with
+    The report reads files alone, so it works with any launcher. The process exits with code 2 when a job cannot work, and with
     1 when a cell failed or is missing.
     """
 
     def __init__(self) -> None:
-        # Folder of each cell -> whether a report is asked for; None when the sweeper does not tell beforehand.
-        self.asked: dict[Path, bool] | None = None
-        # Whether nothing is run, and the report is made again from what is there.
-        self.again = False
+        # {folder of each cell: whether a report is wanted}; None with a sweeper whose jobs are not known beforehand.
+        self.wanted: dict[Path, bool] | None = None
+        # Whether nothing is run, and the report is made of the files that are there.
+        self.report_only = False
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        with _heard():
+        """Check every job, and note in sweep.json which cells the sweep consists of."""
+        with _exit_on_error():
             from cso_lab.pipeline.check import check
-            from cso_lab.reporting.folders import leave_sweep, table_of, title
+            from cso_lab.pipeline.run_cell import preflight_cells
+            from cso_lab.reporting.sweeps import table_of, title_of, write_sweep_file
 
             jobs = plan(config)
             if jobs is None:
                 return
-            self.again = all(only_reports(job.config) for job in jobs)
-            if self.again:
+            self.report_only = all(only_reports(job.config) for job in jobs)
+            if self.report_only:
                 return
             for job in jobs:
                 with current(job.config):
                     check(_task(job.config))
+            # Other launchers run jobs in other processes, or on machines that have what this one has not: there each job checks for itself.
             if config.hydra.launcher._target_ == _HERE:
-                _preflight(jobs)
-            self.asked = {job.folder: _reports(job.config) for job in jobs}
-            if reported := [folder for folder, wanted in self.asked.items() if wanted]:
+                preflight_cells((_task(job.config), job.folder) for job in jobs)
+            self.wanted = {job.folder: _reports(job.config) for job in jobs}
+            if reported := [folder for folder, wanted in self.wanted.items() if wanted]:
                 out = Path(str(config.hydra.sweep.dir))
-                leave_sweep(out, reported, title(config, out), table_of(config), list(config.hydra.overrides.task))
+                write_sweep_file(out, reported, title_of(config, out), table_of(config), list(config.hydra.overrides.task))
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        with _heard():
-            from cso_lab.reporting.folders import left_folders, report_again, table_of, title, write_and_print
+        """Write and print the report, and name the failures of cells that no report was wanted of."""
+        with _exit_on_error():
+            from cso_lab.reporting.cells import find_run_folders
+            from cso_lab.reporting.report import write_and_print
+            from cso_lab.reporting.sweeps import report_again, table_of, title_of
 
             out = Path(str(config.hydra.sweep.dir))
-            if self.again:
+            if self.report_only:
                 complete = report_again(config, out)
             else:
-                asked = dict.fromkeys(left_folders(out), _reports(config)) if self.asked is None else self.asked
-                reported = [folder for folder, wanted in asked.items() if wanted]
-                complete = not reported or write_and_print(reported, out, title(config, out), table_of(config))
-                complete = _name_failures(folder for folder, wanted in asked.items() if not wanted) and complete
+                folders = dict.fromkeys(find_run_folders(out), _reports(config)) if self.wanted is None else self.wanted
+                reported = [folder for folder, wanted in folders.items() if wanted]
+                complete = not reported or write_and_print(reported, out, title_of(config, out), table_of(config))
+                complete = _name_failures(folder for folder, wanted in folders.items() if not wanted) and complete
         if not complete:
             raise SystemExit(1)
 
 
-def _preflight(jobs: Iterable[Job]) -> None:
-    """What each job makes sure of before its first stage, for all of them before the first.
-
-    Other launchers run jobs in other processes, or on machines that have what this one has not: each job looks for itself there.
-    """
-    from cso_lab.pipeline.cell import Cell
-    from cso_lab.pipeline.preflight import check_tracking, preflight
-    from cso_lab.pipeline.run_cell import unfinished_stages
-
-    cells = []
-    for job in jobs:
-        with current(job.config):
-            cfg = _task(job.config)
-            if not cfg.estimate:
-                check_tracking(cfg, job.folder)
-                cells.append((cfg, job.folder, unfinished_stages(Cell(cfg, job.folder))))
-    preflight(cells)
-
-
 def _reports(cfg: DictConfig) -> bool:
-    """Whether a report is among the stages asked for; a sweep over searches alone has no numbers to report."""
+    """Returns whether a report is among the stages; a sweep over searches alone has no numbers to report."""
     return "report" in cfg.stages
 
 
 def _name_failures(folders: Iterable[Path]) -> bool:
-    """Name the failed ones among the jobs no report is asked of; returns whether there are none."""
-    from cso_lab.reporting.cells import FAILED_FILE, gather
+    """Print the failures among these folders; returns whether there are none."""
+    from cso_lab.reporting.cells import FAILED_FILE, load_cells
 
-    _, failed = gather(folder for folder in folders if (folder / FAILED_FILE).exists())
+    _, failed = load_cells(folder for folder in folders if (folder / FAILED_FILE).exists())
     for cell in failed:
         print(f"error: {cell.folder.name}: {cell.reason}", file=sys.stderr)
     return not failed
 
 
 def _task(job: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own node, as the job gets it."""
+    """Returns the configuration without Hydra's own node, as the job gets it."""
     from copy import deepcopy
 
     from omegaconf import open_dict, read_write
@@ -111,8 +98,8 @@ def _task(job: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
-    """Leave with an exit code on any error: Hydra would make a mere warning of an exception in a callback."""
+def _exit_on_error() -> Iterator[None]:
+    """Exit with a code on any error: Hydra turns an exception in a callback into a mere warning."""
     try:
         yield
     except Exception as error:

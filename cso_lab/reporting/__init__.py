@@ -1,1 +1,1 @@
-"""From metrics.json files to tables, ours beside the paper's."""
+"""Reports on runs: metrics.json files become rows, rows become tables and figures beside the paper's, search trees become pages."""

@@ -1,7 +1,7 @@
-"""What a sweep left behind: the cells that have numbers, and those that have none with the reason."""
+"""Reads run folders: cells from their metrics.json, and for those without numbers the reason why."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,20 +11,22 @@ from cso_lab.evaluation.paired import Turns
 
 METRICS_FILE = "metrics.json"
 FAILED_FILE = "failed.json"
-# Of a run that looked at its data; it may have done nothing else.
+# Left by the stage `inspect`; a run may have done nothing else.
 INSPECTION_FILE = "inspection/inspection.json"
 METRICS = ("Q", "B", "Q_W", "R-L")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured cell of a table.
+    """One measured cell of a table: a backbone, trained by an algorithm in a mode, or untrained.
 
-    `scores` holds Q, B, Q_W and R-L (percent but for B); `intervals` {metric: [low, high]} at 95%; `strategies` {name: {f1,
-    predicted, ...}}; `context` what surrounded the cell: data, roles, mcts, constrain, ... `mode` is None for the untrained
-    model, `seed` where none plays a part; `variant` tells cells apart that differ in some other value, `varied` holds the values
-    that were set on the command line. `context["path"]` is there when another model than the backbone's own was loaded. `family` is
-    the paper's backbone whose hyperparameters it takes, `turns` what it did at each test turn, where its metrics.json says so.
+    scores: {Q, B, Q_W, R-L}, in percent but for B. intervals: {metric: [low, high]}, at 95%. n: number of test turns, of which
+    `unparsed` have replies that name no known strategy. strategies: {name: {f1, predicted, ...}}.
+    mode, seed: None where they play no part, as for the untrained model.
+    variant: a hash that tells cells apart which differ in other values; varied: the values set on the command line.
+    context: the data, roles, search and server behind the numbers; `context["path"]` is there when another model than the
+    backbone's own was loaded. family: the backbone of the paper whose hyperparameters are used.
+    turns: what was predicted at each test turn, None where metrics.json does not tell.
     """
 
     folder: Path
@@ -51,8 +53,8 @@ class Cell:
     family: str | None = None
     turns: Turns | None = field(default=None, repr=False, compare=False)
 
-    def choice(self, key: str) -> object:
-        """The value of a choice around the cell, in words; None when it plays no part."""
+    def context_value(self, key: str) -> object:
+        """Returns a value of the context, an object as text; None where it plays no part."""
         value = self.context.get(key)
         if key == "test_turns" and value is None:
             return self.n
@@ -66,8 +68,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A cell without numbers; `failed` is false where it was not run for want of a key, or was run only to look at its data."""
+class MissingCell:
+    """A run folder without numbers, and why; `failed` is False where an API key was missing or nothing was to be evaluated."""
 
     folder: Path
     reason: str
@@ -75,47 +77,56 @@ class Absent:
 
 
 def read_cells(folders: Iterable[Path]) -> list[Cell]:
-    """The cells of run folders, from their metrics.json alone; a folder given twice counts once.
+    """Returns the cells of run folders, read from their metrics.json alone; a folder given twice counts once.
 
     Raises UserError with the path of a metrics.json that is missing, damaged, or lacks a score.
     """
     return [_read_cell(folder) for folder in _distinct(folders)]
 
 
-def gather(items: Iterable[Cell | Absent | Path]) -> tuple[list[Cell], list[Absent]]:
-    """Cells as they are, and run folders read: those that failed, are unfinished or damaged are absent with their reason."""
+def load_cells(items: Iterable[Cell | MissingCell | Path]) -> tuple[list[Cell], list[MissingCell]]:
+    """Returns (cells, missing cells) of run folders; cells already read are taken as they are.
+
+    A folder is missing, with the reason, where its run failed, is unfinished, or left a damaged metrics.json.
+    """
     items = list(items)
     cells = [item for item in items if isinstance(item, Cell)]
-    absent = [item for item in items if isinstance(item, Absent)]
-    for folder in _distinct(item for item in items if not isinstance(item, Cell | Absent)):
-        lack = _failure(folder)
-        if lack is None:
+    missing = [item for item in items if isinstance(item, MissingCell)]
+    for folder in _distinct(item for item in items if not isinstance(item, Cell | MissingCell)):
+        reason = _missing(folder)
+        if reason is None:
             try:
                 cells.append(_read_cell(folder))
             except UserError as error:
-                lack = Absent(folder, str(error))
-        if lack is not None:
-            absent.append(lack)
-    return cells, absent
+                reason = MissingCell(folder, str(error))
+        if reason is not None:
+            missing.append(reason)
+    return cells, missing
+
+
+def find_run_folders(folder: Path, files: Sequence[str] = (METRICS_FILE, FAILED_FILE)) -> list[Path]:
+    """Returns every folder in `folder`, itself included, that holds one of `files` or was inspected, in the order of their paths."""
+    folders = {path.parent for name in files for path in Path(folder).rglob(name)}
+    return sorted(folders | {path.parents[1] for path in Path(folder).rglob(INSPECTION_FILE)})
 
 
 def _distinct(folders: Iterable[Path]) -> list[Path]:
     return list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
 
 
-def _failure(folder: Path) -> Absent | None:
-    """Why the folder has no numbers of its last run; None when it has. Numbers beside a failure are those of an earlier run."""
+def _missing(folder: Path) -> MissingCell | None:
+    """Returns why a folder has no numbers of its last run, None where it has; numbers beside failed.json are of an earlier run."""
     if (folder / FAILED_FILE).exists():
         try:
             note = read_json(folder / FAILED_FILE)
         except UserError as error:
-            return Absent(folder, f"failed, and {error}")
+            return MissingCell(folder, f"failed, and {error}")
         note = note if isinstance(note, dict) else {}
-        return Absent(folder, str(note.get("reason") or "failed"), failed=not note.get("needs_key"))
+        return MissingCell(folder, str(note.get("reason") or "failed"), failed=not note.get("needs_key"))
     if not (folder / METRICS_FILE).exists():
         if (folder / INSPECTION_FILE).exists():
-            return Absent(folder, "its data was looked at, and nothing evaluated", failed=False)
-        return Absent(folder, f"missing: the cell left no {METRICS_FILE}")
+            return MissingCell(folder, "its data was looked at, and nothing evaluated", failed=False)
+        return MissingCell(folder, f"missing: the cell left no {METRICS_FILE}")
     return None
 
 
@@ -154,7 +165,7 @@ def _read_cell(folder: Path) -> Cell:
 
 
 def _mapping(node: Mapping, key: str, path: Path) -> dict:
-    """The object under `key`, empty when there is none."""
+    """Returns the object under `key`, {} where there is none; raises UserError where it is something else."""
     value = node.get(key)
     if value is None:
         return {}

@@ -1,17 +1,19 @@
-"""The sections of report.md."""
+"""The sections of report.md, and the sentences about a report's cells that the terminal and report.html show as well."""
 
 import math
 from collections.abc import Iterable, Sequence
 
+from cso_lab.core.published import backbones_of
+from cso_lab.core.tables import NONE, Table, markdown_table, sentence
 from cso_lab.evaluation.paired import Difference
-from cso_lab.reporting.cells import METRICS, Absent, Cell
-from cso_lab.reporting.comparison import MARKS, main_table, not_run, stand_in_name, stand_ins, verdict
-from cso_lab.reporting.differences import Compared
-from cso_lab.reporting.published import label, of_table
-from cso_lab.reporting.table import HEADERS, NONE, Row, mean_and_deviation, model_name, withheld
+from cso_lab.reporting.cells import METRICS, Cell, MissingCell
+from cso_lab.reporting.comparison import MARKS, api_models_not_run, proxy_baselines, proxy_heading, verdict
+from cso_lab.reporting.results_table import ResultsTable
+from cso_lab.reporting.rows import HEADERS, Row, backbone_label, mean_and_deviation, model_name, withholds_paper
+from cso_lab.reporting.significance import PairedComparison
 
 _NEVER = "*"
-# How the choices around a cell are called in the report; any other goes by its own name.
+# What values of a cell's context are called in the report; any other goes by its own name.
 _CHOICES = {
     "data": "data",
     "data_file": "file of the data",
@@ -31,12 +33,12 @@ _CHOICES = {
     "served_at": "at",
     "usage": "calls to the server",
 }
-# Said in other places of the report.
 _DIFFERENCES = (
     "The row less the one it is set against, on the same test turns, with the 95% interval of a paired bootstrap over turns; over several "
     "seeds, of their means. **Bold**: the interval leaves 0 out, so the difference is real for these turns; of twenty differences that are "
     "none, about one is bold all the same."
 )
+# Values of the context that other places of the report show.
 _ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed", "path")
 _DECODED = {
     "none": "a reply is whatever the model writes (generation.constrain=none, as in the paper)",
@@ -46,27 +48,27 @@ _DECODED = {
 
 def markdown(
     title: str,
-    rows: Sequence[Row],
-    absent: Sequence[Absent],
-    comparisons: Sequence[Compared],
+    results: ResultsTable,
+    missing: Sequence[MissingCell],
+    comparisons: Sequence[PairedComparison],
     notes: Sequence[str],
-    table: str | None,
 ) -> str:
-    """The text of report.md."""
+    """Returns the text of report.md; `notes` are added to those that follow from the cells."""
+    rows, table = results.rows, results.table
     cells = [cell for row in rows for cell in row.cells]
     sections = [
         f"# {title}",
-        *warnings(cells, rows, table),
+        *_warnings(cells, rows, table),
         "## What was run\n\n" + _bullets(f"{name}: {values}" for name, values in what_was_run(cells)),
     ]
     if rows:
-        sections += ["## Results\n\n" + markdown_table(*main_table(rows, table)), legend(rows, table)]
-        sections += ["## Intervals\n\n" + markdown_table(*_interval_table(rows)), _interval_legend(cells)]
+        sections += ["## Results\n\n" + results.text().markdown(), legend(rows, table)]
+        sections += ["## Intervals\n\n" + _interval_table(rows).markdown(), _interval_legend(cells)]
         if comparisons:
-            sections += ["## Differences\n\n" + markdown_table(*_difference_table(comparisons)), _DIFFERENCES]
+            sections += ["## Differences\n\n" + _difference_table(comparisons).markdown(), _DIFFERENCES]
         sections += _strategy_sections(rows)
-    for heading, chosen in (("Missing or failed cells", True), ("Not run", False)):
-        lines = [[cell.folder.name, cell.reason] for cell in absent if cell.failed == chosen]
+    for heading, failed in (("Missing or failed cells", True), ("Not run", False)):
+        lines = [[cell.folder.name, cell.reason] for cell in missing if cell.failed == failed]
         if lines:
             sections.append(f"## {heading}\n\n" + markdown_table(["Cell", "Reason"], lines))
     if notes := [*notes, *remarks(cells, rows, table)]:
@@ -74,54 +76,47 @@ def markdown(
     return "\n\n".join(sections) + "\n"
 
 
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A pipe table; bars and line breaks within a field are escaped."""
-    rows = [[" ".join(field.split()).replace("|", "\\|") for field in row] for row in (header, *lines)]
-    rows.insert(1, ["---"] * len(header))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
 def notices(cells: Sequence[Cell]) -> list[str]:
-    """What the players say must stand beside their results."""
+    """Returns the warnings that must stand beside the cells' scores, such as that role players were simulated."""
     return list(dict.fromkeys(str(cell.context["roles_notice"]) for cell in cells if cell.context.get("roles_notice")))
 
 
-def warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
-    """What must be known before any number is read."""
-    said = [f"{notice[:1].upper()}{notice[1:].rstrip('.')}." for notice in notices(cells)]
-    if others := stand_ins(rows, table):
-        models = ", ".join(dict.fromkeys(row.model for row in rows if row.cells[0].backbone not in of_table(table)))
-        names = ", ".join(stand_in_name(name) for name in others)
-        said.append(
+def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
+    """Returns what must be read before any number, as quotations."""
+    sentences = [sentence(notice) for notice in notices(cells)]
+    if proxies := proxy_baselines(rows, table):
+        models = ", ".join(dict.fromkeys(row.model for row in rows if row.cells[0].backbone not in backbones_of(table)))
+        names = ", ".join(proxy_heading(name) for name in proxies)
+        sentences.append(
             f"Measured on {models}, which the paper has no numbers of. What stands under {names} is of that model, not of ours."
         )
-    return [f"> **{sentence}**" for sentence in said]
+    return [f"> **{text}**" for text in sentences]
 
 
 def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
-    """Why some of our rows have no published value beside them, and which rows of the paper none of ours stands for."""
-    models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withheld(cell))
-    said = [
+    """Returns why some of our rows have no published scores beside them, and which of the paper's API models were not run."""
+    models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
+    sentences = [
         f"backbone={backbone} was loaded from {path}, which need not be the {name} of the paper: "
         "no published value stands beside it."
         for backbone, name, path in models
     ]
-    if lacking := not_run(rows, table):
-        names = ", ".join(f"{label(name)} (backbone={name})" for name in lacking)
-        said.append(f"Rows of the paper's Table {table} that were not run: {names}.")
-    return said
+    if not_run := api_models_not_run(rows, table):
+        names = ", ".join(f"{backbone_label(name)} (backbone={name})" for name in not_run)
+        sentences.append(f"Rows of the paper's Table {table} that were not run: {names}.")
+    return sentences
 
 
 def what_was_run(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    """(choice, every value it took)."""
+    """Returns (name, values) of everything the cells were run with: model, data, search, training, ..."""
     choices: dict[str, list] = {"model": [model_name(cell) for cell in cells]}
     for key in dict.fromkeys([*_CHOICES, *(key for cell in cells for key in cell.context)]):
         if key not in _ELSEWHERE:
-            choices[_CHOICES.get(key, key)] = [cell.choice(key) for cell in cells]
+            choices[_CHOICES.get(key, key)] = [cell.context_value(key) for cell in cells]
     for key in dict.fromkeys(key for cell in cells for key in cell.varied):
         choices[key] = [cell.varied.get(key) for cell in cells]
     choices["decoding"] = [cell.decoding_label or cell.decoding for cell in cells]
@@ -138,25 +133,27 @@ def what_was_run(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 
 
 def legend(rows: Sequence[Row], table: str | None) -> str:
-    """What the numbers of the main table are."""
-    said = ["Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that name no known strategy, misses in Q."]
+    """Returns the explanation of the numbers in the main table."""
+    sentences = [
+        "Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that name no known strategy, misses in Q."
+    ]
     if any(len(row.cells) > 1 for row in rows):
-        said.append("Over several seeds: mean ± sample standard deviation.")
-    if any(row.paper for row in rows) or stand_ins(rows, table):
-        said.append(
+        sentences.append("Over several seeds: mean ± sample standard deviation.")
+    if any(row.paper for row in rows) or proxy_baselines(rows, table):
+        sentences.append(
             "paper: as published, measured on its own test turns of ExTES, with its own searched data and no constraint."
         )
     if any(verdict(row, metric) for row in rows for metric in METRICS):
-        said.append(f"{MARKS} (over several seeds also within one standard deviation).")
-    return " ".join(said)
+        sentences.append(f"{MARKS} (over several seeds also within one standard deviation).")
+    return " ".join(sentences)
 
 
-def _difference_table(comparisons: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    lines = [
-        [one.row.name, one.against.name, *(_difference(one.differences[metric]) for metric in METRICS), str(one.n)]
+def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
+    rows = [
+        [one.row.name, one.baseline.name, *(_difference(one.differences[metric]) for metric in METRICS), str(one.n)]
         for one in comparisons
     ]
-    return ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], lines
+    return Table("Differences", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], rows)
 
 
 def _difference(difference: Difference) -> str:
@@ -164,14 +161,14 @@ def _difference(difference: Difference) -> str:
     return f"**{text}**" if difference.real else text
 
 
-def _interval_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    shown = ("Q", "B")
-    lines = [
-        [row.name, NONE if cell.seed is None else str(cell.seed), *(_interval(cell, metric) for metric in shown)]
+def _interval_table(rows: Sequence[Row]) -> Table:
+    metrics = ("Q", "B")
+    fields = [
+        [row.name, NONE if cell.seed is None else str(cell.seed), *(_interval(cell, metric) for metric in metrics)]
         for row in rows
         for cell in row.cells
     ]
-    return ["Cell", "seed", *(HEADERS[metric] for metric in shown)], lines
+    return Table("Intervals", ["Cell", "seed", *(HEADERS[metric] for metric in metrics)], fields)
 
 
 def _interval(cell: Cell, metric: str) -> str:
@@ -189,7 +186,7 @@ def _interval_legend(cells: Sequence[Cell]) -> str:
 
 
 def _strategy_sections(rows: Sequence[Row]) -> list[str]:
-    """F1 per strategy, one table a set of strategies, and which strategies a row never predicts."""
+    """Returns F1 per strategy, one table per set of strategies, and the strategies that a row never predicts."""
     by_set: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         by_set.setdefault(tuple(row.cells[0].strategies), []).append(row)
@@ -198,8 +195,8 @@ def _strategy_sections(rows: Sequence[Row]) -> list[str]:
         if not names:
             continue
         lines = [[row.name, *(_f1(row, name) for name in names)] for row in members]
-        said = f"F1 in percent, the mean over seeds. {_NEVER}: never predicted, under any seed.\n\n"
-        sections.append("## F1 per strategy\n\n" + said + markdown_table(["Cell", *names], lines))
+        caption = f"F1 in percent, the mean over seeds. {_NEVER}: never predicted, under any seed.\n\n"
+        sections.append("## F1 per strategy\n\n" + caption + markdown_table(["Cell", *names], lines))
         never = {row.name: [name for name in names if _never_predicted(row, name)] for row in members}
         listed = [f"{name} never predicts {', '.join(missing)}" for name, missing in never.items() if missing]
         sections.append(_bullets(listed) if listed else "Every row predicts every strategy.")

@@ -1,50 +1,92 @@
-"""The report of a run or a sweep: report.md, report.csv, report.tex, and a figure where the amount of data was varied."""
+"""The report of a run or a sweep: report.md, report.csv, report.tex and report.html in its folder, and the main table on the terminal."""
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cso_lab.reporting.cells import INSPECTION_FILE, Absent, Cell, gather
-from cso_lab.reporting.differences import compared
-from cso_lab.reporting.inspection import MARKDOWN_FILE
-from cso_lab.reporting.latex import latex
-from cso_lab.reporting.markdown import markdown
-from cso_lab.reporting.records import csv_text
-from cso_lab.reporting.table import table_rows
-from cso_lab.reporting.volume import write_volume_figure
+from cso_lab.core.tables import terminal
+from cso_lab.reporting.cells import INSPECTION_FILE, Cell, MissingCell, load_cells
+from cso_lab.reporting.data_scaling import write_volume_figure
+from cso_lab.reporting.dataset_tables import MARKDOWN_FILE
+from cso_lab.reporting.markdown import legend, markdown, notices, remarks
+from cso_lab.reporting.results_table import ResultsTable
+from cso_lab.reporting.rows import table_rows
+from cso_lab.reporting.significance import compare_rows
 
 REPORT_FILE = "report.md"
 CSV_FILE = "report.csv"
 TEX_FILE = "report.tex"
 
 
+def write_and_print(folders: Iterable[Path], out: Path, title: str, table: str | None) -> bool:
+    """Write the report on run folders into `out` and print it.
+
+    Returns whether every cell has its numbers; cells that were not run for want of an API key do not count as missing.
+    """
+    from cso_lab.reporting.html.page import write_report_page
+
+    cells, missing = load_cells(folders)
+    path = write_report([*cells, *missing], out, title, table=table)
+    print_report([*cells, *missing], path, title, table=table)
+    print(f"report: {write_report_page([*cells, *missing], out, title, table)}")
+    inspected = any((cell.folder / INSPECTION_FILE).exists() for cell in missing)
+    return bool(cells or inspected) and not any(cell.failed for cell in missing)
+
+
 def write_report(
-    cells_or_folders: Iterable[Cell | Absent | Path],
+    cells_or_folders: Iterable[Cell | MissingCell | Path],
     out: Path,
     title: str,
     notes: Sequence[str] = (),
     table: str | None = None,
 ) -> Path:
-    """Write report.md, report.csv and report.tex into `out`, and Figure 4 where cells differ in preferences.dialogues; returns the
-    path of report.md.
+    """Write report.md, report.csv and report.tex into `out`, and Figure 4 where cells differ in preferences.dialogues.
 
-    Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") says which of the
-    paper's tables is looked up first for the values beside ours.
+    Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") is the paper's table
+    whose scores are looked up first. Returns the path of report.md.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    cells, absent = gather(cells_or_folders)
-    rows = table_rows(cells, table)
-    notes = [*notes, *(f"[{path.name}]({path.name})" for path in write_volume_figure(rows, out))]
-    notes += _looks([*cells, *absent], out)
-    text = markdown(title, rows, absent, compared(rows), notes, table)
-    for name, content in ((REPORT_FILE, text), (CSV_FILE, csv_text(rows, table)), (TEX_FILE, latex(rows, title))):
+    cells, missing = load_cells(cells_or_folders)
+    results = ResultsTable(table_rows(cells, table), table)
+    notes = [*notes, *(f"[{path.name}]({path.name})" for path in write_volume_figure(results.rows, out))]
+    notes += _inspection_links([*cells, *missing], out)
+    text = markdown(title, results, missing, compare_rows(results.rows), notes)
+    for name, content in ((REPORT_FILE, text), (CSV_FILE, results.csv()), (TEX_FILE, results.latex(title))):
         (out / name).write_text(content, encoding="utf-8")
     return out / REPORT_FILE
 
 
-def _looks(runs: Sequence[Cell | Absent], out: Path) -> list[str]:
-    """Where Tables 5 and 7 and Figures 3 and 9 of the runs are that looked at their data."""
+def print_report(
+    cells_or_folders: Iterable[Cell | MissingCell | Path], path: Path, title: str = "", table: str | None = None, console=None
+) -> None:
+    """Print the main table, what failed or is missing, and `path`, where the report is.
+
+    `console` is a rich Console to print on instead of standard output.
+    """
+    from rich.markup import escape
+
+    console = terminal(console)
+    cells, missing = load_cells(cells_or_folders)
+    results = ResultsTable(table_rows(cells, table), table)
+    if results.rows:
+        models = {row.model for row in results.rows}
+        if one_model := len(models) == 1:  # named in the title, which leaves more room for the columns
+            title = ": ".join(filter(None, [title, *models]))
+        console.print(results.text(title, model_column=not one_model).grid())
+        console.print(escape(legend(results.rows, table)), highlight=False, soft_wrap=True)
+    for remark in remarks(cells, results.rows, table):
+        console.print(escape(remark), highlight=False, soft_wrap=True)
+    for notice in notices(cells):
+        console.print(f"[bold]{escape(notice)}[/bold]", highlight=False, soft_wrap=True)
+    for cell in missing:
+        label = "[bold red]no numbers[/bold red]" if cell.failed else "[yellow]not run[/yellow]"
+        console.print(f"{label} {escape(f'{cell.folder.name}: {cell.reason}')}", soft_wrap=True)
+    console.print(f"report: {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _inspection_links(runs: Sequence[Cell | MissingCell], out: Path) -> list[str]:
+    """Returns links to the inspection.md of the runs that have one (Tables 5 and 7, Figures 3 and 9)."""
     files = [(run.folder / INSPECTION_FILE).with_name(MARKDOWN_FILE) for run in runs]
     links = [os.path.relpath(file, out).replace(os.sep, "/") for file in files if file.exists()]
     return [f"the data of {Path(link).parents[1].name or 'this run'}: [{link}]({link})" for link in links]

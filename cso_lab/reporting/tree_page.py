@@ -1,4 +1,4 @@
-"""The page of a search: every dialogue's tree to unfold in a browser, from a search folder's trees/*.json and search.json.
+"""report.html of a search: every dialogue's tree to unfold in a browser, from a search folder's trees/*.json and search.json.
 
 `python -m cso_lab.reporting.tree_page FOLDER` writes it for any search folder, also one whose search is still under way.
 """
@@ -11,15 +11,18 @@ from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
 from cso_lab.reporting.html.render import render, write_page
-from cso_lab.reporting.trees import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, marks, read_tree
+from cso_lab.reporting.tree_labels import DISPREFERRED, PREFERRED, UNEXPANDED, add_thresholds, node_labels, read_tree
 from cso_lab.search.tree import Node, Tree
 
-# Digits that are shown; more would only make the page larger.
+# Digits of numbers on the page; more would only make it larger.
 _DIGITS = 4
 
 
 def write_tree_page(folder: Path, theta: float, min_end_visits: int) -> Path:
-    """Write report.html into a search folder; returns its path. `theta`, `min_end_visits`: those of eq. 5 and 6."""
+    """Write report.html into a search folder and return its path; `theta` and `min_end_visits` are those of equations 5 and 6.
+
+    Raises UserError where the folder has no trees.
+    """
     folder = Path(folder)
     files = sorted((folder / "trees").glob("*.json"))
     if not files:
@@ -32,7 +35,7 @@ def write_tree_page(folder: Path, theta: float, min_end_visits: int) -> Path:
         title=f"Search: {len(files)} dialogue{'' if len(files) == 1 else 's'}",
         players=summary.get("players"),
         notices=[summary["notice"]] if summary.get("notice") else [],
-        facts=list(facts(summary, shown, theta, min_end_visits)),
+        facts=list(search_facts(summary, shown, theta, min_end_visits)),
         set_aside=summary.get("set_aside") or {},
         dialogues=shown,
     )
@@ -40,16 +43,16 @@ def write_tree_page(folder: Path, theta: float, min_end_visits: int) -> Path:
 
 
 def tree_data(tree: Tree, theta: float, min_end_visits: int) -> dict:
-    """A tree as the page's script reads it: its strategies once, and one row a node (`FIELDS` in tree_page.js)."""
-    marked = marks(tree, theta, min_end_visits)
+    """Returns a tree as the page's script reads it: its strategies once, and one row per node (`FIELDS` in tree_page.js)."""
+    labels = node_labels(tree, theta, min_end_visits)
     strategies = sorted({node.strategy for node in tree.nodes if node.strategy})
     rows = []
-    for node, mark in zip(tree.nodes, marked, strict=True):
+    for node, label in zip(tree.nodes, labels, strict=True):
         row = [
             node.parent.id if node.parent else None,
             strategies.index(node.strategy) if node.strategy else None,
             round(node.prior, _DIGITS),
-            *([] if mark == UNEXPANDED else _grown(node, mark)),
+            *([] if label == UNEXPANDED else _expanded_fields(node, label)),
         ]
         rows.append(row)
     return {
@@ -58,22 +61,25 @@ def tree_data(tree: Tree, theta: float, min_end_visits: int) -> dict:
         "description": tree.description,
         "counts": {
             "nodes": len(tree.nodes),
-            "expanded nodes": len(tree.nodes) - marked.count(UNEXPANDED),
-            "valid paths": sum(tree.nodes[i].end for i, mark in enumerate(marked) if mark == PREFERRED),
-            "preferred turns": max(0, marked.count(PREFERRED) - 1),  # the root is no turn
-            "dispreferred turns": marked.count(DISPREFERRED),
+            "expanded nodes": len(tree.nodes) - labels.count(UNEXPANDED),
+            "valid paths": sum(tree.nodes[i].end for i, label in enumerate(labels) if label == PREFERRED),
+            "preferred turns": max(0, labels.count(PREFERRED) - 1),  # the root is no turn
+            "dispreferred turns": labels.count(DISPREFERRED),
         },
         "tree": {"strategies": strategies, "rows": rows},
     }
 
 
-def _grown(node: Node, mark: str) -> list:
+def _expanded_fields(node: Node, label: str) -> list:
     scores = dict(node.scores) if node.scores else None
-    return [mark, round(node.q, _DIGITS), node.n, int(node.gold), int(node.end), node.supporter, node.seeker, scores]
+    return [label, round(node.q, _DIGITS), node.n, int(node.gold), int(node.end), node.supporter, node.seeker, scores]
 
 
-def facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
-    """(name, value) of what a reader wants to know of the search; what search.json does not tell is left out."""
+def search_facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
+    """Yields (name, value) of a search: counts, calls, tokens, cost, seconds and thresholds, as far as search.json has them.
+
+    `shown` are its trees as `tree_data` returns them.
+    """
     if "dialogues" in summary:
         yield "dialogues", f"{len(shown)} of {summary['dialogues']} searched"
     if "iterations_at_most" in summary:
@@ -99,6 +105,7 @@ def facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page of the folder on the command line, and print its path."""
     parser = Parser(prog="python -m cso_lab.reporting.tree_page", description="Write report.html of a search folder.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a search folder: trees/*.json and search.json")
     add_thresholds(parser)

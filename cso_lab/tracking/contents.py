@@ -1,4 +1,4 @@
-"""What is shown of each stage, read from the files it left: numbers, tables, figures and artifacts. Knows no W&B."""
+"""What is shown of each stage, read from its files: numbers, tables, figures and artifacts. Independent of W&B."""
 
 import json
 import math
@@ -7,23 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cso_lab.core.files import read_json, read_jsonl
+from cso_lab.core.tables import Table
 from cso_lab.tracking import TrackedCell
+from cso_lab.tracking.figures import confusion_figure, preference_figure
+from cso_lab.tracking.paper_comparison import paper_comparison
 
-# Where a stage logs its steps while it is under way.
+# {stage: the file it logs its steps in while it runs}.
 STEP_LOGS = {"train": "train_log.jsonl", "start": "train_log.jsonl"}
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows under named columns."""
-
-    columns: list[str]
-    rows: list[list]
-
-
-@dataclass(frozen=True)
 class Artifact:
-    """Files to keep beside the run; their names in it are relative to `root`."""
+    """Files to keep with the run, under their paths relative to `root`."""
 
     name: str
     kind: str
@@ -32,12 +27,13 @@ class Artifact:
 
     @property
     def megabytes(self) -> float:
+        """The size of all files together."""
         return sum(file.stat().st_size for file in self.files) / 1e6
 
 
 @dataclass(frozen=True)
 class Content:
-    """What is shown of one stage. `figures` are matplotlib's."""
+    """What is shown of one stage: {name: value}, {name: table}, {name: figure of matplotlib}, and files to keep."""
 
     summary: dict[str, object] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
@@ -46,6 +42,7 @@ class Content:
 
 
 def search(folder: Path, cell: TrackedCell) -> Content:
+    """Returns the numbers of search.json, without its estimate and budget."""
     summary = _object(folder / "search.json")
     kept = {key: value for key, value in summary.items() if key not in ("corpus", "budget", "estimate")}
     kept["set_aside"] = len(summary.get("set_aside", ()))
@@ -53,6 +50,7 @@ def search(folder: Path, cell: TrackedCell) -> Content:
 
 
 def dataset(folder: Path, cell: TrackedCell) -> Content:
+    """Returns the numbers of statistics.json, and the preference data as an artifact."""
     files = (*sorted(folder.glob("preferences/*.jsonl")), folder / "statistics.json")
     return Content(
         flat(_object(folder / "statistics.json"), "dataset"),
@@ -61,6 +59,7 @@ def dataset(folder: Path, cell: TrackedCell) -> Content:
 
 
 def train(folder: Path, cell: TrackedCell) -> Content:
+    """Returns the numbers of training.json, and the checkpoint as an artifact."""
     checkpoint = folder / "checkpoint"
     files = tuple(sorted(path for path in checkpoint.rglob("*") if path.is_file()))
     summary = flat(_object(folder / "training.json"), "training")
@@ -68,31 +67,29 @@ def train(folder: Path, cell: TrackedCell) -> Content:
 
 
 def generate(folder: Path, cell: TrackedCell) -> Content:
+    """Returns the numbers of usage.json, and the predictions as a table."""
     rows = read_jsonl(folder / "predictions.jsonl")
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(columns, [[row.get(column) for column in columns] for row in rows])
+    table = Table("Predictions", columns, [[row.get(column) for column in columns] for row in rows])
     return Content(flat(_object(folder / "usage.json"), "generation"), {"predictions": table})
 
 
 def evaluate(folder: Path, cell: TrackedCell) -> Content:
-    """metrics.json under its own names, the paper's values and the differences to them, and what was chosen instead of what."""
-    from cso_lab.tracking.comparison import paper_comparison
-    from cso_lab.tracking.figures import confusion, preferences
-
+    """Returns metrics.json under its own names, the paper's scores with our differences, and figures of the strategies chosen."""
     metrics = _object(folder / "metrics.json")
     kept = {key: value for key, value in metrics.items() if key not in ("per_turn", "cell")}
-    beside, comparison = paper_comparison(folder, cell.table)
+    paper, comparison = paper_comparison(folder, cell.table)
     strategies = metrics.get("strategies") or {}
     columns = list(dict.fromkeys(key for values in strategies.values() for key in values))
     by_strategy = [[name, *(values.get(column) for column in columns)] for name, values in strategies.items()]
     return Content(
-        flat(kept) | beside,
-        {"paper_comparison": comparison, "strategies": Table(["strategy", *columns], by_strategy)},
-        {"figures/preferences": preferences(strategies), "figures/confusion": confusion(folder, list(strategies))},
+        flat(kept) | paper,
+        {"paper_comparison": comparison, "strategies": Table("Strategies", ["strategy", *columns], by_strategy)},
+        {"figures/preferences": preference_figure(strategies), "figures/confusion": confusion_figure(folder, list(strategies))},
     )
 
 
-# Whatever else leaves files (the strategy test set) is not shown.
+# Other stages (the strategy test set) are not shown.
 CONTENTS: Mapping[str, Callable[[Path, TrackedCell], Content]] = {
     "search": search,
     "dataset": dataset,
@@ -103,13 +100,13 @@ CONTENTS: Mapping[str, Callable[[Path, TrackedCell], Content]] = {
 }
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """{name: file} of the PNG figures a stage has drawn into a folder."""
+def image_files(folder: Path) -> dict[str, Path]:
+    """Returns {name: file} of the PNG figures in a folder and its `figures`."""
     return {f"figures/{file.stem}": file for where in (folder, folder / "figures") for file in sorted(where.glob("*.png"))}
 
 
 def steps_after(file: Path, last: int) -> Iterator[dict]:
-    """The entries of a step log after step `last`, also while it is being written: half a line is left for later."""
+    """Yields the entries of a step log after step `last`; an unfinished last line is left out, since it may still be written."""
     if not file.exists():
         return
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -118,20 +115,24 @@ def steps_after(file: Path, last: int) -> Iterator[dict]:
 
 
 def flat(value: Mapping, prefix: str = "") -> dict[str, object]:
-    """Nested objects as one, keys joined by "/"; numbers, flags and words stay, lists of two bounds become low and high."""
-    found = {}
+    """Returns nested objects as one, with keys joined by "/".
+
+    Numbers, booleans and texts are kept, lists of two numbers become NAME/low and NAME/high, anything else is left out.
+    """
+    values = {}
     for key, child in value.items():
         name = f"{prefix}/{key}" if prefix else str(key)
         if isinstance(child, Mapping):
-            found |= flat(child, name)
+            values |= flat(child, name)
         elif isinstance(child, list) and len(child) == 2 and all(map(is_number, child)):
-            found |= {f"{name}/low": child[0], f"{name}/high": child[1]}
+            values |= {f"{name}/low": child[0], f"{name}/high": child[1]}
         elif isinstance(child, str | bool) or is_number(child):
-            found[name] = child
-    return found
+            values[name] = child
+    return values
 
 
 def is_number(value: object) -> bool:
+    """Returns whether a value is a finite number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""Whether runs can go to a W&B server, found out without asking anybody."""
+"""Decides whether runs are sent to a W&B server, without prompting for a key."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,28 @@ from pydantic import ValidationError
 from cso_lab.core.errors import UserError
 
 
-def settled_mode(mode: str) -> str:
-    """`online` or `offline` (or what WANDB_MODE says) for `auto`, `online` or `offline`; a UserError where online needs a key."""
+def resolve_mode(mode: str) -> str:
+    """Returns "online" or "offline" for "auto", "online" or "offline"; of "auto" also what WANDB_MODE says.
+
+    Raises UserError where online needs a key and there is none, or where the key cannot be used.
+    """
     import wandb
     from wandb.sdk.lib import wbauth
 
-    settings = set_up().settings
+    settings = set_up_wandb().settings
     if mode == "offline":
         return mode
     if mode == "auto" and settings.mode != "online":
         return settings.mode
     try:
-        found = wbauth.authenticate_session(host=settings.base_url, source="cso_lab", prompt=False, update_session=False)
+        key = wbauth.authenticate_session(host=settings.base_url, source="cso_lab", prompt=False, update_session=False)
     except wandb.errors.Error as error:
         raise UserError(f"the key for W&B cannot be used: {first_line(error)}") from None
-    if found is None and mode == "online":
+    if key is None and mode == "online":
         raise UserError(
             "tracking.mode=online needs a key: set WANDB_API_KEY or run `wandb login`; tracking.mode=auto goes on offline"
         )
-    return "offline" if found is None else "online"
+    return "offline" if key is None else "online"
 
 
 def check_names(project: str, tags: Sequence[str], **names: str | None) -> None:
@@ -42,13 +45,13 @@ def check_names(project: str, tags: Sequence[str], **names: str | None) -> None:
             raise UserError(f"tracking.{key.removeprefix('run_')}: {reason}") from None
 
 
-def set_up():
-    """wandb as we use it: it shows warnings and errors, and for the rest one line of ours does."""
+def set_up_wandb():
+    """Returns wandb's session, set to print warnings and errors alone: the tracker prints one line of its own."""
     import wandb
 
     return wandb.setup(wandb.Settings(show_info=False))
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Returns the first line of an error's message, or its type where there is none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

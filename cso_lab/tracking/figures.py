@@ -1,4 +1,4 @@
-"""Pictures of one cell: which strategies it prefers, and which it takes for which."""
+"""Figures of one cell: its preference per strategy, and its confusion matrix."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _UNPARSED = "unparsed"
 
 
-def drawn(figure):
-    """A matplotlib figure as a picture (Pillow's)."""
+def as_image(figure):
+    """Returns a matplotlib figure as a Pillow image."""
     from PIL import Image
 
     canvas = BytesIO()
@@ -20,8 +20,8 @@ def drawn(figure):
     return Image.open(canvas)
 
 
-def preferences(strategies: Mapping[str, Mapping]):
-    """Bars of how often each strategy was predicted, and beside them the preference B is the deviation of (1 = no bias)."""
+def preference_figure(strategies: Mapping[str, Mapping]):
+    """Returns bars of how often each strategy was predicted, and of its preference p, whose deviation is B (1: no bias)."""
     from matplotlib.figure import Figure
 
     names = list(strategies)
@@ -35,18 +35,18 @@ def preferences(strategies: Mapping[str, Mapping]):
     return figure
 
 
-def confusion(folder: Path, strategies: Sequence[str]):
-    """How many turns of each gold strategy were given which one, from predictions.jsonl; a column of its own for unparsed replies."""
+def confusion_figure(folder: Path, strategies: Sequence[str]):
+    """Returns the matrix of gold against predicted strategies, in turns, from predictions.jsonl; unparsed replies come last."""
     from matplotlib.figure import Figure
 
-    chosen = [*strategies, _UNPARSED]
+    predicted = [*strategies, _UNPARSED]
     rows = read_jsonl(folder / "predictions.jsonl")
-    counted = Counter((row["gold_strategy"], row["strategy"] or _UNPARSED) for row in rows)
-    counts = [[counted[gold, name] for name in chosen] for gold in strategies]
+    counter = Counter((row["gold_strategy"], row["strategy"] or _UNPARSED) for row in rows)
+    counts = [[counter[gold, name] for name in predicted] for gold in strategies]
     figure = Figure(figsize=(8, 6), layout="constrained")
     panel = figure.subplots()
     panel.imshow(counts, cmap="Blues", aspect="auto")
-    panel.set_xticks(range(len(chosen)), chosen, rotation=45, ha="right")
+    panel.set_xticks(range(len(predicted)), predicted, rotation=45, ha="right")
     panel.set_yticks(range(len(strategies)), strategies)
     panel.set_xlabel("predicted")
     panel.set_ylabel("gold")

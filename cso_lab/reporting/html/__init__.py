@@ -1,1 +1,1 @@
-"""report.html of runs and sweeps: files -> `material` -> one section a module -> one self-contained page."""
+"""report.html of runs and sweeps: `report_data` reads files, a module per section makes charts and tables, `page` puts them together."""

@@ -5,21 +5,22 @@ from pathlib import Path
 
 from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
-from cso_lab.reporting.html.material import run_folders
+from cso_lab.core.published import table_names
 from cso_lab.reporting.html.page import write_report_page
-from cso_lab.reporting.published import tables
+from cso_lab.reporting.html.report_data import run_folders
+from cso_lab.reporting.tree_labels import add_thresholds
 from cso_lab.reporting.tree_page import write_tree_page
-from cso_lab.reporting.trees import add_thresholds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page of the folder on the command line and print its path; raises UserError where nothing is in the folder."""
     parser = Parser(
         prog="python -m cso_lab.reporting.html", description="Write FOLDER/report.html, a page to look at in a browser."
     )
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="a run's, a sweep's or a search's; also copied from elsewhere"
     )
-    parser.add_argument("--table", choices=tables(), help="the paper's table whose values stand beside ours first")
+    parser.add_argument("--table", choices=table_names(), help="the paper's table whose values stand beside ours first")
     add_thresholds(parser)
     options = parser.parse_args(arguments)
     folder = options.folder

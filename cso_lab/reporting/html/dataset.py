@@ -1,55 +1,74 @@
-"""The preference data looked at: Table 5, Figures 3 and 9, Table 7 and the near-duplicates, from statistics.json and inspection.json."""
+"""The preference data (Tables 5 and 7, Figures 3 and 9, near-duplicates) and judged replies (Tables 1, 3 and 6)."""
 
 from collections.abc import Iterator, Mapping
 
+from cso_lab.core.tables import Table
+from cso_lab.judging.tables import judging_tables
 from cso_lab.reporting.cells import INSPECTION_FILE
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Chart, Section, Table, line
-from cso_lab.reporting.inspection import duplicates, table5, toxicity
-from cso_lab.reporting.progress import FIGURES, SHARE, STAGE
+from cso_lab.reporting.dataset_tables import duplicates_table, table5, toxicity_table
+from cso_lab.reporting.figures import FIGURES, SHARE, STAGE
+from cso_lab.reporting.html.charts import Chart, ChartGroup, Section, line
+from cso_lab.reporting.html.report_data import ReportData
 
+_JUDGING_FILES = "judging/*/judging.json"
 _MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 
 
-def dataset(material: Material) -> Section | None:
-    """What is known of every dataset the runs rest on or looked at."""
-    folders = material.shared_folders("dataset")
-    tables = [table for folder in folders for table in table5(material.json(folder / "statistics.json"), folder.name)]
-    seen = []
-    for run in material.runs:
-        found = material.json(run.folder / INSPECTION_FILE)
-        if found and found not in seen:
-            seen.append(found)
-            tables += [*_figures(found, len(seen)), *toxicity(found), *duplicates(found)]
+def dataset(report: ReportData) -> Section | None:
+    """Returns Tables 5 and 7, Figures 3 and 9 and the near-duplicates of every dataset the runs used; None without any."""
+    folders = report.shared_folders("dataset")
+    tables: list[Table | ChartGroup] = [
+        table for folder in folders for table in table5(report.json(folder / "statistics.json"), folder.name)
+    ]
+    for number, inspection in enumerate(_distinct(report, INSPECTION_FILE), start=1):
+        tables += [*_figures(inspection, number), *toxicity_table(inspection), *duplicates_table(inspection)]
     return Section("dataset", "The preference data", "section_tables", {"tables": tables}) if tables else None
 
 
-def _figures(found: Mapping, number: int) -> Iterator[Table]:
-    charts = []
-    for part, (_, title) in FIGURES.items():
-        progress = (found.get("progress") or {}).get(part)
-        if progress:
-            charts.append(_progress(f"chart-progress-{part}-{number}", title, progress))
+def judged_replies(report: ReportData) -> Section | None:
+    """Returns Tables 1, 3 and 6 of the runs' judging.json files, one per panel of judges; None without any."""
+    tables = [table for results in _distinct(report, _JUDGING_FILES) for table in judging_tables(results)]
+    return Section("studies", "Judged replies", "section_tables", {"tables": tables}) if tables else None
+
+
+def _distinct(report: ReportData, pattern: str) -> list[dict]:
+    """Returns the objects in the files of run folders that match a pattern, equal ones once."""
+    distinct: list[dict] = []
+    for run in report.runs:
+        for file in sorted(run.folder.glob(pattern)):
+            content = report.json(file)
+            if content and content not in distinct:
+                distinct.append(content)
+    return distinct
+
+
+def _figures(inspection: Mapping, number: int) -> Iterator[ChartGroup]:
+    charts = [
+        _by_stage(f"chart-progress-{part}-{number}", title, shares)
+        for part, (_, title) in FIGURES.items()
+        if (shares := (inspection.get("progress") or {}).get(part))
+    ]
     if charts:
         caption = "Share of each strategy among the supporter's turns of each sixth of the conversation."
-        yield Table("Figures 3 and 9: strategies over the conversation", [], [], caption, found.get("notices") or [], charts)
+        title = "Figures 3 and 9: strategies over the conversation"
+        yield ChartGroup(title, caption, charts, inspection.get("notices") or [])
 
 
-def _progress(id: str, title: str, progress: Mapping) -> Chart:
+def _by_stage(id: str, title: str, shares: Mapping) -> Chart:
     data = [
         line(
-            progress["stages"],
+            shares["stages"],
             percent,
-            place,
+            index,
             name,
             mode="lines+markers",
-            marker={"symbol": _MARKERS[place % len(_MARKERS)], "size": 8},
+            marker={"symbol": _MARKERS[index % len(_MARKERS)], "size": 8},
         )
-        for place, (name, percent) in enumerate(progress["percent"].items())
+        for index, (name, percent) in enumerate(shares["percent"].items())
     ]
     layout = {
         "height": 440,
-        "xaxis": {"title": {"text": STAGE}, "tickvals": progress["stages"]},
+        "xaxis": {"title": {"text": STAGE}, "tickvals": shares["stages"]},
         "yaxis": {"title": {"text": SHARE}, "rangemode": "tozero"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     }

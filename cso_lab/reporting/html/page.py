@@ -1,83 +1,89 @@
-"""report.html: the sections that the files of some run folders allow, and the note on top of what was run."""
+"""report.html of run folders: what was run and which warnings apply, then one section per topic that the files allow."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cso_lab.reporting.cells import INSPECTION_FILE, Absent, Cell
-from cso_lab.reporting.html import amounts, choices, curves, dataset, results, studies, trees, turns
-from cso_lab.reporting.html.material import Material
+from cso_lab.core.published import backbones
+from cso_lab.reporting.cells import INSPECTION_FILE, Cell, MissingCell
+from cso_lab.reporting.html.charts import Section
+from cso_lab.reporting.html.data_scaling import data_scaling
+from cso_lab.reporting.html.dataset import dataset, judged_replies
 from cso_lab.reporting.html.render import plotly_js, render, write_page
-from cso_lab.reporting.html.section import Section
+from cso_lab.reporting.html.replies import replies_section
+from cso_lab.reporting.html.report_data import ReportData
+from cso_lab.reporting.html.results import differences_section, results_section
+from cso_lab.reporting.html.strategies import confusions, preferences
+from cso_lab.reporting.html.training import cost_and_time, training_curves
+from cso_lab.reporting.html.trees import dialogues, trees
 from cso_lab.reporting.markdown import notices, remarks, what_was_run
-from cso_lab.reporting.published import backbones
-from cso_lab.reporting.table import model_name
+from cso_lab.reporting.rows import model_name
 
-# In the order of the page. Each takes what files there are; without them it gives nothing and is left out.
-SECTIONS: tuple[Callable[[Material], Section | Sequence[Section] | None], ...] = (
-    results.results,
-    results.differences,
-    amounts.amounts,
-    choices.preferences,
-    choices.confusions,
-    curves.curves,
-    dataset.dataset,
-    studies.studies,
-    turns.turns,
-    trees.dialogues,
-    trees.trees,
-    curves.costs,
+# In the order of the page. A section without files to make it of is None and is left out.
+SECTIONS: tuple[Callable[[ReportData], Section | Sequence[Section] | None], ...] = (
+    results_section,
+    differences_section,
+    data_scaling,
+    preferences,
+    confusions,
+    training_curves,
+    dataset,
+    judged_replies,
+    replies_section,
+    dialogues,
+    trees,
+    cost_and_time,
 )
 
 
-def write_report_page(folders: Iterable[Cell | Absent | Path], out: Path, title: str, table: str | None = None) -> Path:
-    """Write `out`/report.html for run folders, or for cells already read; returns its path.
+def write_report_page(folders: Iterable[Cell | MissingCell | Path], out: Path, title: str, table: str | None = None) -> Path:
+    """Write report.html of run folders, or of cells already read, into `out`; returns its path.
 
-    `table` ("9") says which of the paper's tables is looked up first. Folders that are damaged or unfinished are shown as far as they
-    go, with the reason.
+    `table` ("9") is the paper's table whose scores are looked up first. Damaged and unfinished folders are shown as far as their
+    files can be read, with the reason.
     """
-    material = Material(folders, Path(out), table)
+    report = ReportData(folders, Path(out), table)
     sections = []
     for build in SECTIONS:
-        made = build(material)
-        sections += made if isinstance(made, list) else [made] if made else []
+        built = build(report)
+        sections += built if isinstance(built, list) else [built] if built else []
     page = render(
         "report",
         scripts=("tree.js", "turns.js"),
         styles=("report.css",),
         libraries=[(plotly_js(), "charts.js")],
         title=title,
-        model=material.model,
-        notices=_notices(material),
-        ran=what_was_run(material.cells),
+        model=report.model,
+        notices=_notices(report),
+        ran=what_was_run(report.cells),
         sections=sections,
-        absent=[(absent.folder.name, absent.reason) for absent in material.absent],
-        problems=material.problems,
-        remarks=remarks(material.cells, material.rows, material.table),
-        runs=_provenance(material),
+        absent=[(missing.folder.name, missing.reason) for missing in report.missing],
+        problems=report.problems,
+        remarks=remarks(report.cells, report.rows, report.table),
+        runs=_provenance(report),
     )
-    material.out.mkdir(parents=True, exist_ok=True)
-    return write_page(page, material.out)
+    report.out.mkdir(parents=True, exist_ok=True)
+    return write_page(page, report.out)
 
 
-def _notices(material: Material) -> list[str]:
-    """What must stand beside every number: that players were simulated, that the models are not the paper's, that replies were led."""
-    found = [notice.rstrip(".") for notice in notices(material.cells)]
-    for run in material.runs:
-        found += [str(notice).rstrip(".") for notice in material.json(run.folder / INSPECTION_FILE).get("notices") or ()]
-    foreign = [model_name(cell) for cell in material.cells if cell.backbone not in backbones() or cell.context.get("path")]
-    if foreign:
-        models = ", ".join(dict.fromkeys(foreign))
-        found.append(f"not measured in the paper, so not to be compared with its numbers: {models}")
-    if any(cell.context.get("constrain") not in (None, "none") for cell in material.cells):
-        found.append("replies were constrained to open with a strategy; the paper's cells use no constraint")
-    return list(dict.fromkeys(found))
+def _notices(report: ReportData) -> list[str]:
+    """Returns the warnings that go with every number: simulated players, models that the paper lacks, constrained replies."""
+    warnings = [notice.rstrip(".") for notice in notices(report.cells)]
+    for run in report.runs:
+        warnings += [str(notice).rstrip(".") for notice in report.json(run.folder / INSPECTION_FILE).get("notices") or ()]
+    not_measured = [model_name(cell) for cell in report.cells if cell.backbone not in backbones() or cell.context.get("path")]
+    if not_measured:
+        models = ", ".join(dict.fromkeys(not_measured))
+        warnings.append(f"not measured in the paper, so not to be compared with its numbers: {models}")
+    if any(cell.context.get("constrain") not in (None, "none") for cell in report.cells):
+        warnings.append("replies were constrained to open with a strategy; the paper's cells use no constraint")
+    return list(dict.fromkeys(warnings))
 
 
-def _provenance(material: Material) -> list[dict]:
-    """Where each run lies, and with which code and packages it was made."""
+def _provenance(report: ReportData) -> list[dict]:
+    """Returns each run's folder, commit, package versions and overrides."""
     entries = []
-    for run in material.runs:
-        record = material.json(run.folder / "run.json")
+    for run in report.runs:
+        record = report.json(run.folder / "run.json")
         versions = record.get("versions") if isinstance(record.get("versions"), dict) else {}
         entries.append(
             {

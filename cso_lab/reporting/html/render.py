@@ -1,4 +1,4 @@
-"""Templates, styles and scripts of `reporting/page` -> one self-contained page."""
+"""Renders the templates, styles and scripts of `reporting/page` into one self-contained page."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 PAGE_FILE = "report.html"
-_ROOM = resources.files("cso_lab.reporting") / "page"
+_FILES = resources.files("cso_lab.reporting") / "page"
 
 
 def render(
@@ -18,32 +18,32 @@ def render(
     libraries: Sequence[tuple[str, str]] = (),
     **values: object,
 ) -> str:
-    """The page of `page/TEMPLATE.html.j2` with page.css, `styles` and `scripts` (files of `page`) in it. `libraries`: (text of a
-    library, the file of `page` that uses it).
+    """Returns the page of `page/TEMPLATE.html.j2`, with page.css, `styles` and `scripts` (files of `page`) inlined.
 
-    The browser is told to run nothing but these scripts, whatever the data hold, and to fetch nothing at all. Only a page with
-    libraries may style its elements as it goes: the charts do.
+    `libraries` are (text of a library, file of `page` that uses it); `values` are those of the template. The page's security
+    policy lets the browser run these scripts alone, whatever the data hold, and load nothing. Only on a page with libraries may
+    elements be styled while it is shown, which the charts do.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # trim_blocks would change the style and the script, which the browser checks against their hashes.
+    # trim_blocks would change style and scripts, which the browser compares with their hashes.
     environment = Environment(loader=PackageLoader("cso_lab.reporting", "page"), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     theme, style = _joined(["theme.js"]), _joined(["page.css", *styles])
-    # What is read comes before what is only looked at: a library is large.
-    written = [_joined(scripts), *(text for library, drawing in libraries for text in (library, _joined([drawing])))]
+    # Libraries are large and come last, so that the texts appear first.
+    inlined = [_joined(scripts), *(text for library, user in libraries for text in (library, _joined([user])))]
     return environment.get_template(f"{template}.html.j2").render(
         theme=theme,
         style=style,
-        scripts=written,
-        script_hashes=[_hash(text) for text in (theme, *written)],
+        scripts=inlined,
+        script_hashes=[_hash(text) for text in (theme, *inlined)],
         style_source="'unsafe-inline'" if libraries else f"'{_hash(style)}'",
         **values,
     )
 
 
 def write_page(page: str, folder: Path) -> Path:
-    """Write report.html into `folder`, whole or not at all; returns its path. What UTF-8 cannot hold becomes a reference."""
+    """Write report.html into `folder` atomically and return its path; characters that UTF-8 lacks become references."""
     partial = folder / f".{PAGE_FILE}.{os.getpid()}.partial"
     partial.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     os.replace(partial, folder / PAGE_FILE)
@@ -51,14 +51,14 @@ def write_page(page: str, folder: Path) -> Path:
 
 
 def plotly_js() -> str:
-    """The chart library as plotly's own package ships it."""
+    """Returns the text of plotly.js, as the plotly package ships it."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs()
 
 
 def _joined(names: Sequence[str]) -> str:
-    return "".join((_ROOM / name).read_text(encoding="utf-8") for name in names)
+    return "".join((_FILES / name).read_text(encoding="utf-8") for name in names)
 
 
 def _hash(text: str) -> str:

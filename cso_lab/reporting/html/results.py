@@ -1,20 +1,23 @@
-"""Q, B, Q_W and R-L of every row, beside the paper's values and the differences."""
+"""Q, B, Q_W and R-L of every row beside the paper's, and the differences between rows."""
 
+from cso_lab.core.tables import Table, Value, minus_signs
 from cso_lab.reporting.cells import METRICS
-from cso_lab.reporting.comparison import stand_in_columns, verdict
-from cso_lab.reporting.differences import compared
-from cso_lab.reporting.html.material import Material
-from cso_lab.reporting.html.section import Beside, Chart, Section, Table, broken, label
+from cso_lab.reporting.comparison import verdict
+from cso_lab.reporting.html.charts import Chart, Section, chart_label, wrapped_label
+from cso_lab.reporting.html.report_data import ReportData
 from cso_lab.reporting.markdown import legend
-from cso_lab.reporting.table import HEADERS, Row, mean_and_deviation
+from cso_lab.reporting.results_table import ResultsTable
+from cso_lab.reporting.rows import HEADERS, Row
+from cso_lab.reporting.significance import compare_rows
 
 
-def results(material: Material) -> Section | None:
-    """The table of all rows, and a chart of Q and of B with their intervals."""
-    rows = material.rows
+def results_section(report: ReportData) -> Section | None:
+    """Returns the table of all rows, and charts of Q and B with their intervals; None without rows."""
+    rows = report.rows
     if not rows:
         return None
-    title = f"Table {material.table}: ours beside the paper's" if material.table else "Results"
+    results = ResultsTable(rows, report.table)
+    title = f"Table {report.table}: ours beside the paper's" if report.table else "Results"
     return Section(
         "results",
         title,
@@ -22,36 +25,36 @@ def results(material: Material) -> Section | None:
         {
             "headers": [HEADERS[metric] for metric in METRICS],
             "lines": [_line(row) for row in rows],
-            # What the paper has for other models, in columns of its own: the fields of each row.
-            "foreign": stand_in_columns(rows, material.table),
-            "legend": legend(rows, material.table),
-            "with_paper": any(row.paper for row in rows),
+            # The paper's scores of other models, in columns of their own.
+            "foreign": results.proxy_columns,
+            "legend": legend(rows, report.table),
+            "with_paper": results.with_paper,
             "seeds": max(len(row.cells) for row in rows) > 1,
-            "charts": [_chart(material, metric) for metric in ("Q", "B")],
+            "charts": [_chart(report, metric) for metric in ("Q", "B")],
         },
     )
 
 
-def differences(material: Material) -> Section | None:
-    """Every row less the untrained model, and less SFT: by a paired bootstrap over the turns that both replied to."""
-    lines = []
-    for one in compared(material.rows):
+def differences_section(report: ReportData) -> Section | None:
+    """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None where no rows can be compared."""
+    rows = []
+    for one in compare_rows(report.rows):
         values = [one.differences[metric] for metric in METRICS]
         fields = [
-            Beside(
-                f"{value.value:+.2f}{'' if value.real else ' (0 within)'}".replace("-", "\u2212"),
-                f"{value.low:+.2f} to {value.high:+.2f}".replace("-", "\u2212"),
+            Value(
+                minus_signs(f"{value.value:+.2f}{'' if value.real else ' (0 within)'}"),
+                minus_signs(f"{value.low:+.2f} to {value.high:+.2f}"),
             )
             for value in values
         ]
-        lines.append([one.row.name, one.against.name, *fields, str(one.n)])
-    if not lines:
+        rows.append([one.row.name, one.baseline.name, *fields, str(one.n)])
+    if not rows:
         return None
     caption = (
         "Ours less ours, with the 95% interval of the difference, from a paired bootstrap over test turns. Where that interval holds 0, "
         "the difference may be chance."
     )
-    table = Table("", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], lines, caption)
+    table = Table("", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], rows, caption)
     return Section("differences", "Differences", "section_tables", {"tables": [table]})
 
 
@@ -68,28 +71,29 @@ def _line(row: Row) -> dict:
 
 
 def _value(row: Row, metric: str) -> dict:
-    mean, deviation = mean_and_deviation([cell.scores[metric] for cell in row.cells])
+    mean, deviation = row.score(metric)
     bounds = row.cells[0].intervals.get(metric) if len(row.cells) == 1 else None
     return {
         "mean": f"{mean:.2f}",
         "deviation": None if deviation is None else f"{deviation:.2f}",
         "interval": bounds and f"{bounds[0]:.2f} to {bounds[1]:.2f}",
         "paper": row.paper and f"{row.paper[metric]:.2f}",
-        "difference": row.paper and f"{mean - row.paper[metric]:+.2f} {verdict(row, metric)}".replace("-", "\u2212").strip(),
+        "difference": row.paper and minus_signs(f"{mean - row.paper[metric]:+.2f} {verdict(row, metric)}").strip(),
     }
 
 
-def _chart(material: Material, metric: str) -> Chart:
-    """One dot a row with its interval (one seed) or sample deviation (several), and the paper's value as a hollow diamond."""
-    rows = material.rows
+def _chart(report: ReportData, metric: str) -> Chart:
+    """Returns a dot per row with its interval (one seed) or sample deviation (several), and the paper's score as a hollow diamond."""
+    rows = report.rows
     names = [
-        broken(row.name if not material.model else ", ".join(filter(None, (row.tuning, row.full_method))), 30) for row in rows
+        wrapped_label(row.name if not report.model else ", ".join(filter(None, (row.tuning, row.full_method))), 30)
+        for row in rows
     ]
-    # A row's place, so that two rows of one name stay two.
-    places = list(range(len(rows)))
+    # Positions and not names, so that two rows of one name stay two.
+    positions = list(range(len(rows)))
     means, above, below = [], [], []
     for row in rows:
-        mean, deviation = mean_and_deviation([cell.scores[metric] for cell in row.cells])
+        mean, deviation = row.score(metric)
         low, high = row.cells[0].intervals.get(metric) or (mean, mean)
         if deviation is not None:
             low, high = mean - deviation, mean + deviation
@@ -97,22 +101,22 @@ def _chart(material: Material, metric: str) -> Chart:
         above.append(max(0.0, high - mean))
         below.append(max(0.0, mean - low))
     error = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
-    ours = {"type": "scatter", "mode": "markers", "name": "ours", "x": means, "y": places, "error_x": error}
+    ours = {"type": "scatter", "mode": "markers", "name": "ours", "x": means, "y": positions, "error_x": error}
     data = [
         ours
         | {"marker": {"size": 9}, "meta": {"colour": 0}, "text": names, "hovertemplate": "%{text}: %{x:.2f}<extra></extra>"}
     ]
     if any(row.paper for row in rows):
-        paper = {"type": "scatter", "mode": "markers", "name": "the paper's", "y": places}
+        paper = {"type": "scatter", "mode": "markers", "name": "the paper's", "y": positions}
         paper["x"] = [row.paper[metric] if row.paper else None for row in rows]
         data.append(paper | {"marker": {"size": 11, "symbol": "diamond-open"}, "meta": {"colour": 1}})
     layout = {
         "height": 110 + 26 * len(rows),
         "xaxis": {
-            "title": {"text": label(f"{HEADERS[metric]}, {material.model}" if material.model else HEADERS[metric])},
+            "title": {"text": chart_label(f"{HEADERS[metric]}, {report.model}" if report.model else HEADERS[metric])},
             "rangemode": "tozero",
         },
-        "yaxis": {"tickvals": places, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "zeroline": False},
+        "yaxis": {"tickvals": positions, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "zeroline": False},
         "showlegend": len(data) > 1,
         "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
     }

@@ -1,4 +1,4 @@
-"""The searches that the cells rest on: trees to unfold, and whole dialogues of ESC-Pro turn by turn (Table 17)."""
+"""The searches that the runs used: trees to unfold, and whole dialogues of ESC-Pro turn by turn (Table 17)."""
 
 import json
 import os
@@ -7,41 +7,41 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cso_lab.core.errors import UserError
-from cso_lab.reporting.html.material import Material, Run
+from cso_lab.reporting.html.charts import Section
 from cso_lab.reporting.html.render import PAGE_FILE
-from cso_lab.reporting.html.section import Section
-from cso_lab.reporting.tree_page import facts, tree_data
-from cso_lab.reporting.trees import read_tree
+from cso_lab.reporting.html.report_data import ReportData, Run
+from cso_lab.reporting.tree_labels import read_tree
+from cso_lab.reporting.tree_page import search_facts, tree_data
 from cso_lab.search.paths import valid_paths
 from cso_lab.search.tree import Node, Tree
 
-# So much of the trees stands in the page itself; all of them are in the search's own page.
+# The page holds at most so much of the trees; the search's own page holds all of them.
 _MOST_CHARACTERS = 3_000_000
 _MOST_TREES = 12
 _MOST_DIALOGUES = 24
 
 
-def trees(material: Material) -> Section | None:
-    """Of every search its facts and first trees, and the way to its own page."""
+def trees(report: ReportData) -> Section | None:
+    """Returns every search with its facts, its first trees and a link to its own page; None without searches."""
     searches = []
-    for number, (folder, runs) in enumerate(material.shared_folders("search").items()):
-        if found := _read(material, folder, _MOST_TREES):
-            searches.append(_search(material, number, folder, runs, found))
+    for number, (folder, runs) in enumerate(report.shared_folders("search").items()):
+        if read := _read(report, folder, _MOST_TREES):
+            searches.append(_search(report, number, folder, runs, read))
     return Section("trees", "The trees", "section_trees", {"searches": searches}) if searches else None
 
 
-def _search(material: Material, number: int, folder: Path, runs: list[Run], found: list[Tree]) -> dict:
-    thresholds = _thresholds(material, runs)
+def _search(report: ReportData, number: int, folder: Path, runs: list[Run], trees: list[Tree]) -> dict:
+    thresholds = _thresholds(report, runs)
     shown, room = [], _MOST_CHARACTERS
-    for tree in found:
+    for tree in trees:
         data = tree_data(tree, *thresholds)
         room -= len(json.dumps(data))
         if shown and room < 0:
             break
         shown.append(data)
-    summary = material.json(folder / "search.json")
+    summary = report.json(folder / "search.json")
     count = len(_files(folder))
-    whole = len(shown) == count
+    complete = len(shown) == count
     page = folder / PAGE_FILE
     return {
         "id": f"search{number}",
@@ -49,31 +49,33 @@ def _search(material: Material, number: int, folder: Path, runs: list[Run], foun
         "runs": [run.name for run in runs],
         "players": summary.get("players"),
         "notice": summary.get("notice"),
-        # Counts of trees that were left out would be missing from the sums.
-        "facts": list(facts(summary, shown, *thresholds)) if whole else [],
+        # Sums over some of the trees would be wrong.
+        "facts": list(search_facts(summary, shown, *thresholds)) if complete else [],
         "trees": shown,
         "count": count,
-        "page": quote(Path(os.path.relpath(page, material.out)).as_posix()) if page.exists() else None,
+        "page": quote(Path(os.path.relpath(page, report.out)).as_posix()) if page.exists() else None,
     }
 
 
-def dialogues(material: Material) -> Section | None:
-    """Whole dialogues as the search ended them well, with strategy, Q and the judge's scores of each turn; the test dialogues, with
-    what each cell chose, are added by the page's script."""
+def dialogues(report: ReportData) -> Section | None:
+    """Returns whole dialogues, each a valid path of a search, with strategy, Q and the judge's scores of every turn.
+
+    The page's script adds the test dialogues with each run's predictions. None where there are neither.
+    """
     shown = []
-    for folder, runs in material.shared_folders("search").items():
-        notice = material.json(folder / "search.json").get("notice")
-        for tree in _read(material, folder, _MOST_DIALOGUES - len(shown)):
-            if path := _searched_path(tree, *_thresholds(material, runs)):
-                shown.append(_whole(tree, path, notice))
-    tested = any(material.jsonl(run.folder / "predictions.jsonl") for run in material.measured)
+    for folder, runs in report.shared_folders("search").items():
+        notice = report.json(folder / "search.json").get("notice")
+        for tree in _read(report, folder, _MOST_DIALOGUES - len(shown)):
+            if path := _searched_path(tree, *_thresholds(report, runs)):
+                shown.append(_dialogue(tree, path, notice))
+    tested = any(report.jsonl(run.folder / "predictions.jsonl") for run in report.measured)
     if not shown and not tested:
         return None
     return Section("dialogue", "A whole dialogue, turn by turn", "section_dialogue", {"searched": shown})
 
 
 def _searched_path(tree: Tree, theta: float, min_end_visits: int) -> list[Node] | None:
-    """The valid path that leaves the gold dialogue earliest, and of these the one with the highest mean Q; gold itself if alone."""
+    """Returns the valid path (eq. 5) with the most turns outside the gold dialogue, of several the one with the highest mean Q."""
 
     def rank(path: list[Node]) -> tuple:
         return (sum(not node.gold for node in path), sum(node.q for node in path) / len(path))
@@ -81,8 +83,8 @@ def _searched_path(tree: Tree, theta: float, min_end_visits: int) -> list[Node] 
     return max(valid_paths(tree, theta, min_end_visits), key=rank, default=None)
 
 
-def _whole(tree: Tree, path: list[Node], notice: str | None) -> dict:
-    """`turns`: [speaker, strategy, text, source, q, scores, emotion]."""
+def _dialogue(tree: Tree, path: list[Node], notice: str | None) -> dict:
+    """Returns a dialogue as the page's script reads it; a turn is [speaker, strategy, text, source, Q, scores]."""
     rows = []
     for node in path:
         source = "corpus" if node.gold or node.parent is None else "search"
@@ -98,20 +100,20 @@ def _files(folder: Path) -> list[Path]:
     return sorted((folder / "trees").glob("*.json"))
 
 
-def _read(material: Material, folder: Path, most: int) -> list[Tree]:
-    """The first `most` trees of a search that can be read."""
-    found = []
+def _read(report: ReportData, folder: Path, most: int) -> list[Tree]:
+    """Returns those of the first `most` trees of a search that can be read."""
+    trees = []
     for file in _files(folder)[:most]:
         try:
-            found.append(read_tree(file))
+            trees.append(read_tree(file))
         except UserError as error:
-            material.problem(str(file), str(error))
-    return found
+            report.add_problem(str(file), str(error))
+    return trees
 
 
-def _thresholds(material: Material, runs: list[Run]) -> tuple[float, int]:
-    """theta and the visits of eq. 5 and 6, as the runs' configuration has them."""
+def _thresholds(report: ReportData, runs: list[Run]) -> tuple[float, int]:
+    """Returns theta and min_end_visits (eq. 5 and 6) of the runs' configuration."""
     node: Mapping = {}
     for run in runs:
-        node = node or material.config(run).get("preferences") or {}
+        node = node or report.config(run).get("preferences") or {}
     return float(node.get("theta", 0.5)), int(node.get("min_end_visits", 2))

@@ -1,0 +1,84 @@
+"""Has language models judge a sample, each pair in both orders, with the client of the search: journal, rate limits, budget."""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from cso_lab.config.clients import LIMITS
+from cso_lab.core.errors import UserError
+from cso_lab.core.hashing import digest
+from cso_lab.judging.items import COMPARISON, Answer, Sample
+from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
+from cso_lab.llm.ask_all import survey
+from cso_lab.llm.client import Client, Question, estimated_tokens
+from cso_lab.llm.config_location import ConfigLocation
+from cso_lab.llm.journal import Journal
+
+_PLACE = ConfigLocation("client", "judges")
+_ROLE = "judge"
+_ANSWER_TOKENS = 12  # about so many for each criterion of a reply
+
+
+def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, str, str, int]]:
+    """Returns (question, judge, item id, first) for every judge, item and order; `first` as in `Answer`."""
+    criteria = asked_criteria(sample.kind, sample.criteria)
+    compared = sample.kind == COMPARISON
+    parse = partial(read_comparison, criteria=criteria)
+    if not compared:
+        parse = partial(read_rating, criteria=criteria, scale=settings["scale"])
+    every = []
+    for judge in settings["judges"]:
+        model = {"model": judge, "temperature": settings["temperature"], "max_tokens": settings["max_tokens"]}
+        for item in sample.items:
+            for first in (0, 1) if compared else (0,):
+                messages = judge_messages(item, sample, settings, first)
+                key = digest([messages, model, item.id, first, settings["seed"]])
+                seed = int(digest([settings["seed"], item.id, first])[:7], 16)
+                every.append((Question(key, item.id, _ROLE, model, messages, seed, parse), judge, item.id, first))
+    return every
+
+
+def check_judges(settings: Mapping) -> None:
+    """Raises UserError where no call to the judges could work."""
+    judges = list(settings["judges"])
+    if not judges or len(set(judges)) < len(judges):
+        raise UserError(f"judges={judges}: expected at least one model, each once")
+    if len({judge.startswith("simulated/") for judge in judges}) > 1:
+        raise UserError(f"judges={judges}: simulated judges and language models do not belong in one panel")
+    client = Client(**{key: settings["client"][key] for key in LIMITS}, place=_PLACE)
+    for judge in judges:
+        client.check({_ROLE: judge})
+
+
+def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
+    """Returns in one line the calls, tokens and dollars that judging would still take, without those in the journal."""
+    from cso_lab.llm import prices as models
+
+    journal = Journal(folder, [item.id for item in sample.items])
+    journal.read()
+    every = [entry[0] for entry in judge_questions(sample, settings) if entry[0].key not in journal.answers]
+    prompt_tokens = sum(estimated_tokens(one.messages) for one in every)
+    reply_tokens = len(every) * _ANSWER_TOKENS * len(asked_criteria(sample.kind, sample.criteria))
+    judges = settings["judges"]
+    costs = {judge: models.cost(judge, prompt_tokens // len(judges), reply_tokens // len(judges)) for judge in judges}
+    unknown = [judge for judge, cost in costs.items() if cost is None]
+    dollars = f"; the price of {', '.join(unknown)} is not known" if unknown else f", ${sum(costs.values()):.2f}"
+    return f"{len(every)} calls, about {prompt_tokens:,} + {reply_tokens:,} tokens{dollars}"
+
+
+def ask_judges(sample: Sample, settings: Mapping, folder: Path) -> tuple[list[Answer], Counter]:
+    """Returns (the answers, {judge: number of questions without a usable answer}).
+
+    What the journal in `folder` holds is not asked again. Raises BudgetSpent where `client.budget` is used up.
+    """
+    every, limits = judge_questions(sample, settings), {key: settings["client"][key] for key in LIMITS}
+    with Journal(folder, [item.id for item in sample.items]) as journal:
+        client = Client(**limits, journal=journal, place=_PLACE)
+        found, refused = survey(client, journal, [entry[0] for entry in every], "judge", "answer")
+    answers = [
+        Answer(judge, item, first, values)
+        for (_, judge, item, first), values in zip(every, found, strict=True)
+        if values is not None
+    ]
+    return answers, Counter(every[number][1] for number in refused)

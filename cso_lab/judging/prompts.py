@@ -1,0 +1,90 @@
+"""The chat messages a judging model gets about an item, and the parsing of its reply; the same for every judge."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from cso_lab.core.records import Turn
+from cso_lab.core.strategies import format_reply
+from cso_lab.judging.items import COMPARISON, Item, Sample
+from cso_lab.llm.errors import ParseError
+from cso_lab.roles.prompts import messages, transcript
+from cso_lab.roles.scores import integer, read_table
+
+A, B, TIE = "A", "B", "tie"
+# The paper's overall score of a single reply is not asked for: it is the mean of these three (appendix C.2).
+OVERALL, PARTS = "satisfaction", ("acceptance", "effectiveness", "sensitivity")
+
+_COMPARED = "{situation}The conversation so far:\n{conversation}\n\nReply A: {first}\nReply B: {second}"
+_RATED = "{situation}The conversation so far:\n{conversation}\n\nReply: {first}"
+
+
+def asked_criteria(kind: str, criteria: Sequence[str]) -> tuple[str, ...]:
+    """Returns the criteria a judge is asked about; in a rating `OVERALL` is computed from its `PARTS` instead."""
+    derived = OVERALL if kind != COMPARISON and set(PARTS) <= set(criteria) else None
+    return tuple(criterion for criterion in criteria if criterion != derived)
+
+
+def judge_messages(item: Item, sample: Sample, settings: Mapping, first: int) -> list[dict]:
+    """Returns the chat messages about an item; `first` (0 or 1) is the index of the reply that is shown first, as A."""
+    criteria, compared = asked_criteria(sample.kind, sample.criteria), sample.kind == COMPARISON
+    low, high = settings["scale"]
+    shown = (item.replies[first], item.replies[first - 1]) if compared else item.replies
+    values = {
+        "rubric": "\n".join(f"{criterion}: {settings['rubric'][criterion]}" for criterion in criteria),
+        "answer": "{" + ", ".join(f'"{criterion}": ...' for criterion in criteria) + "}",
+        "low": str(low),
+        "high": str(high),
+        "situation": f"Situation of the seeker: {item.situation}\n\n" if item.situation else "",
+        "conversation": transcript(item.history, settings["show_strategies"]),
+        "first": reply_text(shown[0], settings["show_strategies"]),
+        "second": reply_text(shown[-1], settings["show_strategies"]),
+    }
+    return messages(settings["comparison" if compared else "rating"], _COMPARED if compared else _RATED, values)
+
+
+def reply_text(reply: Turn, show_strategies: bool) -> str:
+    """Returns a reply as judges read it, with its strategy where `show_strategies`."""
+    return format_reply(reply.strategy, reply.text) if show_strategies and reply.strategy else reply.text
+
+
+def read_comparison(reply: str, criteria: Sequence[str]) -> dict[str, str]:
+    """{criterion: "A", "B" or "tie"}."""
+    return _in_order(read_table(reply, criteria, choice), criteria)
+
+
+def read_rating(reply: str, criteria: Sequence[str], scale: Sequence[int]) -> dict[str, int]:
+    """{criterion: integer on the scale}."""
+    return _in_order(read_table(reply, criteria, partial(score, scale=scale)), criteria)
+
+
+def choice(value: object) -> str:
+    """A verdict from what a judge wrote, model or person: "a", " Tie ", "Reply B", "[[A]]" and "A is better" are understood."""
+    word = " ".join(str(value).lower().split()).strip(" .!*_`\"'()[]") if isinstance(value, str) else ""
+    reason = _REASON.search(word)
+    for said in (word, word[: reason.start()] if reason else word):
+        if match := _BETTER.fullmatch(said):
+            return match["better"].upper()
+        if match := _COMPARED_BY_SIGN.fullmatch(said):
+            return TIE if "=" in match["sign"] else A if (match["first"] == "a") == (">" in match["sign"]) else B
+        if said in _TIES:
+            return TIE
+    raise ParseError(f"{value!r} is not A, B or tie")
+
+
+_BETTER = re.compile(
+    r"(?:(?:the )?(?:reply|response|answer|option) ?)?(?P<better>[ab])(?: (?:wins|is (?:the )?(?:better|stronger)(?: one| reply)?))?"
+)
+_COMPARED_BY_SIGN = re.compile(r"(?P<first>[ab]) ?(?P<sign>>{1,2}|<{1,2}|={1,2}) ?(?!(?P=first))[ab]")
+_TIES = {"tie", "a tie", "tied", "draw", "a draw", "equal", "both equal", "equally good", "neither", "no difference"}
+# "A (warmer)", "A - it names the feeling": what comes after the verdict.
+_REASON = re.compile(r" \(| [-–—] (?=\S+ \S)")
+
+
+def score(value: object, scale: Sequence[int]) -> int:
+    """An integer on the scale, also when it came as "4", 4.0 or, on a scale to 5, "4/5"."""
+    return integer(value, *scale)
+
+
+def _in_order(table: Mapping[str, object], criteria: Sequence[str]) -> dict:
+    return {criterion: table[criterion] for criterion in criteria}

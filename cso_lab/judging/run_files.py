@@ -1,0 +1,100 @@
+"""Reads from a run folder what judging needs: preference pairs, predictions, test dialogues and trees."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cso_lab.core.errors import UserError
+from cso_lab.core.files import read_json, read_jsonl
+from cso_lab.core.records import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
+from cso_lab.core.run_folders import stage_folder
+from cso_lab.core.strategies import SETS, parse_reply
+from cso_lab.expansion.expand import SUMMARY
+from cso_lab.expansion.shards import union
+from cso_lab.search.tree import Tree
+
+
+def pairs(run: Path) -> list[dict]:
+    """Returns the rows of the run's pairs.jsonl; raises UserError where the dataset is not on this machine."""
+    folder = stage_folder(run, "dataset")
+    if folder is None or not (folder / "preferences" / "pairs.jsonl").exists():
+        raise UserError(
+            f"{run}: its preference data are not here: expected stages.json to name a dataset with preferences/pairs.jsonl"
+        )
+    return read_jsonl(folder / "preferences" / "pairs.jsonl")
+
+
+def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
+    """Returns the turns of a row's prompt, without its system message."""
+    return tuple(
+        Turn(SEEKER, message["content"]) if message["role"] == "user" else reply_of(message["content"])
+        for message in messages
+        if message["role"] != "system"
+    )
+
+
+def reply_of(text: str) -> Turn:
+    """Returns the supporter turn of "(Strategy) text"; without a known strategy, its text is the whole."""
+    for strategies in SETS.values():
+        name, rest = parse_reply(text, strategies)
+        if name is not None:
+            return supporter_turn(rest, name)
+    return supporter_turn(text, None)
+
+
+def supporter_turn(text: str, strategy: str | None) -> Turn:
+    """Returns a supporter turn with its text on one line, as transcripts show it."""
+    return Turn(SUPPORTER, " ".join(text.split()) or "[no words]", strategy)
+
+
+def predictions(run: Path) -> dict[tuple[str, int], dict]:
+    """Returns the lines of the run's predictions.jsonl by (dialogue, turn).
+
+    Raises UserError where the file is missing or a line lacks a field.
+    """
+    file = Path(run) / "predictions.jsonl"
+    if not file.exists():
+        raise UserError(f"{run}: no predictions.jsonl in it: expected the folder of a run that has generated")
+    rows = read_jsonl(file)
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in ("dialogue", "turn", "gold_response", "strategy", "response") if key not in row]
+        if missing:
+            raise UserError(f"{file}:{number}: missing field {missing[0]!r}")
+    return {(str(row["dialogue"]), int(row["turn"])): row for row in rows}
+
+
+def test_dialogues(run: Path) -> dict[str, dict]:
+    """Returns {id: {description, turns: [Turn]}} of the run's test dialogues; raises UserError where the run has none."""
+    file = Path(run) / TEST_DIALOGUES
+    if not file.exists():
+        raise UserError(f"{file} is missing, so nobody could see what was said before: generate again with rerun=true")
+    return {
+        str(row["id"]): {"description": row["description"], "turns": [Turn(**turn) for turn in row["turns"]]}
+        for row in read_jsonl(file)
+    }
+
+
+def trees(run: Path) -> dict[str, Tree]:
+    """Returns the run's trees by dialogue; {} where it searched nothing, or its search is not on this machine."""
+    folder = stage_folder(run, "search")
+    trees = (Tree.from_json(read_json(file)) for file in union(folder)[0]) if folder else ()
+    return {tree.id: tree for tree in trees}
+
+
+def search_notices(run: Path) -> list[str]:
+    """Returns the warning that role players were simulated, if the run's search.json has one."""
+    folder = stage_folder(run, "search")
+    file = folder / SUMMARY if folder else None
+    notice = read_json(file).get("notice") if file and file.exists() else None
+    return [f"The preference data were {notice}."] if notice else []
+
+
+def run_names(first: Path, second: Path) -> tuple[tuple[str, str], bool]:
+    """Returns (names that tell the two runs apart, whether they are compared in Table 3: preference training against SFT)."""
+    cells = [read_json(run / "metrics.json")["cell"] if (run / "metrics.json").exists() else {} for run in (first, second)]
+    labels = [cell.get("algo_label") or run.resolve().name for cell, run in zip(cells, (first, second), strict=True)]
+    if labels[0] == labels[1]:
+        labels = [run.resolve().name for run in (first, second)]
+    if labels[0] == labels[1]:
+        labels = [f"{run.resolve().parent.name}/{run.resolve().name}" for run in (first, second)]
+    algorithms = [cell.get("algo") for cell in cells]
+    return (labels[0], labels[1]), algorithms[0] not in ("base", "sft", None) and algorithms[1] == "sft"
