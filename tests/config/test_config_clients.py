@@ -4,12 +4,12 @@ from functools import cache
 
 import pytest
 from fakes import FakeOpenAI, Reply
+from generation.test_served import echo, served
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from llm.test_client import MODEL, ask, client
 from loopback import answering, search
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
-from test_roles_client import MODEL, ask, client
-from test_served import echo, served
 
 from cso_lab.config.clients import Limits
 from cso_lab.core.errors import UserError

@@ -235,7 +235,7 @@ HISTORY = (Turn(SEEKER, "I lost it."), Turn(SUPPORTER, "That hurts.", "Empatheti
 
 
 def cast_config(**changes) -> dict:
-    roles = Path(__file__).parent.parent / "conf" / "roles"
+    roles = Path(__file__).parents[2] / "conf" / "roles"
     config = {
         role: yaml.safe_load((roles / role / "default.yaml").read_text()) | {"model": f"openai/{role}"}
         for role in ("seeker", "supporter", "strategist", "judge")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from project import ROOT, run_py
-from test_sharing import data, shared  # noqa: F401
+from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 # One algorithm of each trainer class.

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from project import ROOT
-from test_sharing import data, shared  # noqa: F401
+from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 from cso_lab.core.errors import UserError

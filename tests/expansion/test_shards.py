@@ -13,7 +13,7 @@ from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_par
 from cso_lab.pipeline.cell_names import cell_name, register_resolvers
 from cso_lab.pipeline.stages import RESULTS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def tree(name: str):

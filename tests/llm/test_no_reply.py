@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeOpenAI, Reply, failure
+from generation.test_served import API, DIALOGUES, echo, served
 from hydra.utils import instantiate
 from judging.examples import sample_of, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
 from test_inspection_toxicity import rated
-from test_served import API, DIALOGUES, echo, served
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json

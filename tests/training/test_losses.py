@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_sharing import ALGOS, data, shared  # noqa: F401
+from training.test_shared_forward import ALGOS, data, shared  # noqa: F401
 from trainings import config
 
 from cso_lab.training.balance import balance_warning

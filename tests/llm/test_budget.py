@@ -20,7 +20,7 @@ from cso_lab.expansion.estimate import estimate
 from cso_lab.expansion.expand import estimate_rest
 from cso_lab.llm.budget import BudgetSpent
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from cso_lab.core.files import write_jsonl
 from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.rows import fit_rows, read_rows
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 SYSTEM = {"role": "system", "content": "Be kind."}
 REPLY = {"role": "assistant", "content": "(Affirmation) You are strong."}
 

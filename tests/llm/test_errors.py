@@ -10,8 +10,8 @@ from functools import cache
 
 import pytest
 from fakes import FakeOpenAI, Reply, failure
+from llm.test_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, cast_config, client, question, within
 from loopback import FAULTS, answering, search, trees
-from test_roles_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, cast_config, client, question, within
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import EXTES

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_sharing import data, shared  # noqa: F401
-from test_training_losses import trainer_of
+from training.test_losses import trainer_of
+from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 LINE = ("training.batch_size=2", "training.max_prompt_length=2000", "training.max_steps=-1")

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_sharing import ALGOS, ARCHITECTURES, data, shared  # noqa: F401
+from training.test_shared_forward import ALGOS, ARCHITECTURES, data, shared  # noqa: F401
 from trainings import config
 
 QUICK = {("tiny_llama", "lora", "simpo"), ("tiny_qwen", "lora", "orpo"), ("tiny_gemma", "full", "kto")}

@@ -11,7 +11,7 @@ from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.core.strategies import EXTES, parse_reply
 from cso_lab.pipeline.cell_names import register_resolvers
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")

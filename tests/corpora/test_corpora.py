@@ -11,7 +11,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.corpora import Corpus, Reason, data_file, load, seeds, shard, split
 
-CONF = Path(__file__).parents[1] / "conf" / "data"
+CONF = Path(__file__).parents[2] / "conf" / "data"
 NAMES = ("sample", "extes", "esconv")
 
 

@@ -17,7 +17,7 @@ from cso_lab.llm.client import Client
 from cso_lab.roles.role_players import Cast
 from cso_lab.search.mcts import MCTS
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 OPENING = (
     Turn(SEEKER, "I lost my job last week."),
     Turn(SUPPORTER, "That must have come as a shock.", "Empathetic Statements"),

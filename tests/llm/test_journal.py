@@ -13,8 +13,8 @@ import pytest
 from fakes import FakeOpenAI, Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llm.test_client import client, question, within
 from loopback import answering, journal, search, trees
-from test_roles_client import client, question, within
 
 from cso_lab.core.errors import UserError
 from cso_lab.llm.errors import ParseError
