@@ -16,7 +16,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.judging.settings import load_settings
 from cso_lab.pipeline.cell_names import uses_seed
 from cso_lab.pipeline.check import check
-from cso_lab.roles import LIMITS
+from cso_lab.config.clients import LIMITS
 
 ROLES = ("seeker", "supporter", "strategist", "judge")
 PARAMETERS = [

@@ -14,7 +14,7 @@ from judging.examples import sample_of, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
-from test_inspection_toxicity import rated
+from analysis.test_toxicity import rated
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json

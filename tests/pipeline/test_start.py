@@ -11,7 +11,7 @@ from cso_lab.config.cells import start_of
 from cso_lab.core.errors import UserError
 from cso_lab.pipeline.cell_names import cell_name, register_resolvers, varied
 from cso_lab.pipeline.check import check
-from cso_lab.pipeline.metadata import cell
+from cso_lab.pipeline.metadata import cell_metadata
 from cso_lab.pipeline.stages import RESULTS
 
 AFTER_SFT = ("algo=dpo_after_sft", "backbone=llama", "hardware=cpu", "training.dtype=float32")
@@ -59,7 +59,7 @@ def test_another_start_is_another_cell_by_name_and_key_and_is_told():
     assert len({cell_name(cfg) for cfg in (plain, other, dpo)}) == 3 and "dpo_after_sft" in cell_name(plain)
     assert len({RESULTS["train"].key(cfg) for cfg in (plain, other, dpo)}) == 3
     assert varied(other, [line]) == {"algorithm.start.training.learning_rate": "2e-5"}
-    told = cell(plain)
+    told = cell_metadata(plain)
     assert (told["algo"], told["start_from"], told["start_label"]) == ("dpo", "sft", "SFT")
     # how often it writes a checkpoint is nobody's result
     quiet = composed(*AFTER_SFT, "algorithm.start.training.save_steps=3")
@@ -83,7 +83,7 @@ def test_any_algorithm_starts_from_any_other_by_one_file(tmp_path):
         line = [f"hydra.searchpath=[pkg://experiments,file://{tmp_path}]", "backbone=qwen", "algorithm.start.beta=0.7"]
         cfg = compose("config", overrides=["algo=kto_after_dpo", *line, "training.dtype=float32"])
     check(cfg)
-    assert "kto_after_dpo_after_sft" in cell_name(cfg) and cell(cfg)["start_label"] == "CSO-DPO after SFT"
+    assert "kto_after_dpo_after_sft" in cell_name(cfg) and cell_metadata(cfg)["start_label"] == "CSO-DPO after SFT"
     dpo = start_of(cfg)
     sft = start_of(dpo)
     assert [each.algorithm.trainer._target_ for each in (cfg, dpo, sft)] == [
