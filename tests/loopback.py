@@ -17,7 +17,7 @@ from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.roles.simulated.provider import simulated_reply
 
 CONF = str(Path(__file__).parents[1] / "conf")
-SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.longest_pause=0.02")
+SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.max_backoff=0.02")
 FAULTS = {
     "429": failure(429, Retry_After="0"),
     "500": failure(500),

@@ -43,13 +43,13 @@ def mcts(roles, strategies=ABC, **changes) -> MCTS:
         max_iterations=1,
         min_ends=1,
         max_ends=25,
-        memory=False,
+        cache_replies=False,
     )
     return MCTS(roles=roles, reward=REWARD, strategies=strategies, **settings | changes)
 
 
 def planted(roles, dialogue=DIALOGUE, **changes) -> Tree:
-    return asyncio.run(mcts(roles, **changes).plant(dialogue))
+    return asyncio.run(mcts(roles, **changes).init_from_gold(dialogue))
 
 
 def searched(roles, dialogue=DIALOGUE, **changes) -> Tree:

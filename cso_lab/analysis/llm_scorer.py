@@ -43,14 +43,14 @@ class Asked(ABC):
     def score(self, texts: Sequence[str], folder: Path) -> list[Scores | None]:
         from filelock import FileLock
 
-        from cso_lab.llm.ask_all import survey
+        from cso_lab.llm.ask_all import ask_all
         from cso_lab.llm.journal import Journal
 
         folder.mkdir(parents=True, exist_ok=True)
         # Two runs with one scorer take turns; the second finds what the first has scored.
         with FileLock(folder / ".lock"), Journal(folder, [ROLE]) as journal:
             questions = [self._question(text) for text in texts]
-            return survey(self._client(journal=journal), journal, questions, f"toxicity by {self.name}", "text")[0]
+            return ask_all(self._client(journal=journal), journal, questions, f"toxicity by {self.name}", "text")[0]
 
     def _question(self, text: str):
         from cso_lab.llm.client import Question

@@ -7,8 +7,8 @@ from cso_lab.analysis.llm_scorer import PLACE, Asked
 from cso_lab.analysis.toxicity import ATTRIBUTES, Scores
 from cso_lab.llm.errors import (
     ParseError,
-    PassingFault,
-    Refused,
+    RefusedError,
+    RetryableError,
     RoleFailure,
     ServiceError,
     error_in,
@@ -68,7 +68,7 @@ class _Analyze(Transport):
             payload = await self._post(role, model["model"], body)
         except RoleFailure as failure:
             if any(reason in str(failure) for reason in _UNFIT):
-                raise Refused(str(failure)) from None
+                raise RefusedError(str(failure)) from None
             # Nothing else differs from text to text.
             raise ServiceError(f"Perspective API: {failure}") from None
         return self._read(role, payload)
@@ -81,7 +81,7 @@ class _Analyze(Transport):
             found = answer["attributeScores"]
             scores = {name: float(found[name]["summaryScore"]["value"]) for name in ATTRIBUTES if name in found}
         except (ValueError, TypeError, KeyError):
-            raise PassingFault("not an answer of comments:analyze") from None
+            raise RetryableError("not an answer of comments:analyze") from None
         return Reply(json.dumps(scores), 0, 0, 0.0)
 
     def _url(self) -> str:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from omegaconf import MISSING, DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from cso_lab.config.renamed_keys import new_name
 from cso_lab.core.errors import UserError, unknown
 
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -46,8 +47,8 @@ class Limits(_Mapping):
     api_key_env: str | None
     max_concurrency: Count
     timeout: AboveZero
-    attempts: Count
-    longest_pause: ZeroOrMore
+    max_attempts: Count
+    max_backoff: ZeroOrMore
     requests_per_minute: AboveZero | None
     tokens_per_minute: AboveZero | None
     budget: Budget
@@ -106,6 +107,8 @@ def _explained(node: str, schema: type[BaseModel], error: ValidationError) -> Us
     *above, name = [part for part in first["loc"] if isinstance(part, str)] or [""]
     where = ".".join((node, *above))
     if first["type"] == "extra_forbidden":
+        if renamed := new_name(f"{where}.{name}"):
+            return UserError(f"{where}.{name} is called {renamed} now")
         return unknown(f"key under {where}", name, _field_types(schema, above))
     key = f"{where}.{name}".rstrip(".")
     if first["type"] == "missing":

@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from cso_lab.config.command_line import with_quotes
+from cso_lab.config.renamed_keys import new_name
 from cso_lab.config.user_code import own_line
 from cso_lab.core.errors import UserError, tracebacks_shown, unknown
 
@@ -126,6 +127,8 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> UserError:
     key = str(error.full_key or error.key)
     parent = error.parent_node
     name, where = key.rpartition(".")[2], key.rpartition(".")[0]
+    if renamed := new_name(key):
+        return UserError(f"{key} is called {renamed} now")
     if OmegaConf.is_dict(parent):
         choices = [str(choice) for choice in parent if choice != "hydra"]
         return unknown(f"key under {where}" if where else "key", name, choices)

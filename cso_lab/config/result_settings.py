@@ -33,7 +33,7 @@ NO_EFFECT = (
     NoEffect(("algorithm.recipe", "training.recipe"), "the row of Table 14: its values count in training"),
     NoEffect(("backbone.family",), "the rows of Tables 14 and 15: their values count in training and algorithm"),
     NoEffect(
-        ("backbone.reply_tokens", "backbone.turns_at_once"), "count by the values of generation that interpolate from them"
+        ("backbone.max_new_tokens", "backbone.batch_size"), "count by the values of generation that interpolate from them"
     ),
     NoEffect(("backbone.engine",), "counts by generation.engine", lambda cfg: not is_api(cfg)),
     NoEffect(("backbone.model",), "counts by generation.client.model"),

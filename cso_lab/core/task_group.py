@@ -8,7 +8,7 @@ from cso_lab.core.errors import UserError
 
 
 @asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     """A group of tasks. When one fails, the others are cancelled, not paid for, and its error comes out as itself.
 
     One error is enough to say what is wrong; what the user can put right comes first.
@@ -23,6 +23,6 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
 
 async def gather(questions: Iterable[Awaitable]) -> list:
     """All answers in order."""
-    async with together() as group:
+    async with task_group() as group:
         tasks = [group.create_task(question) for question in questions]
     return [task.result() for task in tasks]

@@ -19,17 +19,17 @@ class Plan:
     theta: float
     min_end_visits: int
 
-    def cast(self, client):
-        from cso_lab.roles.role_players import Cast
+    def role_players(self, client):
+        from cso_lab.roles.role_players import RolePlayers
 
-        return Cast(self.roles, client, self.strategies, self.mcts["seed"])
+        return RolePlayers(self.roles, client, self.strategies, self.mcts["seed"])
 
-    def search(self, cast):
-        """The configured search with `cast` as its players; one for all dialogues, which share its idle slots."""
+    def search(self, role_players):
+        """The configured search with `role_players`; one for all dialogues, which share its idle slots."""
         from hydra.utils import instantiate
 
         reward = instantiate(self.mcts["reward"])
-        return instantiate(self.mcts["search"], _partial_=True)(roles=cast, reward=reward, strategies=self.strategies)
+        return instantiate(self.mcts["search"], _partial_=True)(roles=role_players, reward=reward, strategies=self.strategies)
 
     async def grow(self, search, dialogue: Dialogue, on_iteration: Callable[[int], None]) -> Tree:
         """The tree of one dialogue, extended where the configuration says so."""

@@ -16,7 +16,7 @@ from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.core.records import Dialogue
 from cso_lab.expansion.configured_search import Plan
-from cso_lab.llm import prices as models
+from cso_lab.llm import prices
 from cso_lab.llm.client import CHARACTERS_A_TOKEN, Question, estimated_tokens
 from cso_lab.roles.simulated.provider import simulated_reply
 
@@ -45,7 +45,7 @@ class Estimate:
     def cost(self, roles: Mapping) -> float | None:
         """None when the price of a role's model is not known."""
         costs = [
-            models.cost(roles[role]["model"], round(self.prompt_tokens[role]), round(self.completion_tokens[role]))
+            prices.cost(roles[role]["model"], round(self.prompt_tokens[role]), round(self.completion_tokens[role]))
             for role in self.calls
         ]
         return None if None in costs else sum(costs)
@@ -84,13 +84,13 @@ def estimate(plan: Plan, dialogues: Sequence[Dialogue]) -> Estimate:
 def _rehearse(plan: Plan, dialogues: Sequence[Dialogue], leaving: bool = True) -> Estimate:
     client = _Rehearsal(leaving, plan.strategies.names)
     iterations = dict.fromkeys((dialogue.id for dialogue in dialogues), 0)
-    cast = plan.cast(client)
-    search = plan.search(cast)
+    role_players = plan.role_players(client)
+    search = plan.search(role_players)
 
     async def run() -> None:
         for dialogue in dialogues:
             await plan.grow(search, dialogue, lambda iteration, id=dialogue.id: iterations.update({id: iteration}))
-            cast.forget(dialogue)
+            role_players.forget(dialogue)
 
     asyncio.run(run())
     client.found.iterations = sum(iterations.values())

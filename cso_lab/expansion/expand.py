@@ -149,8 +149,8 @@ async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, cli
     from cso_lab.core.task_group import gather
     from cso_lab.llm.errors import RoleFailure
 
-    cast = plan.cast(client)
-    search = plan.search(cast)
+    role_players = plan.role_players(client)
+    search = plan.search(role_players)
 
     async def one(dialogue: Dialogue) -> None:
         try:
@@ -159,7 +159,7 @@ async def _grow_all(plan: Plan, dialogues: Sequence[Dialogue], folder: Path, cli
         except RoleFailure as failure:
             set_aside[dialogue.id] = str(failure)
         finally:
-            cast.forget(dialogue)
+            role_players.forget(dialogue)
         live.finished(dialogue.id, set_aside)
 
     with live:

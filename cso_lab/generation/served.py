@@ -77,13 +77,13 @@ class ServedModel:
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
         """The replies, in the order of the conversations; `free` makes no difference, since no server is held to a form."""
-        from cso_lab.llm.ask_all import survey
+        from cso_lab.llm.ask_all import ask_all
         from cso_lab.llm.client import Client
 
         # A client for every round: it belongs to one event loop. What was used is counted by the journal.
         client = Client(**self._limits, journal=self._journal, place=_PLACE)
         model = self._model["model"]
-        replies, refused = survey(client, self._journal, self._questions(conversations), f"ask {model}", "reply")
+        replies, refused = ask_all(client, self._journal, self._questions(conversations), f"ask {model}", "reply")
         self._without_words.update(refused.values())
         if not any(replies):
             reason = self._without_words.most_common(1)[0][0]

@@ -10,7 +10,8 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.judging.items import COMPARISON, Answer, Sample
 from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
-from cso_lab.llm.ask_all import survey
+from cso_lab.llm import prices
+from cso_lab.llm.ask_all import ask_all
 from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
@@ -53,7 +54,6 @@ def check_judges(settings: Mapping) -> None:
 
 def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
     """Returns in one line the calls, tokens and dollars that judging would still take, without those in the journal."""
-    from cso_lab.llm import prices as models
 
     journal = Journal(folder, [item.id for item in sample.items])
     journal.read()
@@ -61,7 +61,7 @@ def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
     prompt_tokens = sum(estimated_tokens(one.messages) for one in every)
     reply_tokens = len(every) * _ANSWER_TOKENS * len(asked_criteria(sample.kind, sample.criteria))
     judges = settings["judges"]
-    costs = {judge: models.cost(judge, prompt_tokens // len(judges), reply_tokens // len(judges)) for judge in judges}
+    costs = {judge: prices.cost(judge, prompt_tokens // len(judges), reply_tokens // len(judges)) for judge in judges}
     unknown = [judge for judge, cost in costs.items() if cost is None]
     dollars = f"; the price of {', '.join(unknown)} is not known" if unknown else f", ${sum(costs.values()):.2f}"
     return f"{len(every)} calls, about {prompt_tokens:,} + {reply_tokens:,} tokens{dollars}"
@@ -75,7 +75,7 @@ def ask_judges(sample: Sample, settings: Mapping, folder: Path) -> tuple[list[An
     every, limits = judge_questions(sample, settings), {key: settings["client"][key] for key in LIMITS}
     with Journal(folder, [item.id for item in sample.items]) as journal:
         client = Client(**limits, journal=journal, place=_PLACE)
-        found, refused = survey(client, journal, [entry[0] for entry in every], "judge", "answer")
+        found, refused = ask_all(client, journal, [entry[0] for entry in every], "judge", "answer")
     answers = [
         Answer(judge, item, first, values)
         for (_, judge, item, first), values in zip(every, found, strict=True)

@@ -8,14 +8,14 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.task_group import gather
 from cso_lab.llm.budget import BudgetSpent
 from cso_lab.llm.client import Client, Question
-from cso_lab.llm.errors import Refused, RoleFailure, ServiceError
+from cso_lab.llm.errors import RefusedError, RoleFailure, ServiceError
 from cso_lab.llm.journal import Journal
 
 LOST_IN_A_ROW = 3
 """Questions that got no answer, one after another, after which no other is asked: the server is at fault, and not they."""
 
 
-def survey(
+def ask_all(
     client: Client, journal: Journal, questions: Sequence[Question], title: str, unit: str
 ) -> tuple[list, dict[int, str]]:
     """(the answers in order, {number: reason} of those the models refused or answered nonsense to, whose answer is None).
@@ -35,11 +35,11 @@ def survey(
     async def one(number: int, question: Question) -> None:
         nonlocal in_a_row
         try:
-            if journal.garbled[question.key] >= client.attempts and question.key not in journal.answers:
-                raise Refused(f"no usable answer in {client.attempts} attempts")
+            if journal.garbled[question.key] >= client.max_attempts and question.key not in journal.answers:
+                raise RefusedError(f"no usable answer in {client.max_attempts} attempts")
             answers[number] = await client.ask(question)
             in_a_row = 0
-        except Refused as reason:
+        except RefusedError as reason:
             refused[number] = str(reason)
         except RoleFailure as reason:
             failures[str(reason)] += 1

@@ -9,9 +9,9 @@ from time import monotonic
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.errors import ParseError, PassingFault, Refused, RoleFailure, ServiceError, one_line
+from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
 from cso_lab.llm.journal import Journal
-from cso_lab.llm.rate_limiter import Pace
+from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
@@ -43,8 +43,8 @@ class Client:
         *,
         max_concurrency: int,
         timeout: float,
-        attempts: int,
-        longest_pause: float = 20,
+        max_attempts: int,
+        max_backoff: float = 20,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         budget: Mapping | None = None,
@@ -54,7 +54,7 @@ class Client:
         place: ConfigLocation = ROLES,
         transport: Transport | None = None,
     ):
-        """`timeout` and `longest_pause` (before asking again) in seconds; `attempts` counts transport faults and garbled replies
+        """`timeout` and `max_backoff` (before asking again) in seconds; `max_attempts` counts transport faults and garbled replies
         together; the limits a minute hold for each provider; `budget`: caps on calls, tokens and dollars; without a `journal`
         nothing is kept; `place`: where all this is configured, for errors; `transport`: what makes the calls, if not `Transport`."""
         self.max_concurrency = max_concurrency
@@ -62,15 +62,15 @@ class Client:
         self.in_flight = 0
         self._transport = transport or Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._timeout, self.attempts, self._longest_pause = timeout, attempts, longest_pause
+        self._timeout, self.max_attempts, self._max_backoff = timeout, max_attempts, max_backoff
         self._limits = requests_per_minute, tokens_per_minute
-        self._paces: dict[str, Pace] = {}  # by provider
+        self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
         self._garbled = journal.garbled if journal else Counter()
         self._calls: set[asyncio.Task] = set()
         self._silences: defaultdict[str, _Silence] = defaultdict(_Silence)  # by model
         # Seconds that somebody who asks again and again pauses in all.
-        self._patience = sum(min(longest_pause, 0.5 * 2**number) for number in range(attempts - 1))
+        self._patience = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
         self._stopped: ServiceError | None = None
 
     async def __aenter__(self) -> "Client":
@@ -94,22 +94,22 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
 
-        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when all
-        attempts were in vain; Refused where that is the model's own doing, since it replied each time and never usably; and UserError when
-        no question can be answered now (no key, no such model, budget spent, a server that answers nobody).
+        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when
+        all attempts were in vain; RefusedError where that is the model's own doing, since it replied each time and never usably; and
+        UserError when no question can be answered now (no key, no such model, budget spent, a server that answers nobody).
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-        if self._journal and (reply := self._journal.take(question.key)) is not None:
+        if self._journal and (reply := self._journal.pop_cached(question.key)) is not None:
             try:
                 return question.parse(reply)
             except ParseError:
                 pass  # it parsed once; what parses has changed since
-        back_off = wait_random_exponential(multiplier=0.5, max=self._longest_pause)
+        back_off = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.attempts),
+            stop=stop_after_attempt(self.max_attempts),
             wait=lambda state: back_off(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
-            retry=retry_if_exception_type((ParseError, PassingFault)),
+            retry=retry_if_exception_type((ParseError, RetryableError)),
         )
         try:
             async for attempt in retrying:
@@ -120,22 +120,22 @@ class Client:
 
     def _in_vain(self, question: Question, last: Exception) -> Exception:
         """What it means that all attempts at a question failed, the last one by `last`."""
-        said = f"{question.role}: no usable answer in {self.attempts} attempts, last: {one_line(last)}"
-        if self._garbled[question.key] >= self.attempts:
-            return Refused(said)
+        said = f"{question.role}: no usable answer in {self.max_attempts} attempts, last: {one_line(last)}"
+        if self._garbled[question.key] >= self.max_attempts:
+            return RefusedError(said)
         model = question.model["model"]
         # When nobody else got a reply in the meantime either, it is not this question that is at fault.
-        if isinstance(last, PassingFault) and len(self._silences[model].dialogues) > 1:
+        if isinstance(last, RetryableError) and len(self._silences[model].dialogues) > 1:
             self._stopped = ServiceError(f"{model} as {said}; no other question was answered meanwhile")
             return self._stopped
         return RoleFailure(said)
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""
-        pace = self._pace(question)
+        limiter = self._rate_limiter(question)
         tokens = estimated_tokens(question.messages) + (question.model["max_tokens"] or 0)
-        await pace.turn(tokens)
-        await self._slot(pace)
+        await limiter.turn(tokens)
+        await self._slot(limiter)
         try:
             if not wanted():
                 raise asyncio.CancelledError
@@ -146,18 +146,18 @@ class Client:
             self._slots.release()
             raise
         self.in_flight += 1
-        call = asyncio.create_task(self._call(question, number, pace, tokens))
+        call = asyncio.create_task(self._call(question, number, limiter, tokens))
         self._calls.add(call)
         call.add_done_callback(self._landed)
         return await asyncio.shield(call)
 
-    async def _slot(self, pace: Pace) -> None:
+    async def _slot(self, limiter: RateLimiter) -> None:
         """Take a slot, at a time at which the provider is not held."""
         await self._slots.acquire()
-        while pace.held:
+        while limiter.held:
             self._slots.release()
             # Jitter: all that were held back would come at once.
-            await asyncio.sleep(pace.held + random.uniform(0, min(1.0, self._longest_pause)))
+            await asyncio.sleep(limiter.held + random.uniform(0, min(1.0, self._max_backoff)))
             await self._slots.acquire()
 
     def _landed(self, call: asyncio.Task) -> None:
@@ -167,7 +167,7 @@ class Client:
         if not call.cancelled():
             call.exception()  # has been noted; perhaps nobody waits for it any more
 
-    async def _call(self, question: Question, number: int, pace: Pace, tokens: int) -> object:
+    async def _call(self, question: Question, number: int, limiter: RateLimiter, tokens: int) -> object:
         """One call, from sending to the journal."""
         # After nonsense another seed: a model that answered nonsense to one would answer the same nonsense again.
         seed = question.seed + self._garbled[question.key]
@@ -178,15 +178,15 @@ class Client:
                 reply = await self._transport.complete(question.role, question.model, question.messages, seed)
         except Exception as error:
             if isinstance(error, TimeoutError):
-                error = PassingFault(f"no answer within {self._timeout:g} s")
+                error = RetryableError(f"no answer within {self._timeout:g} s")
             self._note(call | {"fault": one_line(error)})
-            error = self._heed(pace, question, error)
+            error = self._heed(limiter, question, error)
             if isinstance(error, ServiceError):
                 self._stopped = error
             raise error from None
         self._silences.pop(question.model["model"], None)
         call |= _use(question, reply)
-        pace.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
+        limiter.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
             if not reply.text.strip():
                 raise ParseError(reply.wordless)
@@ -199,14 +199,14 @@ class Client:
         self._garbled.pop(question.key, None)
         return parsed
 
-    def _heed(self, pace: Pace, question: Question, error: Exception) -> Exception:
+    def _heed(self, limiter: RateLimiter, question: Question, error: Exception) -> Exception:
         """What a failed call means beyond its question; holds all calls to a provider that asks for a pause."""
-        if not isinstance(error, PassingFault):
+        if not isinstance(error, RetryableError):
             return error
         who, pause = f"{question.model['model']} as {question.role}", error.retry_after or 0
         if pause > LONGEST_HOLD:
             return ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}")
-        pace.hold(pause)
+        limiter.hold(pause)
         silence = self._silences[question.model["model"]]
         silence.dialogues.add(question.dialogue)
         silence.questions.add(question.key)
@@ -220,11 +220,11 @@ class Client:
             self._journal.write(call)
         self.usage.add(call)
 
-    def _pace(self, question: Question) -> Pace:
+    def _rate_limiter(self, question: Question) -> RateLimiter:
         provider = self._transport.check(question.role, question.model["model"])
-        if provider not in self._paces:
-            self._paces[provider] = Pace(*self._limits)
-        return self._paces[provider]
+        if provider not in self._rate_limiters:
+            self._rate_limiters[provider] = RateLimiter(*self._limits)
+        return self._rate_limiters[provider]
 
 
 @dataclass

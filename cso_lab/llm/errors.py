@@ -18,7 +18,7 @@ class ParseError(ValueError):
     """A reply that does not have the form its role promises. It is asked again, a bounded number of times."""
 
 
-class Refused(RoleFailure):
+class RefusedError(RoleFailure):
     """The model's own doing: it refused this question for its content, or answered nonsense in every attempt."""
 
 
@@ -29,7 +29,7 @@ class ServiceError(UserError):
     """
 
 
-class PassingFault(Exception):
+class RetryableError(Exception):
     """A call that brought no reply; asking again may help, `retry_after` seconds from now if the provider says so."""
 
     def __init__(self, message: str, retry_after: float | None = None):
@@ -102,18 +102,18 @@ def error_status(error: object) -> int | None:
 def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
     """The error that says what a failed call means for the question and for the work. `status`: None where the server gave none.
 
-    Refused: the model, or the provider on its behalf, refuses this content. ServiceError: every question would meet it. PassingFault: ask
-    again. RoleFailure: this question cannot be asked as it is, too long for instance.
+    RefusedError: the model, or the provider on its behalf, refuses this content. ServiceError: every question would meet it.
+    RetryableError: ask again. RoleFailure: this question cannot be asked as it is, too long for instance.
     """
     said = one_line(f"{status}: {message}" if status else message)
     if _OF_ACCOUNT.search(message) or (status in _NAMING_THE_MODEL and _OF_MODEL.search(message)):
         return ServiceError(f"{model} as {role}: {said}")
     if status in _REFUSING and _OF_CONTENT.search(message):
-        return Refused(f"{role}: refused for its content: {said}")
+        return RefusedError(f"{role}: refused for its content: {said}")
     if status in _HOPELESS:
         return ServiceError(f"{model} as {role}: {said}")
     if status is None or status in _PASSING or not 400 <= status <= 499:
-        return PassingFault(said, retry_after(headers.get("Retry-After")))
+        return RetryableError(said, retry_after(headers.get("Retry-After")))
     return RoleFailure(f"{role}: request refused: {said}")
 
 

@@ -53,7 +53,7 @@ class Journal:
         os.close(self._file)
         self._lock.release()
 
-    def take(self, key: str) -> str | None:
+    def pop_cached(self, key: str) -> str | None:
         """The reply to a question; it is taken once, whoever asks keeps what it says."""
         return self.answers.pop(key, None)
 

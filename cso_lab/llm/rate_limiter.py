@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Pace:
+class RateLimiter:
     """Spaces the calls to one provider evenly, by requests and by tokens a minute, and pauses them when it asks for a pause.
 
     Evenly, not with a full minute's allowance at once: a burst at the start would make up to twice the limit in its first minute.

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cso_lab.core.errors import MissingKey, UserError
-from cso_lab.llm import prices as models
+from cso_lab.llm import prices
 from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import (
-    PassingFault,
+    RetryableError,
     RoleFailure,
     error_in,
     error_of,
@@ -77,8 +77,8 @@ class Transport:
         """The provider's name; a UserError when no call to `model` could work."""
         if model in self._providers:
             return self._providers[model]
-        provider = models.provider(self._place.model(role), model)
-        if not (self._base or self._key) and (needed := models.missing_keys(model)):
+        provider = prices.provider(self._place.model(role), model)
+        if not (self._base or self._key) and (needed := prices.missing_keys(model)):
             raise MissingKey(f"{model} as {role} needs {' or '.join(needed)}, and it is not set in the environment")
         self._providers[model] = provider
         return provider
@@ -86,11 +86,11 @@ class Transport:
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """The reply of `model` (its config: model, temperature, max_tokens).
 
-        Raises PassingFault (there was no reply), Refused (this question is refused for its content), RoleFailure (it cannot be asked as
-        it is) or UserError (no question can)."""
+        Raises RetryableError (there was no reply), RefusedError (this question is refused for its content), RoleFailure (it cannot be
+        asked as it is) or UserError (no question can)."""
         name = model["model"]
         provider = self.check(role, name)
-        if provider == "openai" and models.speaks_chat(name):
+        if provider == "openai" and prices.speaks_chat(name):
             return await self._over_http(role, model, messages, seed)
         if provider in in_process_providers():
             return self._in_process(provider, role, name, messages, seed)
@@ -112,15 +112,15 @@ class Transport:
             async with self._session.post(self._url(), json=body, headers=self._headers(), proxy=self._proxy) as response:
                 status, payload, headers = response.status, await response.read(), response.headers
         except aiohttp.ClientConnectorError as error:
-            raise PassingFault(f"cannot reach {self._url()}: {one_line(error.os_error)}") from None
+            raise RetryableError(f"cannot reach {self._url()}: {one_line(error.os_error)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise PassingFault(f"connection failed: {one_line(error)}") from None
+            raise RetryableError(f"connection failed: {one_line(error)}") from None
         if status != 200:
             raise fault(role, name, status, error_of(payload), headers)
         return payload
 
     async def _over_litellm(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        litellm = models.load_litellm()
+        litellm = prices.load_litellm()
         # With an address of the user's own, no key of the environment that litellm would find for the provider.
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
@@ -139,7 +139,7 @@ class Transport:
             # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
             raise RoleFailure(f"{role}: request refused as unprocessable (422)")
         if not response.choices:
-            raise PassingFault("an answer without a reply in it")
+            raise RetryableError("an answer without a reply in it")
         choice, usage = response.choices[0], getattr(response, "usage", None)
         more = getattr(choice.message, "provider_specific_fields", None) or {}
         return Reply(
@@ -185,10 +185,10 @@ class Transport:
             text, why = message.get("content"), self._wordless(message.get("refusal"), choice.get("finish_reason"))
             prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            cost = models.cost(name, prompt or 0, answer or 0, cached)
+            cost = prices.cost(name, prompt or 0, answer or 0, cached)
             return Reply(self._clean(text), prompt, answer, cost, why)
         except (TypeError, AttributeError, KeyError, IndexError):
-            raise PassingFault(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
+            raise RetryableError(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
 
     def _wordless(self, refusal: str | None, finish_reason: str | None) -> str:
         """Why a completion has no words, as far as it says so."""
@@ -211,6 +211,6 @@ def _given(**parameters: float | None) -> dict:
 def _parameters(model: str, temperature: float | None, max_tokens: int | None) -> dict:
     """The sampling parameters under the names this model takes; newer OpenAI models want other ones, and litellm knows which."""
     given = _given(temperature=temperature, max_tokens=max_tokens, seed=0, drop_params=True)
-    litellm, name = models.load_litellm(), model.removeprefix("openai/")
+    litellm, name = prices.load_litellm(), model.removeprefix("openai/")
     known = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
     return {key: value for key, value in known.items() if key not in ("stream", "extra_body")}

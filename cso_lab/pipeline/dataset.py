@@ -57,8 +57,8 @@ def expanded_paths(cell: Cell, folder: Path) -> list:
     """Returns the expanded dialogues that the dataset in `folder` is made of, as paths of choices."""
     from hydra.utils import instantiate
 
-    from cso_lab.preferences.escpro import some
-    from cso_lab.preferences.generate_negatives import fresh_replies
+    from cso_lab.preferences.escpro import sample_paths
+    from cso_lab.preferences.generate_negatives import generate_negatives
     from cso_lab.preferences.published_escpro import expanded_paths
     from cso_lab.search.tree import Tree
 
@@ -71,12 +71,12 @@ def expanded_paths(cell: Cell, folder: Path) -> list:
         paths = instantiate(preferences.builder)([Tree.from_json(read_json(file)) for file in tree_files(cell, "search")])
     if preferences.dialogues is not None and preferences.dialogues > len(paths):
         print(f"preferences.dialogues={preferences.dialogues}: there are {len(paths)}, and all are used", file=sys.stderr)
-    paths = some(paths, preferences.dialogues, preferences.seed)
+    paths = sample_paths(paths, preferences.dialogues, preferences.seed)
     if preferences.negatives is None:
         return paths
     roles, strategies = OmegaConf.to_container(cell.cfg.roles, resolve=True), cell.strategies
     swap = instantiate(preferences.negatives)
-    return swap(paths, strategies.names, lambda wanted: fresh_replies(wanted, roles, strategies, preferences.seed, folder))
+    return swap(paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder))
 
 
 def _folder(cell: Cell, make: str) -> Path:

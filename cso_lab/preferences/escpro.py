@@ -62,7 +62,7 @@ class EscPro:
             yield Path(tree.id, root, choices, tree.scene, tree.description)
 
 
-def some(paths: Sequence[Path], number: int | None, seed: int) -> list[Path]:
+def sample_paths(paths: Sequence[Path], number: int | None, seed: int) -> list[Path]:
     """`number` of the paths in their order (None, or more than there are: all), drawn by `seed` so that a larger number holds every
     smaller one (section 5.4)."""
     order = random.Random(seed).sample(range(len(paths)), len(paths))

@@ -14,18 +14,18 @@ from cso_lab.preferences.random import Wanted
 _DRAW = "fresh"
 
 
-def fresh_replies(wanted: Sequence[Wanted], roles: Mapping, strategies: StrategySet, seed: int, folder: Path) -> list[str]:
+def generate_negatives(wanted: Sequence[Wanted], roles: Mapping, strategies: StrategySet, seed: int, folder: Path) -> list[str]:
     """The replies, in order. What `folder`'s journal holds is not asked again; a UserError when one stays unanswered."""
     from cso_lab.llm.client import Client
     from cso_lab.llm.journal import Journal
-    from cso_lab.roles.role_players import Cast
+    from cso_lab.roles.role_players import RolePlayers
 
     with Journal(folder, {one.dialogue for one in wanted}) as journal:
         client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
-        return asyncio.run(_asked(Cast(roles, client, strategies, seed), client, wanted))
+        return asyncio.run(_asked(RolePlayers(roles, client, strategies, seed), client, wanted))
 
 
-async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
+async def _asked(role_players, client, wanted: Sequence[Wanted]) -> list[str]:
     from tqdm.auto import tqdm
 
     from cso_lab.core.task_group import gather
@@ -35,7 +35,7 @@ async def _asked(cast, client, wanted: Sequence[Wanted]) -> list[str]:
 
         async def one(ask: Wanted) -> str:
             dialogue = Dialogue(ask.dialogue, ask.scene, ask.description, ask.history)
-            reply = await cast.supporter(dialogue, ask.history, ask.strategy, _DRAW)
+            reply = await role_players.supporter(dialogue, ask.history, ask.strategy, _DRAW)
             bar.update()
             return reply
 

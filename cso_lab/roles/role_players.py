@@ -15,10 +15,10 @@ from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transc
 History = tuple[Turn, ...]
 
 
-class Cast:
+class RolePlayers:
     """Seeker, supporter, strategist and judge of appendix A over one client.
 
-    The same question (dialogue, role, messages, draw) has one answer: a second asker waits for the first one's.
+    The same question (dialogue, role, messages, sample_key) has one answer: a second asker waits for the first one's.
     """
 
     def __init__(self, config: Mapping, client: Client, strategies: StrategySet, seed: int):
@@ -32,19 +32,21 @@ class Cast:
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
         self._rubric = "\n".join(f"- {name}: {what}" for name, what in strategies.descriptions.items())
 
-    async def seeker(self, dialogue: Dialogue, history: History, draw: str) -> SeekerReply:
-        return await self._ask("seeker", dialogue, history, draw, parsing.parse_seeker)
+    async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
+        return await self._ask("seeker", dialogue, history, sample_key, parsing.parse_seeker)
 
-    async def supporter(self, dialogue: Dialogue, history: History, strategy: str, draw: str) -> str:
+    async def supporter(self, dialogue: Dialogue, history: History, strategy: str, sample_key: str) -> str:
         description = self._strategies.descriptions[strategy]
         values = {"strategy": strategy, "strategy_description": description}
-        return await self._ask("supporter", dialogue, history, draw, self._with_strategies(parsing.parse_supporter), values)
+        return await self._ask(
+            "supporter", dialogue, history, sample_key, self._with_strategies(parsing.parse_supporter), values
+        )
 
-    async def strategist(self, dialogue: Dialogue, history: History, draw: str) -> dict[str, int]:
-        return await self._ask("strategist", dialogue, history, draw, self._with_strategies(parsing.parse_strategist))
+    async def strategist(self, dialogue: Dialogue, history: History, sample_key: str) -> dict[str, int]:
+        return await self._ask("strategist", dialogue, history, sample_key, self._with_strategies(parsing.parse_strategist))
 
-    async def judge(self, dialogue: Dialogue, history: History, draw: str) -> Scores:
-        return await self._ask("judge", dialogue, history, draw, parsing.parse_judge)
+    async def judge(self, dialogue: Dialogue, history: History, sample_key: str) -> Scores:
+        return await self._ask("judge", dialogue, history, sample_key, parsing.parse_judge)
 
     def _with_strategies(self, parse: Callable) -> Callable[[str], object]:
         return lambda reply: parse(reply, self._strategies)
@@ -59,7 +61,7 @@ class Cast:
             return 0
         return max(0, self._client.max_concurrency - self._open)
 
-    async def _ask(self, role, dialogue: Dialogue, history: History, draw: str, parse: Callable, values: Mapping = {}):  # noqa: B006
+    async def _ask(self, role, dialogue: Dialogue, history: History, sample_key: str, parse: Callable, values: Mapping = {}):  # noqa: B006
         config = self._config[role]
         values = {
             "dialogue": transcript(history, config["show_strategies"]),
@@ -71,13 +73,13 @@ class Cast:
         chat = messages(config["system"], config["query"], values)
         system, query = (message["content"] for message in chat)
         sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
-        key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, draw).hex()
+        key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, sample_key).hex()
         answers = self._answers[dialogue.id]
         asked = answers.get(key)
         if asked is not None and not isinstance(asked, _Asked):
             return asked
         if asked is None:
-            seed = self._question_seed(dialogue.id, role, query, draw)
+            seed = self._question_seed(dialogue.id, role, query, sample_key)
             asked = answers[key] = self._put(Question(key, dialogue.id, role, config, chat, seed, parse))
         asked.waiters += 1
         try:

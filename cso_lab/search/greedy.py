@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cso_lab.core.records import Dialogue, Scores
-from cso_lab.core.task_group import gather, together
+from cso_lab.core.task_group import gather, task_group
 from cso_lab.search.mcts import MCTS
 from cso_lab.search.rollout import Expansion
 from cso_lab.search.tree import Node, Tree
@@ -29,7 +29,7 @@ class Greedy(MCTS):
 
     async def search(self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, done: None) -> Tree:
         """`dialogue` as a tree with one path beside each gold turn; all of them are followed at once."""
-        tree = await self.plant(dialogue)
+        tree = await self.init_from_gold(dialogue)
         others = [[child for child in node.children if not child.gold] for node in tree.nodes if node.gold]
         tried = [max(siblings, key=lambda node: node.prior) for siblings in others if siblings]
         for i, (node, steps) in enumerate(zip(tried, await gather(self._follow(dialogue, n) for n in tried), strict=True), 1):
@@ -38,19 +38,19 @@ class Greedy(MCTS):
         return tree
 
     async def _follow(self, dialogue: Dialogue, node: Node) -> list[Step]:
-        history, strategy, place = node.parent.history(), node.strategy, node.place
+        history, strategy, path_key = node.parent.history(), node.strategy, node.path_key
         turns = []
-        async with together() as judging:
+        async with task_group() as judging:
             for i in range(1 + self.rollout_rounds):
-                history, expansion = await self.expand(dialogue, history, strategy, place)
-                judgement, priors = self.judged(judging, dialogue, history, place), None
+                history, expansion = await self.expand(dialogue, history, strategy, path_key)
+                judgement, priors = self.judged(judging, dialogue, history, path_key), None
                 if i < self.rollout_rounds and not expansion.seeker.end:
-                    priors = self.priors(await self.roles.strategist(dialogue, history, self.draw(place)))
+                    priors = self.priors(await self.roles.strategist(dialogue, history, self.sample_key(path_key)))
                 turns.append((expansion, judgement, priors))
                 if priors is None:
                     break
                 strategy = max(priors, key=priors.get)
-                place = f"{place}.{strategy}"
+                path_key = f"{path_key}.{strategy}"
         return [Step(expansion, judgement.result(), priors) for expansion, judgement, priors in turns]
 
     def _write(self, tree: Tree, node: Node, steps: list[Step]) -> None:

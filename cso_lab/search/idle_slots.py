@@ -45,38 +45,38 @@ class IdleSlots:
 
 
 class AskedAhead:
-    """Players for work ahead of time: every question waits for an idle slot, until `hurry` says that the answers are needed."""
+    """Players for work ahead of time: every question waits for an idle slot, until `promote` says that the answers are needed."""
 
     def __init__(self, roles: Roles, slots: IdleSlots):
         self._roles, self._slots = roles, slots
         self._waiting: set[asyncio.Future] = set()
-        self._hurried = False
+        self._promoted = False
 
-    def hurry(self) -> None:
+    def promote(self) -> None:
         """From now on nothing waits for idle slots, what is waiting for one included."""
-        self._hurried = True
+        self._promoted = True
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
-    async def seeker(self, dialogue: Dialogue, history: History, draw: str) -> SeekerReply:
+    async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
         await self._turn()
-        return await self._roles.seeker(dialogue, history, draw)
+        return await self._roles.seeker(dialogue, history, sample_key)
 
-    async def supporter(self, dialogue: Dialogue, history: History, strategy: str, draw: str) -> str:
+    async def supporter(self, dialogue: Dialogue, history: History, strategy: str, sample_key: str) -> str:
         await self._turn()
-        return await self._roles.supporter(dialogue, history, strategy, draw)
+        return await self._roles.supporter(dialogue, history, strategy, sample_key)
 
-    async def strategist(self, dialogue: Dialogue, history: History, draw: str):
+    async def strategist(self, dialogue: Dialogue, history: History, sample_key: str):
         await self._turn()
-        return await self._roles.strategist(dialogue, history, draw)
+        return await self._roles.strategist(dialogue, history, sample_key)
 
-    async def judge(self, dialogue: Dialogue, history: History, draw: str) -> Scores:
+    async def judge(self, dialogue: Dialogue, history: History, sample_key: str) -> Scores:
         await self._turn()
-        return await self._roles.judge(dialogue, history, draw)
+        return await self._roles.judge(dialogue, history, sample_key)
 
     async def _turn(self) -> None:
-        if self._hurried:
+        if self._promoted:
             return
         future = self._slots.ask()
         self._waiting.add(future)

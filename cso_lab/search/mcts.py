@@ -6,7 +6,7 @@ from functools import cached_property
 
 from cso_lab.core.records import Dialogue, Scores
 from cso_lab.search.idle_slots import IdleSlots
-from cso_lab.search.prefetch import Ahead
+from cso_lab.search.prefetch import Prefetcher
 from cso_lab.search.rollout import Expansion, Simulator, until_supporter
 from cso_lab.search.tree import Node, Tree
 
@@ -27,11 +27,11 @@ class Outcome:
 class MCTS(Simulator):
     """The search of section 3.1. `search` grows one dialogue into a tree.
 
-    What an iteration asks its roles depends on the leaf alone, not on Q or N: `work` asks, `apply` changes the tree.
+    What an iteration asks its roles depends on the leaf alone, not on Q or N: `evaluate_leaf` asks, `apply` changes the tree.
 
     Stop: never before `min_iterations` and `min_ends`, always at `max_iterations` or `max_ends`.
-    `speculation`: likely next leaves worked on ahead of time, at most so many at once; changes no tree (see `Ahead`).
-    `leaves_per_wave`: above 1, so many leaves are selected with virtual loss and worked on at once. Faster, and another search:
+    `speculation`: likely next leaves worked on ahead of time, at most so many at once; changes no tree (see `Prefetcher`).
+    `leaf_batch_size`: above 1, so many leaves are selected with virtual loss and worked on at once. Faster, and another search:
     its trees depend on the number, though never on the order of answers.
     """
 
@@ -41,7 +41,7 @@ class MCTS(Simulator):
     min_ends: int
     max_ends: int
     speculation: int = 0
-    leaves_per_wave: int = 1
+    leaf_batch_size: int = 1
 
     @cached_property
     def idle_slots(self) -> IdleSlots:
@@ -50,11 +50,11 @@ class MCTS(Simulator):
 
     async def search(self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, done: None) -> Tree:
         """Grow `dialogue` into a tree; `on_iteration` hears of every finished iteration."""
-        tree = await self.plant(dialogue)
+        tree = await self.init_from_gold(dialogue)
         iteration = 0
-        async with Ahead(self, dialogue, tree) as ahead:
+        async with Prefetcher(self, dialogue, tree) as ahead:
             while left := self._left(tree, iteration):
-                leaves = self._wave(tree, min(self.leaves_per_wave, left))
+                leaves = self._next_leaves(tree, min(self.leaf_batch_size, left))
                 for leaf, outcome in zip(leaves, await ahead.outcomes(leaves, left), strict=True):
                     if self.finished(tree, iteration):
                         break
@@ -74,7 +74,7 @@ class MCTS(Simulator):
             return 0
         return max(0, (self.min_iterations if ends >= self.min_ends else self.max_iterations) - iteration)
 
-    def _wave(self, tree: Tree, most: int) -> list[Node]:
+    def _next_leaves(self, tree: Tree, most: int) -> list[Node]:
         """The next leaf, or up to `most` different ones with virtual loss: one that is chosen counts as a visit of the worst
         reward until the wave is complete, so that the others are looked for elsewhere. Changes nothing."""
         leaves, before = [], []
@@ -90,26 +90,26 @@ class MCTS(Simulator):
         """The outcome of a leaf that nobody need be asked about: an end that was scored before."""
         return Outcome(reward=self.reward(leaf.scores), scores=leaf.scores) if leaf.end and leaf.scores else None
 
-    async def work(self, dialogue: Dialogue, leaf: Node) -> Outcome:
+    async def evaluate_leaf(self, dialogue: Dialogue, leaf: Node) -> Outcome:
         """Expansion and simulation (3.1.3, 3.1.4) from `leaf`: everything that is asked in one iteration."""
         if known := self.known(leaf):
             return known
-        place = leaf.place
+        path_key = leaf.path_key
         if leaf.end:
-            scores = await self.roles.judge(dialogue, until_supporter(leaf.history()), self.draw(place))
+            scores = await self.roles.judge(dialogue, until_supporter(leaf.history()), self.sample_key(path_key))
             return Outcome(reward=self.reward(scores), scores=scores)
 
         history, expansion = leaf.history(), None
         if not leaf.expanded:
-            history, expansion = await self.expand(dialogue, leaf.parent.history(), leaf.strategy, place)
+            history, expansion = await self.expand(dialogue, leaf.parent.history(), leaf.strategy, path_key)
             if expansion.seeker.end:
-                scores = await self.roles.judge(dialogue, until_supporter(history), self.draw(place))
+                scores = await self.roles.judge(dialogue, until_supporter(history), self.sample_key(path_key))
                 return Outcome(reward=self.reward(scores), expansion=expansion, scores=scores)
 
-        priors = self.priors(await self.roles.strategist(dialogue, history, self.draw(place)))
+        priors = self.priors(await self.roles.strategist(dialogue, history, self.sample_key(path_key)))
         best = max(priors, key=priors.get)
-        place = f"{place}.{best}"
-        child, scores = await self.simulate(dialogue, history, best, place)
+        path_key = f"{path_key}.{best}"
+        child, scores = await self.simulate(dialogue, history, best, path_key)
         reward = self.mean_reward(scores)
         return Outcome(reward=reward, expansion=expansion, priors=priors, child=child, child_scores=scores[0])
 

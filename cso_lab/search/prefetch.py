@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 KEPT = 2  # outcomes kept for leaves not selected yet, as a multiple of `speculation`: the most that can be in vain at the end
 
 
-class Forecast(Tree):
+class TreeOverlay(Tree):
     """A copy of a tree to go on searching in. It copies only what it looks at; the tree itself stays as it is."""
 
     def __init__(self, tree: Tree):
         super().__init__(tree.id, tree.scene, tree.description)
         self.nodes.append(_copied(tree.root, None))
 
-    def below(self, node: Node) -> list[Node]:
+    def children_of(self, node: Node) -> list[Node]:
         if node.children and node.children[0].parent is not node:
             node.children = [_copied(child, node) for child in node.children]
         return node.children
@@ -51,19 +51,19 @@ class Work:
         return None if failed else self.task.result()
 
 
-class Ahead:
+class Prefetcher:
     """Outcomes of leaves, those of likely next ones worked on in advance. A context: leaving it cancels what is under way.
 
-    Leaves are known by their places: a likely one may stand in a forecast only, where it has no number yet.
+    Leaves are known by their path keys: a likely one may stand in an overlay only, where it has no number yet.
     """
 
     def __init__(self, search: "MCTS", dialogue: Dialogue, tree: Tree):
         self._search, self._dialogue, self._tree = search, dialogue, tree
-        self._works: dict[str, Work] = {}  # by place, until the search has taken the outcome
+        self._works: dict[str, Work] = {}  # by path_key, until the search has taken the outcome
         self._permission: asyncio.Future | None = None  # to look ahead, once a slot is idle
         self._looked = False  # since anything was last found out
 
-    async def __aenter__(self) -> "Ahead":
+    async def __aenter__(self) -> "Prefetcher":
         return self
 
     async def __aexit__(self, *_) -> None:
@@ -76,7 +76,7 @@ class Ahead:
         """What working on `leaves` finds out; the search will take at most `left` iterations, theirs included."""
         works = [self._work(leaf) for leaf in leaves]
         for work in works:
-            work.players.hurry()
+            work.players.promote()
         self._looked = False
         while not all(work.task.done() and work.found for work in works):
             await self._wait([work.task for work in works], left)
@@ -84,7 +84,7 @@ class Ahead:
                 if work.task.done():
                     work.task.result()  # an error comes out as itself, as soon as it is there
         for leaf in leaves:
-            del self._works[leaf.place]
+            del self._works[leaf.path_key]
         return [work.found for work in works]
 
     async def _wait(self, needed: Sequence[asyncio.Task], left: int) -> None:
@@ -106,28 +106,28 @@ class Ahead:
 
     def _work(self, leaf: Node) -> Work:
         """The work on a leaf, begun now if it was not before."""
-        if leaf.place not in self._works:
+        if leaf.path_key not in self._works:
             players = AskedAhead(self._search.roles, self._search.idle_slots)
             search = dataclasses.replace(self._search, roles=players)
-            self._works[leaf.place] = Work(players, asyncio.ensure_future(search.work(self._dialogue, leaf)))
-        return self._works[leaf.place]
+            self._works[leaf.path_key] = Work(players, asyncio.ensure_future(search.evaluate_leaf(self._dialogue, leaf)))
+        return self._works[leaf.path_key]
 
     def _likely(self, left: int, most: int) -> list[Node]:
         """At most `most` leaves that will probably be selected within `left` iterations and nobody works on yet.
 
-        The search is simply continued in a forecast: with the outcome where it is known; where not, the leaf is guessed to be
+        The search is simply continued in an overlay: with the outcome where it is known; where not, the leaf is guessed to be
         worth what the search takes it for now, its Q.
         """
-        forecast, unknown, likely = Forecast(self._tree), set(), []
+        overlay, unknown, likely = TreeOverlay(self._tree), set(), []
         for _ in range(left):
-            leaf = forecast.select(self._search.c)
-            work = self._works.get(leaf.place)
+            leaf = overlay.select(self._search.c)
+            work = self._works.get(leaf.path_key)
             outcome = self._search.known(leaf) or (work and work.found)
             if outcome:
-                self._search.apply(forecast, leaf, outcome)
+                self._search.apply(overlay, leaf, outcome)
                 continue
-            if leaf.place not in unknown:
-                unknown.add(leaf.place)
+            if leaf.path_key not in unknown:
+                unknown.add(leaf.path_key)
                 if not work:
                     likely.append(leaf)
                 if len(likely) == most:

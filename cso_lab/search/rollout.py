@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
-from cso_lab.core.task_group import gather, together
+from cso_lab.core.task_group import gather, task_group
 from cso_lab.search.paths import dispreferred, valid_paths
 from cso_lab.search.reward import Reward
 from cso_lab.search.roles import History, Roles
@@ -31,7 +31,7 @@ class Simulator:
 
     `gold_visits`, `gold_prior`: N of a gold node, and the prior of a gold strategy that nobody scored. `rollout_rounds`: simulated
     rounds after the turn a simulation starts from.
-    `memory`: one state of a dialogue has one answer within a tree; otherwise every question is asked afresh.
+    `cache_replies`: one state of a dialogue has one answer within a tree; otherwise every question is asked afresh.
     """
 
     roles: Roles
@@ -41,9 +41,9 @@ class Simulator:
     gold_visits: int
     gold_prior: float
     rollout_rounds: int
-    memory: bool
+    cache_replies: bool
 
-    async def plant(self, dialogue: Dialogue) -> Tree:
+    async def init_from_gold(self, dialogue: Dialogue) -> Tree:
         """The gold dialogue as the first path, with every other scored strategy as an unexpanded sibling.
 
         A gold node is expanded, with N = `gold_visits` and the Q of a perfect turn. Scorings of its turns are independent of
@@ -60,7 +60,7 @@ class Simulator:
         answers = [turn.text for turn in turns[1::2]] + [None] * (len(turns) % 2)
         histories = [dialogue.turns[: i + (2 if opening else 1)] for i in range(0, len(turns), 2)]
         scored = await gather(
-            self.roles.strategist(dialogue, history, self.draw(f"gold.{i}")) for i, history in enumerate(histories)
+            self.roles.strategist(dialogue, history, self.sample_key(f"gold.{i}")) for i, history in enumerate(histories)
         )
         for i, (turn, answer, scores) in enumerate(zip(supporter_turns, answers, scored, strict=True)):
             expansion = {"supporter": turn.text, "seeker": answer, "end": i == len(supporter_turns) - 1, **gold}
@@ -82,59 +82,59 @@ class Simulator:
             node for node in tree.nodes if node.parent and node.id in preferred and not dispreferred(node, theta, preferred)
         ]
         siblings = {s.id: s for node in lacking for s in node.parent.children if not s.expanded}.values()
-        found = await gather(self.simulate(dialogue, s.parent.history(), s.strategy, s.place) for s in siblings)
+        found = await gather(self.simulate(dialogue, s.parent.history(), s.strategy, s.path_key) for s in siblings)
         for sibling, (expansion, scores) in zip(siblings, found, strict=True):
             expansion.write(sibling)
             sibling.scores, sibling.q = scores[0], self.mean_reward(scores)
 
-    async def expand(self, dialogue: Dialogue, history: History, strategy: str, place: str) -> tuple[History, Expansion]:
+    async def expand(self, dialogue: Dialogue, history: History, strategy: str, path_key: str) -> tuple[History, Expansion]:
         """One turn in `strategy` and the seeker's answer, and the history with both."""
-        draw = self.draw(place)
-        supporter = await self.roles.supporter(dialogue, history, strategy, draw)
+        sample_key = self.sample_key(path_key)
+        supporter = await self.roles.supporter(dialogue, history, strategy, sample_key)
         history += (Turn(SUPPORTER, supporter, strategy),)
-        seeker = await self.roles.seeker(dialogue, history, draw)
+        seeker = await self.roles.seeker(dialogue, history, sample_key)
         if seeker.text is not None:
             history += (Turn(SEEKER, seeker.text),)
         return history, Expansion(supporter, seeker)
 
-    async def simulate(self, dialogue, history: History, strategy: str, place: str) -> tuple[Expansion, list[Scores]]:
+    async def simulate(self, dialogue, history: History, strategy: str, path_key: str) -> tuple[Expansion, list[Scores]]:
         """One simulation from a turn in `strategy`: that turn, and the scores of it and of every simulated turn after it."""
-        history, expansion = await self.expand(dialogue, history, strategy, place)
-        async with together() as judging:
-            judgements = [self.judged(judging, dialogue, history, place)]
+        history, expansion = await self.expand(dialogue, history, strategy, path_key)
+        async with task_group() as judging:
+            judgements = [self.judged(judging, dialogue, history, path_key)]
             if not expansion.seeker.end:
-                await self._roll_out(dialogue, history, place, judging, judgements)
+                await self._roll_out(dialogue, history, path_key, judging, judgements)
         return expansion, [judgement.result() for judgement in judgements]
 
     def mean_reward(self, scores: Sequence[Scores]) -> float:
         """Eq. 3: the mean over a simulation's first turn and every simulated turn after it."""
         return sum(map(self.reward, scores)) / len(scores)
 
-    async def _roll_out(self, dialogue, history: History, place: str, judging: asyncio.TaskGroup, judgements: list) -> None:
+    async def _roll_out(self, dialogue, history: History, path_key: str, judging: asyncio.TaskGroup, judgements: list) -> None:
         """Greedy simulation: the best-scored strategy at every round. A turn is judged as soon as it is there.
 
         What the seeker would answer to the last round is read by nobody, so it is not asked.
         """
         for i in range(1, self.rollout_rounds + 1):
-            draw = self.draw(f"{place}+{i}")
-            priors = self.priors(await self.roles.strategist(dialogue, history, draw))
+            sample_key = self.sample_key(f"{path_key}+{i}")
+            priors = self.priors(await self.roles.strategist(dialogue, history, sample_key))
             strategy = max(priors, key=priors.get)
-            history += (Turn(SUPPORTER, await self.roles.supporter(dialogue, history, strategy, draw), strategy),)
-            judgements.append(self.judged(judging, dialogue, history, f"{place}+{i}"))
+            history += (Turn(SUPPORTER, await self.roles.supporter(dialogue, history, strategy, sample_key), strategy),)
+            judgements.append(self.judged(judging, dialogue, history, f"{path_key}+{i}"))
             if i == self.rollout_rounds:
                 return
-            seeker = await self.roles.seeker(dialogue, history, draw)
+            seeker = await self.roles.seeker(dialogue, history, sample_key)
             if seeker.end:
                 return
             history += (Turn(SEEKER, seeker.text),)
 
-    def judged(self, judging: asyncio.TaskGroup, dialogue: Dialogue, history: History, place: str) -> "asyncio.Task[Scores]":
+    def judged(self, judging: asyncio.TaskGroup, dialogue: Dialogue, history: History, path_key: str) -> "asyncio.Task[Scores]":
         """The judge's scores of the last supporter turn, asked for in a group of questions."""
-        return judging.create_task(self.roles.judge(dialogue, until_supporter(history), self.draw(place)))
+        return judging.create_task(self.roles.judge(dialogue, until_supporter(history), self.sample_key(path_key)))
 
-    def draw(self, place: str) -> str:
-        """Which answer about a state is meant: the one remembered, or the one for this place of the tree and no other."""
-        return "" if self.memory else place
+    def sample_key(self, path_key: str) -> str:
+        """Which answer about a state is meant: the one remembered, or the one for this place in the tree and no other."""
+        return "" if self.cache_replies else path_key
 
     def priors(self, scores: Mapping[str, int]) -> dict[str, float]:
         """P of eq. 1: softmax over the scores of siblings, exp(score / temperature), in the strategies' own order."""

@@ -41,7 +41,7 @@ class Node:
         return nodes[::-1]
 
     @property
-    def place(self) -> str:
+    def path_key(self) -> str:
         """The strategies from the root down: what a node is called before it has a number, whatever the order of the search."""
         return ".".join(node.strategy for node in self.path()[1:])
 
@@ -88,11 +88,11 @@ class Tree:
     def select(self, c: float) -> Node:
         """Section 3.1.2: descend by the highest PUCB (the first of equals) to a node without children. Changes nothing."""
         node = self.root
-        while children := self.below(node):
+        while children := self.children_of(node):
             node = max(children, key=lambda child: child.pucb(c))
         return node
 
-    def below(self, node: Node) -> list[Node]:
+    def children_of(self, node: Node) -> list[Node]:
         return node.children
 
     def ends(self) -> Iterator[Node]:

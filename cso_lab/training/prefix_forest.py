@@ -1,7 +1,8 @@
 """A batch of rows as one forest of prefix trees, so that no prefix two rows have in common is computed twice.
 
-The pairs of a dialogue repeat its history, and a chosen response comes back in the history of later pairs. `fold` puts the rows of
-a padded batch into prefix trees whose tokens stand in pre-order: token i is an ancestor of token j exactly when i <= j < end[i].
+The pairs of a dialogue repeat its history, and a chosen response comes back in the history of later pairs. `build_prefix_forest` puts
+the rows of a padded batch into prefix trees whose tokens stand in pre-order: token i is an ancestor of token j exactly when
+i <= j < end[i].
 That one comparison is the attention mask, and a token's depth is its position. `share_prefixes` has a model run on these trees
 and hand back, row by row, what TRL's trainers read. Log-probabilities and gradients are those of the batch itself.
 """
@@ -73,7 +74,9 @@ class TokenCount:
         return {"tokens_computed": computed, "tokens_as_rows": as_rows, "token_ratio": round(as_rows / max(computed, 1), 3)}
 
 
-def fold(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, tokens_per_tree: int) -> Forest:
+def build_prefix_forest(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, tokens_per_tree: int
+) -> Forest:
     """The forest of a padded batch (batch, length); `labels` repeat the tokens to be scored and are `IGNORED` elsewhere.
 
     Padding on either side is left out. A row's first token has nothing before it and is never scored. Trees have at most
@@ -105,11 +108,13 @@ def pack(rows: Sequence[Sequence[int]], tokens_per_tree: int, device) -> Iterato
         yield members, _on(tree, device), paths
 
 
-def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "auto", count: TokenCount | None = None) -> None:
+def share_prefixes(
+    model, tokens_per_tree: int, max_activation_tokens: int, mask: str = "auto", count: TokenCount | None = None
+) -> None:
     """Have a causal language model that carries TRL's fused output layer fold its batches.
 
     `model(input_ids, attention_mask, labels=..., fused_lm_head=True)` returns the same TRL output as before, (batch, length - 1)
-    per field, zero where nothing is asked. Forests of more than `kept_tokens` tokens are recomputed tree by tree in the backward
+    per field, zero where nothing is asked. Forests of more than `max_activation_tokens` tokens are recomputed tree by tree in the backward
     pass, which takes no more memory than one tree of them. `mask` is the form of a tree's mask (see `training.tree_mask`);
     what is computed is added to `count`.
     """
@@ -123,13 +128,13 @@ def share_prefixes(model, tokens_per_tree: int, kept_tokens: int, mask: str = "a
             scored = {} if labels is None else {"labels": labels}
             return fused(input_ids=input_ids, attention_mask=attention_mask, fused_lm_head=fused_lm_head, **scored, **kwargs)
         kwargs.pop("num_items_in_batch", None)
-        forest = fold(input_ids, attention_mask, labels, tokens_per_tree)
+        forest = build_prefix_forest(input_ids, attention_mask, labels, tokens_per_tree)
         if count is not None:
             count.add(attention_mask, len(forest) or input_ids.numel())
         if not forest.trees:  # nothing is asked: zeros that still depend on all weights, as the processes' gradients have to
             return fused(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True, **kwargs)
         scores = partial(_scores, self, fused, config, mask, kwargs)
-        if torch.is_grad_enabled() and len(forest) > kept_tokens and len(forest.trees) > 1:
+        if torch.is_grad_enabled() and len(forest) > max_activation_tokens and len(forest.trees) > 1:
             outputs = [checkpoint(scores, tree, use_reentrant=False) for tree in forest.trees]
         else:
             outputs = [scores(tree) for tree in forest.trees]

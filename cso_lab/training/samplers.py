@@ -118,7 +118,7 @@ class _Size:
         return int(self.lengths[places].sum() - self.common[places[:-1], places[1:]].sum())
 
 
-def filled(order: Sequence, whole: int) -> list:
+def pad_to_multiple(order: Sequence, whole: int) -> list:
     """`order` with as many of its last rows again as it takes for `whole` to divide its length.
 
     Several processes take `whole` rows at once. Left alone they would fill up an epoch's last step with the epoch's first rows; so it has
@@ -130,7 +130,7 @@ def filled(order: Sequence, whole: int) -> list:
 
 
 class TreeSampler(Sampler):
-    """`tree_order`, another one every epoch, `filled` to a multiple of `whole` and dealt into shares by `deal`.
+    """`tree_order`, another one every epoch, `pad_to_multiple` to a multiple of `whole` and dealt into shares by `deal`.
 
     `position` says where in the dataset each row is, if they are not in the order of `dialogues`.
     """
@@ -158,10 +158,10 @@ class TreeSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         order = tree_order(self.dialogues, self.prompts, self.batch_size, self.seed * 1_000_003 + self.epoch)
-        return iter([self.position[row] for row in self.deal(filled(order, self.whole))])
+        return iter([self.position[row] for row in self.deal(pad_to_multiple(order, self.whole))])
 
 
-class Epochs(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells a sampler its epoch: what wraps it in several processes does not hand that on when a training is resumed."""
 
     def __init__(self, sampler: TreeSampler):

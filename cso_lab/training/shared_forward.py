@@ -27,7 +27,7 @@ def sharing(trainer_class: type, training, texts: int) -> Iterator[Callable[[obj
     modules = [sys.modules[base.__module__] for base in trainer_class.__mro__]
     module = next((module for module in modules if hasattr(module, "add_fused_lm_head")), None)
     count = TokenCount(texts, stock_batch(training)) if training.share_prefixes else None
-    settings = (training.tokens_per_tree, training.kept_tokens, training.tree_mask, count)
+    settings = (training.tokens_per_tree, training.max_activation_tokens, training.tree_mask, count)
 
     def counted(trainer) -> None:
         trainer.token_count = count

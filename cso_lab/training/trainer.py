@@ -20,7 +20,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     from transformers import PrinterCallback, set_seed
 
     from cso_lab.training.callbacks import StepLog, StepManifest, StepProgress
-    from cso_lab.training.samplers import Epochs, TreeSampler
+    from cso_lab.training.samplers import SetEpochCallback, TreeSampler
     from cso_lab.training.shared_forward import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
@@ -53,7 +53,7 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     if sampler is not None:
         trainer._get_train_sampler = lambda dataset=None: sampler
     if isinstance(sampler, TreeSampler):
-        trainer.add_callback(Epochs(sampler))
+        trainer.add_callback(SetEpochCallback(sampler))
     return trainer
 
 
@@ -62,7 +62,7 @@ def _in_order(rows: list[dict], training, arguments) -> tuple:
 
     Sets `arguments.max_steps` where that is less than one pass: the other rows are neither tokenized nor read by the reference model.
     """
-    from cso_lab.training.samplers import Dealer, TreeSampler, filled, tree_order
+    from cso_lab.training.samplers import Dealer, TreeSampler, pad_to_multiple, tree_order
 
     tree, drawn = training.batching == "tree", arguments.train_sampling_strategy == "random"
     at_once = arguments.per_device_train_batch_size
@@ -83,7 +83,7 @@ def _in_order(rows: list[dict], training, arguments) -> tuple:
         rows = [rows[i] for i in islice(order, steps * training.batch_size)]
         arguments.max_steps = steps
     if not drawn:
-        rows = filled(rows, whole)
+        rows = pad_to_multiple(rows, whole)
     if not tree:
         return rows, None
     deal = Dealer(rows, training.batch_size, at_once)

@@ -88,7 +88,7 @@ def _search(overrides: list[str], number: int) -> dict:
     preferred = ((path.dialogue, choice.preferred) for path in paths for choice in path.choices)
     return measured | {
         "trees": [json.dumps(tree.to_json()) for tree in trees],
-        "choices": sorted({(dialogue, node.place, node.strategy) for dialogue, node in preferred if not node.gold}),
+        "choices": sorted({(dialogue, node.path_key, node.strategy) for dialogue, node in preferred if not node.gold}),
         "pairs": len(pair_rows(paths, strategies)),
     }
 
@@ -104,7 +104,7 @@ def _client(address: str, provider: str, calls: int, at_once: int) -> float:
 
     model = {"model": f"{provider}/supporter", "temperature": 0.7, "max_tokens": 100}
     chat = [{"role": "system", "content": "Be kind. " * 40}, {"role": "user", "content": "I lost my job last week. " * 40}]
-    asking = Client(max_concurrency=at_once, timeout=60, attempts=2, api_base=address)
+    asking = Client(max_concurrency=at_once, timeout=60, max_attempts=2, api_base=address)
 
     async def ask(first: int, last: int) -> None:
         async with asyncio.TaskGroup() as group:

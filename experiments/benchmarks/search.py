@@ -48,7 +48,7 @@ def many_dialogues(latency: float, dialogues: int = 96) -> dict:
 
 def one_dialogue(latency: float, count: int = 50) -> dict:
     # no more than `count` ends would stop it earlier than by iterations
-    settings = ["mcts=paper", "mcts.memory=true", *iterations(count), f"mcts.max_ends={count + 2}"]
+    settings = ["mcts=paper", "mcts.cache_replies=true", *iterations(count), f"mcts.max_ends={count + 2}"]
     with server(latency, thinking=True) as address:
         after_another = search([*served(address), *settings, "mcts.speculation=0", "roles.max_concurrency=1"], 1)
         not_ahead = search([*served(address), *settings, "mcts.speculation=0", f"roles.max_concurrency={AT_ONCE}"], 1)
@@ -89,10 +89,10 @@ def own_cost(dialogues: int = 60, opened: int = 1000, asked: int = 3000) -> dict
 def memory_on_and_off(dialogues: int = 12, count: int = 50) -> dict:
     settings = ["roles=simulated", "mcts=paper", *iterations(count)]
     runs = {
-        "on": search([*settings, "mcts.memory=true"], dialogues),
-        "off": search([*settings, "mcts.memory=false"], dialogues),
+        "on": search([*settings, "mcts.cache_replies=true"], dialogues),
+        "off": search([*settings, "mcts.cache_replies=false"], dialogues),
         # how much chance alone changes
-        "off, other seed": search([*settings, "mcts.memory=false", "mcts.seed=1"], dialogues),
+        "off, other seed": search([*settings, "mcts.cache_replies=false", "mcts.seed=1"], dialogues),
     }
     result = {"dialogues": dialogues, "iterations": count}
     for name, run in runs.items():

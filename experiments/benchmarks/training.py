@@ -262,7 +262,7 @@ def _compare(options: argparse.Namespace) -> None:
     if options.apart:
         what, data = options.apart
         with tempfile.TemporaryDirectory() as out:
-            print({"seconds": _seconds, "memory": _memory}[what](Step(Path(data), Path(out), options.overrides)))
+            print({"seconds": _seconds, "cache_replies": _memory}[what](Step(Path(data), Path(out), options.overrides)))
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -287,7 +287,7 @@ def _compare(options: argparse.Namespace) -> None:
             found = {"stock_per_device_batch": per_device}
             # In processes of their own, and before this one holds two models: a large step leaves room for no other.
             if options.memory:
-                shared, stock = (apart("memory", data, [*common, *more]) for more in ([], stock_overrides(per_device)))
+                shared, stock = (apart("cache_replies", data, [*common, *more]) for more in ([], stock_overrides(per_device)))
                 found |= {"gigabytes": round(shared / 1e9, 2), "stock_gigabytes": round(stock / 1e9, 2)}
                 found["memory_ratio"] = round(shared / stock, 3)
             found |= measure(data, out, common, per_device, options.repeats)

@@ -16,7 +16,7 @@ from cso_lab.pipeline.cell import Cell
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.run_cell import run_stages
 
-QUICK = ("toxicity.client.longest_pause=0.02",)
+QUICK = ("toxicity.client.max_backoff=0.02",)
 
 
 def scorer(*overrides: str):
@@ -72,11 +72,11 @@ def test_a_judge_that_answers_nonsense_is_asked_again_and_a_refused_text_is_coun
 
 
 def test_a_text_that_was_asked_for_as_often_as_allowed_is_not_paid_for_again(tmp_path):
-    two = "toxicity.client.attempts=2"
+    two = "toxicity.client.max_attempts=2"
     with judged(Reply("never"), overrides=(two,)) as (server, judge):
         assert judge.score(["text"], tmp_path) == judge.score(["text"], tmp_path) == [None]
         assert len(server.requests) == 2
-    with judged(Reply(rated()), overrides=("toxicity.client.attempts=3",)) as (server, judge):
+    with judged(Reply(rated()), overrides=("toxicity.client.max_attempts=3",)) as (server, judge):
         assert judge.score(["text"], tmp_path) == [values()]
 
 
@@ -151,7 +151,7 @@ def test_perspective_is_asked_again_a_bounded_number_of_times(tmp_path, monkeypa
     with perspective(monkeypatch, quota, failure(503), Reply(body="<html>"), analyzed()) as (server, asked):
         assert asked.score(["text"], tmp_path) == [values()]
         assert len(server.requests) == 4
-    with perspective(monkeypatch, quota, overrides=("toxicity.client.attempts=2",)) as (server, asked):
+    with perspective(monkeypatch, quota, overrides=("toxicity.client.max_attempts=2",)) as (server, asked):
         with pytest.raises(
             UserError, match="1 of 1 questions got no answer, most often: toxicity: no usable answer in 2 attempts"
         ):
@@ -175,7 +175,7 @@ def test_perspective_refuses_a_text_and_a_wrong_key_or_language_is_no_refusal(tm
     ("choice", "expected"),
     [
         (["toxicity=judge"], "give toxicity.model=PROVIDER/NAME"),
-        (["toxicity.client.attempts=0"], "toxicity.client.attempts=0"),
+        (["toxicity.client.max_attempts=0"], "toxicity.client.max_attempts=0"),
         (["inspection.similarity=0"], "inspection.similarity=0"),
     ],
 )

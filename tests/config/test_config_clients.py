@@ -11,12 +11,11 @@ from loopback import answering, search
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
 
-from cso_lab.config.clients import Limits
+from cso_lab.config.clients import LIMITS, Limits
 from cso_lab.core.errors import UserError
 from cso_lab.judging.settings import load_settings
 from cso_lab.pipeline.cell_names import uses_seed
 from cso_lab.pipeline.check import check
-from cso_lab.config.clients import LIMITS
 
 ROLES = ("seeker", "supporter", "strategist", "judge")
 PARAMETERS = [
@@ -34,8 +33,8 @@ PARAMETERS = [
 OF_CLIENTS = [
     ("timeout=soon", "timeout=soon: should be a valid number"),
     ("timeout=inf", "timeout=inf: should be a finite number"),
-    ("attempts=0", "attempts=0: should be greater than or equal to 1"),
-    ("attempts=null", "attempts=None: should be a valid integer"),
+    ("max_attempts=0", "max_attempts=0: should be greater than or equal to 1"),
+    ("max_attempts=null", "attempts=None: should be a valid integer"),
     ("max_concurrency=-1", "max_concurrency=-1: should be greater than or equal to 1"),
     ("api_base=localhost", "api_base=localhost: should be an address such as http://HOST:PORT/v1, or null"),
     ("api_key_env=5", "api_key_env=5: should be a valid string, or null"),
@@ -96,7 +95,7 @@ def test_what_no_judge_could_be_sent(given, said):
         ("+roles.judge.max_token=5", "unknown key under roles.judge 'max_token': did you mean 'max_tokens'?"),
         ("+roles.max_concurency=5", "unknown key under roles 'max_concurency': did you mean 'max_concurrency'?"),
         ("+roles.budget.dolars=5", "unknown key under roles.budget 'dolars': did you mean 'dollars'?"),
-        ("+generation.client.atempts=5", "unknown key under generation.client 'atempts': did you mean 'attempts'?"),
+        ("+generation.client.atempts=5", "unknown key under generation.client 'atempts': did you mean 'max_attempts'?"),
         ("+toxicity.client.api_bas=x", "unknown key under toxicity.client 'api_bas': did you mean 'api_base'?"),
         ("~roles.judge.max_tokens", "roles.judge lacks the key max_tokens: give roles.judge.max_tokens=VALUE"),
         ("roles.judge=5", "roles.judge=5: should be a valid dictionary"),

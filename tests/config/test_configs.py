@@ -79,7 +79,7 @@ def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected
         (["generation.engine=server"], "give generation.client.model=openai/NAME"),
         (["generation.engine=server", "generation.client.model=openai/x"], "generation.client.api_base=http://HOST:PORT/v1"),
         (["backbone=gpt_4o", "algo=base", "generation.constrain=format"], "give generation.constrain=none"),
-        (["generation.client.attempts=0"], "generation.client.attempts=0"),
+        (["generation.client.max_attempts=0"], "generation.client.max_attempts=0"),
         (["generation.client.budget.dollars=-1"], "generation.client.budget.dollars=-1"),
         (["evaluation.testset=all"], "evaluation.testset=all"),
         (["evaluation.shortest=20"], "evaluation.shortest=20 is above evaluation.longest=15"),
@@ -103,7 +103,7 @@ def test_cells_that_differ_in_decoding_test_set_or_server_have_names_of_their_ow
     names = [cell_name(composed(*line)) for line in lines]
     assert len(set(names)) == len(names) and "self_refine" in names[1]
     # what only says how a server is asked, or is not used, makes no other cell
-    for line in (["generation.client.attempts=2", "generation.client.budget.calls=9"], ["evaluation.testset_seed=1"]):
+    for line in (["generation.client.max_attempts=2", "generation.client.budget.calls=9"], ["evaluation.testset_seed=1"]):
         assert cell_name(composed(*line)) == names[0]
 
 

@@ -42,7 +42,7 @@ DIALOGUES = [dialogue("a", 3), dialogue("b", 2)]
 
 @cache
 def config(*overrides):
-    return composed(*API, "generation.client.longest_pause=0.02", *overrides)
+    return composed(*API, "generation.client.max_backoff=0.02", *overrides)
 
 
 def served(folder: Path, server: FakeOpenAI, *overrides, dialogues=DIALOGUES) -> list[dict]:
@@ -140,10 +140,10 @@ def test_a_reply_without_words_is_unparsed_and_is_not_asked_for_again(silent, tm
         return silent if last(body) == "a, I feel low 1" else echo(body)
 
     with FakeOpenAI(mostly) as server:
-        found = served(tmp_path, server, "generation.client.attempts=3")
+        found = served(tmp_path, server, "generation.client.max_attempts=3")
         asked = len(server.requests)
         (tmp_path / "predictions.jsonl").unlink()
-        again = served(tmp_path, server, "generation.client.attempts=3")
+        again = served(tmp_path, server, "generation.client.max_attempts=3")
         # An empty reply has been paid for; a request that was refused has not, and costs a request to find out about.
         replied = "choices" in (silent.body or {"choices": []})
         assert len(server.requests) - asked == (0 if replied else 1)
@@ -168,11 +168,11 @@ def test_what_nobody_could_be_asked_is_no_prediction_and_is_asked_by_the_next_ru
 
     with FakeOpenAI(reply) as server:
         with pytest.raises(UserError, match="1 of 5 questions got no answer.*overloaded.*the same command"):
-            served(tmp_path, server, "generation.client.attempts=2")
+            served(tmp_path, server, "generation.client.max_attempts=2")
         assert not (tmp_path / "predictions.jsonl").exists() and "1 of 5" in usage(tmp_path)["stopped"]
         down[0] = False
         asked = len(server.requests)
-        found = served(tmp_path, server, "generation.client.attempts=2")
+        found = served(tmp_path, server, "generation.client.max_attempts=2")
         assert [last(body) for body in server.requests[asked:]] == ["b, I feel low 0"]
     assert len(found) == 5 and usage(tmp_path)["stopped"] is None
 

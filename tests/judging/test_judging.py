@@ -185,7 +185,7 @@ def server(verdict):
 def judged_by(fake, folder, found=None, *overrides) -> dict:
     found = found or sample_of(4)
     given = settings(
-        "judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.longest_pause=0.02", *overrides
+        "judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.max_backoff=0.02", *overrides
     )
     Study.begin(folder, found).judge(given)
     return read_json(folder / "judging.json")["panels"]["models"]
@@ -233,10 +233,10 @@ def test_a_judge_that_never_answers_in_form_is_counted_and_the_others_stand(tmp_
         return Reply("I like both." if body["model"] == "two" else '{"empathy": "tie", "strategy": "tie"}')
 
     with FakeOpenAI(reply) as fake:
-        found = judged_by(fake, tmp_path, None, "client.attempts=2")
+        found = judged_by(fake, tmp_path, None, "client.max_attempts=2")
         assert "openai/two 8 times" in found["notices"][0] and found["rows"]["empathy"]["tie"] == 100
         before = len(fake.requests)
-        judged_by(fake, tmp_path, None, "client.attempts=2")
+        judged_by(fake, tmp_path, None, "client.max_attempts=2")
         assert len(fake.requests) == before
 
 

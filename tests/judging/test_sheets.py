@@ -57,7 +57,7 @@ def by_reading(row) -> dict:
     return row | dict.fromkeys(CRITERIA, "A" if "good" in row["reply_a"] else "B")
 
 
-def filled(study, judge=by_reading) -> list[dict]:
+def pad_to_multiple(study, judge=by_reading) -> list[dict]:
     return [judge(row) for row in rows_of(study)]
 
 
@@ -78,9 +78,9 @@ def test_a_sheet_is_blinded_and_turns_half_of_the_pairs_round(study):
 
 def test_two_people_who_see_the_better_reply_and_one_who_takes_the_first(study, tmp_path):
     sheets = [
-        write_csv(tmp_path / "ada.csv", filled(study)),
-        write_csv(tmp_path / "bob.csv", filled(study)[::-1], delimiter=";"),
-        write_csv(tmp_path / "eve.csv", filled(study, lambda row: row | dict.fromkeys(CRITERIA, " a "))),
+        write_csv(tmp_path / "ada.csv", pad_to_multiple(study)),
+        write_csv(tmp_path / "bob.csv", pad_to_multiple(study)[::-1], delimiter=";"),
+        write_csv(tmp_path / "eve.csv", pad_to_multiple(study, lambda row: row | dict.fromkeys(CRITERIA, " a "))),
     ]
     study.read_sheets(sheets)
     found = people(study)
@@ -94,7 +94,7 @@ def test_two_people_who_see_the_better_reply_and_one_who_takes_the_first(study, 
 
 def test_people_stand_beside_models(study, tmp_path):
     study.judge(settings())
-    study.read_sheets([write_csv(tmp_path / "ada.csv", filled(study))])
+    study.read_sheets([write_csv(tmp_path / "ada.csv", pad_to_multiple(study))])
     assert list(read_json(study.folder / "judging.json")["panels"]) == ["models", "people"]
     study.judge(settings("judges=[simulated/judge_warm]"))
     assert people(study)["judges"] == ["ada"]
@@ -141,7 +141,7 @@ def without_column(rows, columns):
     ],
 )
 def test_a_damaged_sheet_is_refused_with_row_and_reason(study, tmp_path, damage, said):
-    rows = filled(study)
+    rows = pad_to_multiple(study)
     file = write_csv(tmp_path / "ada.csv", *damage(rows, list(rows[0])))
     with pytest.raises(UserError) as error:
         study.read_sheets([file])
@@ -152,7 +152,10 @@ def test_a_damaged_sheet_is_refused_with_row_and_reason(study, tmp_path, damage,
 
 def test_two_sheets_of_one_name_and_a_file_that_is_no_text_are_refused(study, tmp_path):
     (tmp_path / "b").mkdir()
-    ada, other = write_csv(tmp_path / "ada.csv", filled(study)), write_csv(tmp_path / "b" / "ada.csv", filled(study))
+    ada, other = (
+        write_csv(tmp_path / "ada.csv", pad_to_multiple(study)),
+        write_csv(tmp_path / "b" / "ada.csv", pad_to_multiple(study)),
+    )
     with pytest.raises(UserError, match="ada has judged already"):
         study.read_sheets([ada, other])
     (tmp_path / "x.csv").write_bytes(b"PK\x03\x04\xff\xfe")

@@ -116,7 +116,7 @@ def plan(*overrides: str) -> Plan:
     "overrides",
     [
         (),
-        ("mcts.memory=false",),
+        ("mcts.cache_replies=false",),
         ("mcts.rollout_rounds=1", "mcts.min_iterations=8", "mcts.max_iterations=8"),
         pytest.param(("mcts.extend_negatives=true",), marks=pytest.mark.long),
     ],

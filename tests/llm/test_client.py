@@ -14,7 +14,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.llm.client import Client, Question
 from cso_lab.llm.errors import ParseError, RoleFailure
 from cso_lab.roles.parsing import parse_judge
-from cso_lab.roles.role_players import Cast
+from cso_lab.roles.role_players import RolePlayers
 
 MODEL = {"model": "openai/tiny", "temperature": 0.3, "max_tokens": 17}
 CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -28,7 +28,7 @@ def no_keys(monkeypatch):
 
 
 def client(server: FakeOpenAI | None = None, **changes) -> Client:
-    settings = dict(max_concurrency=4, timeout=5, attempts=3, longest_pause=0, api_base=server and server.api_base)
+    settings = dict(max_concurrency=4, timeout=5, max_attempts=3, max_backoff=0, api_base=server and server.api_base)
     return Client(**settings | changes)
 
 
@@ -104,17 +104,17 @@ def test_passing_errors_make_exactly_as_many_requests_as_attempts(status):
 
 def test_garbled_replies_and_transport_faults_count_together():
     with FakeOpenAI(Reply("what?"), failure(429), Reply(""), failure(500), Reply(SCORES)) as server:
-        assert ask(client(server, attempts=5), parse_judge) == {"E": 3, "I": 2, "H": 4, "S": 1}
+        assert ask(client(server, max_attempts=5), parse_judge) == {"E": 3, "I": 2, "H": 4, "S": 1}
     assert len(server.requests) == 5
     with FakeOpenAI(Reply("what?"), failure(429), Reply(""), failure(500), Reply(SCORES)) as server:
         with pytest.raises(RoleFailure, match="4 attempts"):
-            ask(client(server, attempts=4), parse_judge)
+            ask(client(server, max_attempts=4), parse_judge)
     assert len(server.requests) == 4
 
 
 def test_after_nonsense_another_seed_and_after_a_fault_the_same():
     with FakeOpenAI(Reply("what?"), failure(500), Reply("what?"), failure(429), Reply(SCORES)) as server:
-        ask(client(server, attempts=5), parse_judge, seed=40)
+        ask(client(server, max_attempts=5), parse_judge, seed=40)
     assert [request["seed"] for request in server.requests] == [40, 41, 41, 42, 42]
 
 
@@ -134,20 +134,20 @@ def test_a_hanging_call_is_given_up():
 def test_a_server_that_always_hangs():
     with FakeOpenAI(Reply("late", delay=2)) as server:
         with pytest.raises(RoleFailure, match="2 attempts"):
-            ask(client(server, timeout=0.2, attempts=2))
+            ask(client(server, timeout=0.2, max_attempts=2))
     assert len(server.requests) == 2
 
 
 def test_no_server_there():
     with FakeOpenAI(Reply("a")) as server:
-        asking = client(server, attempts=2)
+        asking = client(server, max_attempts=2)
     with pytest.raises(RoleFailure, match="2 attempts"):
         ask(asking)
 
 
 def test_waiting_for_a_slot_is_not_part_of_the_timeout():
     with FakeOpenAI(Reply("a", delay=0.15)) as server:
-        asking = client(server, max_concurrency=1, timeout=0.4, attempts=1)
+        asking = client(server, max_concurrency=1, timeout=0.4, max_attempts=1)
 
         async def many():
             return await asyncio.gather(*(asking.ask(question(seed)) for seed in range(5)))
@@ -234,7 +234,7 @@ DIALOGUE = Dialogue("d", "Job loss", "I {lost} my job", ())
 HISTORY = (Turn(SEEKER, "I lost it."), Turn(SUPPORTER, "That hurts.", "Empathetic Statements"), Turn(SEEKER, "Yes."))
 
 
-def cast_config(**changes) -> dict:
+def role_config(**changes) -> dict:
     roles = Path(__file__).parents[2] / "conf" / "roles"
     config = {
         role: yaml.safe_load((roles / role / "default.yaml").read_text()) | {"model": f"openai/{role}"}
@@ -248,7 +248,7 @@ def cast_config(**changes) -> dict:
 def playing(server, scene, seed=0, config=None):
     """What `scene` makes of a cast over the server."""
     asking = client(server)
-    return asyncio.run(within(asking, scene(Cast(config or cast_config(), asking, EXTES, seed))))
+    return asyncio.run(within(asking, scene(RolePlayers(config or role_config(), asking, EXTES, seed))))
 
 
 def test_the_four_questions():
@@ -284,7 +284,7 @@ def test_the_four_questions():
     assert query["judge"].endswith("Supporter (Empathetic Statements): That hurts.")
     assert all(name in fixed["strategist"] for name in EXTES.names)
     assert {role: (body["temperature"], body["max_tokens"]) for role, body in asked.items()} == {
-        role: (values["temperature"], values["max_tokens"]) for role, values in cast_config().items()
+        role: (values["temperature"], values["max_tokens"]) for role, values in role_config().items()
     }
 
 
@@ -304,7 +304,7 @@ def test_one_question_has_one_answer_and_another_draw_another():
 
 
 def test_placeholders_in_the_fixed_part_tell_questions_apart():
-    config = cast_config(supporter={"system": "Reply as: {strategy}.", "query": "{dialogue}"})
+    config = role_config(supporter={"system": "Reply as: {strategy}.", "query": "{dialogue}"})
     with FakeOpenAI(lambda request: Reply(request["messages"][0]["content"])) as server:
 
         async def both(players):
@@ -317,11 +317,11 @@ def test_seeds_follow_from_the_question_and_the_searchs_seed():
     def seeds(seed):
         with FakeOpenAI(Reply("a")) as server:
 
-            async def some(players):
+            async def play(players):
                 for draw in ("", "B"):
                     await players.seeker(DIALOGUE, HISTORY[:2], draw)
 
-            playing(server, some, seed)
+            playing(server, play, seed)
         return [request["seed"] for request in server.requests]
 
     assert seeds(0) == seeds(0)
@@ -331,7 +331,7 @@ def test_seeds_follow_from_the_question_and_the_searchs_seed():
 
 def test_an_unknown_placeholder_is_named():
     with pytest.raises(UserError, match=r"roles\.judge\.system '\{strategy\}'.*valid: .*\{dialogue\}"):
-        Cast(cast_config(judge={"system": "{strategy}"}), client(), EXTES, 0)
+        RolePlayers(role_config(judge={"system": "{strategy}"}), client(), EXTES, 0)
 
 
 def test_garbled_is_a_value_error():

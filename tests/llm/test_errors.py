@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 from fakes import FakeOpenAI, Reply, failure
-from llm.test_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, cast_config, client, question, within
+from llm.test_client import DIALOGUE, HISTORY, MODEL, SECRET, ask, client, question, role_config, within
 from loopback import FAULTS, answering, search, trees
 
 from cso_lab.core.errors import UserError
@@ -18,8 +18,8 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.llm.client import Client
 from cso_lab.llm.errors import RoleFailure, ServiceError, retry_after
 from cso_lab.llm.prices import load_litellm
-from cso_lab.llm.rate_limiter import Pace
-from cso_lab.roles.role_players import Cast
+from cso_lab.llm.rate_limiter import RateLimiter
+from cso_lab.roles.role_players import RolePlayers
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +60,12 @@ def test_what_stays_unanswered_is_set_aside_and_taken_up_again(undisturbed, tmp_
         server.replies = [
             lambda body: failure(503, "too busy") if broken and opening in body["messages"][1]["content"] else answer(body)
         ]
-        summary = search(tmp_path, server.api_base, "roles.attempts=2")
+        summary = search(tmp_path, server.api_base, "roles.max_attempts=2")
         assert list(summary["set_aside"]) == [first.removesuffix(".json")]
         assert "no usable answer in 2 attempts, last: 503: too busy" in next(iter(summary["set_aside"].values()))
         assert summary["trees"] == 1 and summary["usage"]["failed_attempts"] >= 2
         broken = False
-        assert search(tmp_path, server.api_base, "roles.attempts=2")["set_aside"] == {}
+        assert search(tmp_path, server.api_base, "roles.max_attempts=2")["set_aside"] == {}
     assert trees(tmp_path).items() >= undisturbed().items()
 
 
@@ -123,7 +123,7 @@ def paced(calls: list[int], requests: float | None = None, tokens: float | None 
     """When each call, of so many tokens, may go: in seconds from the start, all of them asking at once."""
 
     async def all_of_them():
-        pace, began = Pace(requests, tokens), time.monotonic()
+        pace, began = RateLimiter(requests, tokens), time.monotonic()
 
         async def one(number: int):
             await pace.turn(number)
@@ -199,14 +199,14 @@ def test_slots_are_idle_while_nobody_waits_for_one():
         asking = client(server, max_concurrency=3)
 
         async def watch():
-            cast = Cast(cast_config(), asking, EXTES, 0)
-            seen, asked = [cast.idle], []
+            role_players = RolePlayers(role_config(), asking, EXTES, 0)
+            seen, asked = [role_players.idle], []
             for number in range(5):
-                asked.append(asyncio.ensure_future(cast.seeker(DIALOGUE, HISTORY[:2], str(number))))
+                asked.append(asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], str(number))))
                 await asyncio.sleep(0)
-                seen.append(cast.idle)
+                seen.append(role_players.idle)
             await asyncio.gather(*asked)
-            return [*seen, cast.idle]
+            return [*seen, role_players.idle]
 
         assert asyncio.run(within(asking, watch())) == [3, 2, 1, 0, 0, 0, 3]
 
@@ -216,13 +216,13 @@ def test_what_nobody_wants_any_more_is_not_asked_and_what_is_under_way_is_kept()
         asking = client(server, max_concurrency=1)
 
         async def leave():
-            cast = Cast(cast_config(), asking, EXTES, 0)
-            first, second = (asyncio.ensure_future(cast.seeker(DIALOGUE, HISTORY[:2], draw)) for draw in "12")
+            role_players = RolePlayers(role_config(), asking, EXTES, 0)
+            first, second = (asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], draw)) for draw in "12")
             await asyncio.sleep(0.05)  # the first one is under way, the second waits
             first.cancel(), second.cancel()
             await asyncio.gather(first, second, return_exceptions=True)
             assert first.cancelled() and second.cancelled()
-            return await cast.seeker(DIALOGUE, HISTORY[:2], "1")
+            return await role_players.seeker(DIALOGUE, HISTORY[:2], "1")
 
         assert asyncio.run(within(asking, leave())).text == "a"
     assert len(server.requests) == 1
@@ -233,8 +233,8 @@ def test_one_who_leaves_takes_the_answer_from_nobody_else():
         asking = client(server)
 
         async def leave():
-            cast = Cast(cast_config(), asking, EXTES, 0)
-            first, second = (asyncio.ensure_future(cast.seeker(DIALOGUE, HISTORY[:2], "")) for _ in range(2))
+            role_players = RolePlayers(role_config(), asking, EXTES, 0)
+            first, second = (asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], "")) for _ in range(2))
             await asyncio.sleep(0.02)
             first.cancel()
             return await second
@@ -253,6 +253,6 @@ def test_a_provider_of_litellms_that_hangs_ends_at_the_timeout(monkeypatch):
     providers = [*litellm.custom_provider_map, {"provider": "hanging", "custom_handler": Hanging()}]
     monkeypatch.setattr(litellm, "custom_provider_map", providers)
     litellm.utils.custom_llm_setup()
-    asking = Client(max_concurrency=1, timeout=0.2, attempts=2, longest_pause=0)
+    asking = Client(max_concurrency=1, timeout=0.2, max_attempts=2, max_backoff=0)
     with pytest.raises(RoleFailure, match="2 attempts, last: no answer within 0.2 s"):
         ask(asking, model=MODEL | {"model": "hanging/judge"})

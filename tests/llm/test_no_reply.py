@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from analysis.test_toxicity import rated
 from fakes import FakeOpenAI, Reply, failure
 from generation.test_served import API, DIALOGUES, echo, served
 from hydra.utils import instantiate
@@ -14,14 +15,13 @@ from judging.examples import sample_of, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
-from analysis.test_toxicity import rated
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
 from cso_lab.core.strategies import EXTES
 from cso_lab.judging.study import Study
 from cso_lab.llm.errors import ServiceError
-from cso_lab.preferences.generate_negatives import fresh_replies
+from cso_lab.preferences.generate_negatives import generate_negatives
 from cso_lab.preferences.random import Wanted
 
 PASSING = {name: fault for name, fault in FAULTS.items() if name not in (*REPLIES, "hanging")}
@@ -36,13 +36,13 @@ def no_keys(monkeypatch):
 
 
 def in_a_cell(folder: Path, server: FakeOpenAI) -> object:
-    found = served(folder, server, "generation.client.attempts=2", "generation.client.max_concurrency=1")
+    found = served(folder, server, "generation.client.max_attempts=2", "generation.client.max_concurrency=1")
     (folder / "predictions.jsonl").unlink()
     return found
 
 
 def in_a_search(folder: Path, server: FakeOpenAI) -> object:
-    assert search(folder, server.api_base, "roles.attempts=2", "roles.max_concurrency=1")["set_aside"] == {}
+    assert search(folder, server.api_base, "roles.max_attempts=2", "roles.max_concurrency=1")["set_aside"] == {}
     return trees(folder)
 
 
@@ -62,19 +62,19 @@ def for_toxicity(folder: Path, server: FakeOpenAI, texts: int = 5, *overrides: s
 def for_fresh_replies(folder: Path, server: FakeOpenAI) -> object:
     roles = OmegaConf.to_container(config("roles=openai").roles, resolve=True) | {"api_base": server.api_base}
     wanted = [Wanted("d", "", "", DIALOGUES[0].turns[:1], name) for name in EXTES.names[:5]]
-    return fresh_replies(wanted, roles, EXTES, 0, folder)
+    return generate_negatives(wanted, roles, EXTES, 0, folder)
 
 
 @cache
 def config(*overrides: str) -> DictConfig:
     """With two attempts and one call at a time, unless told otherwise."""
-    limits = ("attempts=2", "max_concurrency=1", "longest_pause=0.02")
+    limits = ("max_attempts=2", "max_concurrency=1", "max_backoff=0.02")
     return composed(*(f"{client}.{limit}" for client in ("roles", "toxicity.client") for limit in limits), *overrides)
 
 
 @cache
 def judging_settings() -> dict:
-    return settings("judges=[openai/one]", "client.attempts=2", "client.max_concurrency=1", "client.longest_pause=0.02")
+    return settings("judges=[openai/one]", "client.max_attempts=2", "client.max_concurrency=1", "client.max_backoff=0.02")
 
 
 ASKERS: dict[Callable, Callable] = {
@@ -165,13 +165,13 @@ def test_a_cell_whose_server_fails_leaves_no_numbers_and_says_why(tmp_path):
 def test_many_questions_are_not_all_tried_again_and_again_on_a_server_that_is_down(texts, said, tmp_path):
     with FakeOpenAI(failure(503, "down for the day")) as server:
         with pytest.raises(UserError, match=f"{said}.*503: down for the day"):
-            for_toxicity(tmp_path, server, texts, "toxicity.client.attempts=6", "toxicity.client.max_concurrency=32")
+            for_toxicity(tmp_path, server, texts, "toxicity.client.max_attempts=6", "toxicity.client.max_concurrency=32")
     assert len(server.requests) < texts * 6
 
 
 def test_nonsense_and_faults_together_are_no_refusal_until_the_model_was_asked_often_enough(tmp_path):
     with FakeOpenAI(*[Reply(""), failure(500), Reply(""), failure(500)] * 2) as server:
-        three = "toxicity.client.attempts=3"
+        three = "toxicity.client.max_attempts=3"
         with pytest.raises(UserError, match="1 of 1 questions got no answer"):
             for_toxicity(tmp_path, server, 1, three)
         assert for_toxicity(tmp_path, server, 1, three) == [None]  # now it has said nothing three times
@@ -187,7 +187,7 @@ def test_a_search_whose_server_fails_one_question_alone_sets_its_dialogue_aside(
         return failure(400, "context too long") if opening[0][-60:] in body["messages"][1]["content"] else answer(body)
 
     with FakeOpenAI(reply) as server:
-        summary = search(tmp_path, server.api_base, "roles.attempts=2")
+        summary = search(tmp_path, server.api_base, "roles.max_attempts=2")
     assert len(summary["set_aside"]) == summary["trees"] == 1 and summary["stopped"] is None
     assert "request refused: 400: context too long" in next(iter(summary["set_aside"].values()))
 

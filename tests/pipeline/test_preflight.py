@@ -256,7 +256,7 @@ def test_a_model_at_the_hub_is_looked_at_before_the_search_and_fetched_after_it(
     model = shared / "backbones" / "tiny_llama"
     with FakeHub({"a/tiny": model, "a/gated": model}, gated=("a/gated",)) as hub:
         env = dict(os.environ) | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-        line = [*TINY, "algo=base", "generation.max_turns=2", "generation.max_new_tokens=2", "backbone.reply_tokens=2"]
+        line = [*TINY, "algo=base", "generation.max_turns=2", "generation.max_new_tokens=2", "backbone.max_new_tokens=2"]
         line += [f"shared_dir={tmp_path}/shared", f"hydra.run.dir={tmp_path}/run"]
         gated = run_py(*line, "backbone.path=a/gated", env=env)
         assert gated.returncode == 2 and "the model is gated" in gated.stderr and "Traceback" not in gated.stderr

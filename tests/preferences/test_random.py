@@ -12,8 +12,8 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.strategies import EXTES
 from cso_lab.pipeline.check import check
-from cso_lab.preferences.escpro import EscPro, some
-from cso_lab.preferences.generate_negatives import fresh_replies
+from cso_lab.preferences.escpro import EscPro, sample_paths
+from cso_lab.preferences.generate_negatives import generate_negatives
 from cso_lab.preferences.random import RandomNegatives, Wanted
 from cso_lab.preferences.rows import pair_rows
 from cso_lab.roles.prompts import PLACEHOLDERS
@@ -65,10 +65,10 @@ def test_where_strategies_run_out_a_choice_has_fewer(paths):
 
 def test_a_larger_number_of_dialogues_holds_the_smaller_one(paths):
     many = list(range(50))
-    chosen = {number: some(many, number, seed=0) for number in (1, 10, 30, 50, 90, None)}
+    chosen = {number: sample_paths(many, number, seed=0) for number in (1, 10, 30, 50, 90, None)}
     assert set(chosen[1]) < set(chosen[10]) < set(chosen[30]) < set(chosen[50])
     assert chosen[50] == chosen[90] == chosen[None] == many and chosen[10] == sorted(chosen[10])
-    assert some(many, 10, seed=1) != chosen[10]
+    assert sample_paths(many, 10, seed=1) != chosen[10]
 
 
 def test_no_dialogue_is_the_base_model():
@@ -104,8 +104,8 @@ def test_a_server_is_asked_once_by_the_supporters_prompt(tmp_path):
         models = [f"roles.{role}.model=openai/m" for role in PLACEHOLDERS]
         cfg = composed("roles=server", f"roles.api_base={server.api_base}", *models)
         plain = OmegaConf.to_container(cfg.roles, resolve=True)
-        assert fresh_replies(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
+        assert generate_negatives(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
         assert len(server.requests) == 8
-        assert fresh_replies(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
+        assert generate_negatives(wanted, plain, EXTES, 0, tmp_path) == [f"In {name}" for name in EXTES.names]
         assert len(server.requests) == 8
     assert len(read_jsonl(tmp_path / "calls.jsonl")) == 8

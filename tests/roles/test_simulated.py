@@ -14,7 +14,7 @@ from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.core.strategies import ESCONV, EXTES
 from cso_lab.corpora import load, split
 from cso_lab.llm.client import Client
-from cso_lab.roles.role_players import Cast
+from cso_lab.roles.role_players import RolePlayers
 from cso_lab.search.mcts import MCTS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -24,16 +24,16 @@ OPENING = (
 )
 
 
-def players(strategies=EXTES, seed=0, max_concurrency=8) -> Cast:
+def players(strategies=EXTES, seed=0, max_concurrency=8) -> RolePlayers:
     config = {
         role: yaml.safe_load((CONF / "roles" / role / "default.yaml").read_text()) | {"model": f"simulated/{role}"}
         for role in ("seeker", "supporter", "strategist", "judge")
     }
-    return Cast(config, Client(max_concurrency=max_concurrency, timeout=20, attempts=2), strategies, seed)
+    return RolePlayers(config, Client(max_concurrency=max_concurrency, timeout=20, max_attempts=2), strategies, seed)
 
 
 def search(roles, strategies=EXTES, iterations=4) -> MCTS:
-    settings = {"prior_temperature": 5.0, "memory": True, "min_iterations": iterations, "max_iterations": iterations}
+    settings = {"prior_temperature": 5.0, "cache_replies": True, "min_iterations": iterations, "max_iterations": iterations}
     return mcts(roles, strategies, **settings)
 
 
@@ -85,7 +85,7 @@ def opinions(utterance: str, strategies=EXTES, seeds=5) -> dict[str, float]:
 
     async def ask():
         casts = [players(strategies, seed) for seed in range(seeds)]
-        return [await cast.strategist(dialogue_with(*history), history, "") for cast in casts]
+        return [await role_players.strategist(dialogue_with(*history), history, "") for role_players in casts]
 
     answers = asyncio.run(ask())
     return {name: sum(answer[name] for answer in answers) / seeds for name in strategies.names}
@@ -130,8 +130,13 @@ def test_the_judge_agrees_with_the_need():
 class Contrary:
     """The same players, with a strategist who rates what is best worst."""
 
-    def __init__(self, cast: Cast):
-        self.seeker, self.supporter, self.judge, self._strategist = cast.seeker, cast.supporter, cast.judge, cast.strategist
+    def __init__(self, role_players: RolePlayers):
+        self.seeker, self.supporter, self.judge, self._strategist = (
+            role_players.seeker,
+            role_players.supporter,
+            role_players.judge,
+            role_players.strategist,
+        )
 
     async def strategist(self, dialogue, history, draw):
         return {name: 10 - score for name, score in (await self._strategist(dialogue, history, draw)).items()}
@@ -143,7 +148,7 @@ def mean_rollout(roles, dialogues) -> float:
     async def rewards():
         searching, found = search(roles), []
         for dialogue in dialogues:
-            tree = await searching.plant(dialogue)
+            tree = await searching.init_from_gold(dialogue)
             for node in tree.nodes:
                 if node.gold and not node.end:
                     found.append((await searching.work(dialogue, node)).reward)
@@ -186,7 +191,7 @@ def test_the_best_strategy_agrees_with_the_gold_one_more_often_than_chance():
     roles, dialogues = players(), sample()[:25]
 
     async def planted():
-        return await asyncio.gather(*(search(roles).plant(dialogue) for dialogue in dialogues))
+        return await asyncio.gather(*(search(roles).init_from_gold(dialogue) for dialogue in dialogues))
 
     gold = [node for tree in asyncio.run(planted()) for node in tree.nodes if node.gold and node.parent]
     agree = sum(node is max(node.parent.children, key=lambda child: child.prior) for node in gold)

@@ -91,7 +91,7 @@ def test_rewards_by_hand(reward, value, best, worst):
         ([], MCTS, LinearReward),
         (["mcts=paper"], MCTS, LinearReward),
         (["mcts=greedy"], Greedy, LinearReward),
-        (["mcts=paper", "mcts.leaves_per_wave=3", "mcts/reward=weakest"], MCTS, WeakestReward),
+        (["mcts=paper", "mcts.leaf_batch_size=3", "mcts/reward=weakest"], MCTS, WeakestReward),
         (["mcts=greedy", "mcts/reward=strategy_only", "mcts.reward.bias=-2"], Greedy, LinearReward),
     ],
 )
@@ -113,7 +113,7 @@ def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
 
 def test_speculation_changes_no_identity_and_waves_do():
     plain, ahead, waves = (
-        RESULTS["search"].key(composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaves_per_wave=2"])
+        RESULTS["search"].key(composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaf_batch_size=2"])
     )
     assert plain == ahead != waves
 
@@ -121,7 +121,7 @@ def test_speculation_changes_no_identity_and_waves_do():
 @pytest.mark.parametrize(
     "value",
     [
-        *("mcts.speculation=-1", "mcts.speculation=1.5", "mcts.leaves_per_wave=0"),
+        *("mcts.speculation=-1", "mcts.speculation=1.5", "mcts.leaf_batch_size=0"),
         *("mcts.reward.weights.S=x", "mcts.reward.weights.S=-1", "mcts.reward.divisor=0", "mcts.reward.bias=null"),
         *("roles.api_base=127.0.0.1:8000", "roles.api_base=http:///v1"),
     ],

@@ -11,7 +11,7 @@ from cso_lab.core.records import Dialogue, SeekerReply
 
 
 def wave(tree, most: int) -> list[int]:
-    return [leaf.id for leaf in mcts(None)._wave(tree, most)]
+    return [leaf.id for leaf in mcts(None)._next_leaves(tree, most)]
 
 
 def test_a_wave_by_hand():
@@ -29,22 +29,22 @@ def test_a_wave_by_hand():
 
 def test_the_virtual_losses_are_taken_back_before_the_outcomes_are_applied():
     # B (2) gives (1 + 0)/2, as in the search one by one, and C (3) ends with -1; both below a root with Q 1 and N 100.
-    tree = searched(ScriptedRoles(**SCRIPT), rollout_rounds=1, leaves_per_wave=2, min_iterations=2, max_iterations=2)
+    tree = searched(ScriptedRoles(**SCRIPT), rollout_rounds=1, leaf_batch_size=2, min_iterations=2, max_iterations=2)
     visited = {node.id: (node.q, node.n) for node in tree.nodes if node.n and not node.gold}
     assert visited == {2: (0.5, 1), 7: (0.5, 1), 3: (-1, 1)}
     assert (tree.root.q, tree.root.n) == (pytest.approx(99.5 / 102), 102)
 
 
 def test_the_leaves_of_a_wave_are_asked_about_at_once_and_applied_in_their_order():
-    limits = dict(rollout_rounds=2, min_iterations=12, max_iterations=12, leaves_per_wave=4)
+    limits = dict(rollout_rounds=2, min_iterations=12, max_iterations=12, leaf_batch_size=4)
     patient = searched(ScriptedRoles(show_draw=True, **SCRIPT), **limits).to_json()
     for seed in range(5):
         roles = ScriptedRoles(show_draw=True, slow=random.Random(seed), **SCRIPT)
         assert searched(roles, **limits).to_json() == patient
-    one_by_one = searched(ScriptedRoles(show_draw=True, **SCRIPT), **limits | {"leaves_per_wave": 1}).to_json()
+    one_by_one = searched(ScriptedRoles(show_draw=True, **SCRIPT), **limits | {"leaf_batch_size": 1}).to_json()
     assert one_by_one != patient
     roles = ScriptedRoles()
-    searched(roles, leaves_per_wave=2, min_iterations=2, max_iterations=2)
+    searched(roles, leaf_batch_size=2, min_iterations=2, max_iterations=2)
     first = roles.calls[2:4]  # after planting
     assert [(role, path) for role, path, _ in first] == [("supporter", "B"), ("supporter", "C")]
 
@@ -52,7 +52,7 @@ def test_the_leaves_of_a_wave_are_asked_about_at_once_and_applied_in_their_order
 @pytest.mark.parametrize("iterations", [7, 8, 9])
 def test_a_wave_ends_where_the_search_does(iterations):
     done = []
-    search = mcts(ScriptedRoles(), rollout_rounds=1, leaves_per_wave=4, min_iterations=iterations, max_iterations=20)
+    search = mcts(ScriptedRoles(), rollout_rounds=1, leaf_batch_size=4, min_iterations=iterations, max_iterations=20)
     tree = asyncio.run(search.search(DIALOGUE, lambda tree, iteration: done.append(iteration)))
     assert done == list(range(1, iterations + 1))
     assert tree.root.n == 100 + iterations
@@ -68,7 +68,7 @@ def test_a_wave_is_cut_short_by_the_end_that_stops_the_search():
             return judged(2)  # worth -1: an end is not taken again
 
     turns = tuple(turn for i in range(8) for turn in (seeker(f"k{i}"), supporter("A", f"s{i}")))
-    search = mcts(Leaver(), leaves_per_wave=4, min_iterations=50, max_iterations=50, max_ends=6)
+    search = mcts(Leaver(), leaf_batch_size=4, min_iterations=50, max_iterations=50, max_ends=6)
     tree = asyncio.run(search.search(Dialogue("d", "", "", turns)))
     # the gold end and one of each leaf: four of the first wave, one of the second
     assert sum(1 for _ in tree.ends()) == 6
@@ -78,5 +78,5 @@ def test_a_wave_is_cut_short_by_the_end_that_stops_the_search():
 def test_the_error_of_one_leaf_ends_the_wave():
     roles = ScriptedRoles(supporter_says={"C": ValueError("no")}, judge_says={"B.A": judged(4)}, slow=random.Random(0))
     with pytest.raises(ValueError, match="no"):
-        searched(roles, leaves_per_wave=2, min_iterations=2, max_iterations=2)
+        searched(roles, leaf_batch_size=2, min_iterations=2, max_iterations=2)
     assert roles.cancelled

@@ -185,10 +185,10 @@ def test_the_judge_of_a_gold_end_is_not_shown_the_closing_seeker_turn():
 def test_a_full_iteration_makes_21_calls():
     roles = ScriptedRoles()
     search = mcts(roles)
-    tree = asyncio.run(search.plant(DIALOGUE))
+    tree = asyncio.run(search.init_from_gold(DIALOGUE))
     roles.calls.clear()
     roles.shown.clear()
-    asyncio.run(search.work(DIALOGUE, tree.nodes[2]))
+    asyncio.run(search.evaluate_leaf(DIALOGUE, tree.nodes[2]))
     assert roles.counts() == FULL and len(roles.calls) == 21
     # the seeker's answer to the last round would be read by nobody
     assert {path for role, path, _ in roles.calls if role == "seeker"} == {"B", "B.A", "B.A.A", "B.A.A.A", "B.A.A.A.A"}

@@ -67,7 +67,7 @@ def test_extending_scores_the_siblings_of_preferred_turns_that_have_no_disprefer
         judge_says={"B": judged(2), "C": judged(1), "C.A": judged(2)}, seeker_says={"A.A": SeekerReply(None, True)}
     )
     search = mcts(roles, rollout_rounds=1)
-    tree = asyncio.run(search.plant(DIALOGUE))
+    tree = asyncio.run(search.init_from_gold(DIALOGUE))
     tree.nodes[6].supporter, tree.nodes[6].scores, tree.nodes[6].q, tree.nodes[6].n = "s", judged(2), -1.0, 1
     roles.calls.clear()
     asyncio.run(search.extend(DIALOGUE, tree, theta=0.5, min_end_visits=2))

@@ -13,7 +13,7 @@ from small_search import mcts
 
 from cso_lab.search.idle_slots import TICK, AskedAhead, IdleSlots
 from cso_lab.search.mcts import MCTS
-from cso_lab.search.prefetch import KEPT, Forecast
+from cso_lab.search.prefetch import KEPT, TreeOverlay
 from cso_lab.search.tree import Tree
 
 DIALOGUES = [gold_dialogue("d1"), gold_dialogue("d2", rounds=3), gold_dialogue("d3", rounds=6)]
@@ -40,20 +40,20 @@ def grown(players, dialogues=DIALOGUES, **changes) -> tuple[str, float]:
 
 @pytest.fixture(scope="module")
 def one_by_one() -> dict[tuple, str]:
-    """The trees of one question at a time, nothing ahead, by (memory, leaves_per_wave)."""
+    """The trees of one question at a time, nothing ahead, by (memory, leaf_batch_size)."""
     return {
-        (memory, wave): grown(RandomPlayers(slots=1), memory=memory, leaves_per_wave=wave)[0]
+        (memory, wave): grown(RandomPlayers(slots=1), cache_replies=memory, leaf_batch_size=wave)[0]
         for memory, wave in product((True, False), (1, 4))
     }
 
 
 @pytest.mark.parametrize("wave", [1, 4])
-@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("cache_replies", [True, False])
 @pytest.mark.parametrize("speculation", [0, 1, 8])
 @pytest.mark.parametrize("slots", [1, 8, 64])
 def test_the_trees_are_the_same_for_any_concurrency_and_any_speculation(one_by_one, slots, speculation, memory, wave):
     players = RandomPlayers(slots=slots, pace=random.Random(slots + speculation))
-    trees, _ = grown(players, speculation=speculation, memory=memory, leaves_per_wave=wave)
+    trees, _ = grown(players, speculation=speculation, cache_replies=memory, leaf_batch_size=wave)
     assert trees == one_by_one[memory, wave]
 
 
@@ -61,11 +61,11 @@ def test_the_trees_of_other_answers_are_other_trees(one_by_one):
     assert len(set(one_by_one.values())) == 4
 
 
-@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("cache_replies", [True, False])
 def test_working_ahead_is_several_times_faster_and_its_waste_is_bounded(memory):
     plain, ahead = RandomPlayers(slots=32), RandomPlayers(slots=32)
-    _, slow = grown(plain, DIALOGUES[:1], memory=memory)
-    _, fast = grown(ahead, DIALOGUES[:1], memory=memory, speculation=8)
+    _, slow = grown(plain, DIALOGUES[:1], cache_replies=memory)
+    _, fast = grown(ahead, DIALOGUES[:1], cache_replies=memory, speculation=8)
     assert fast < slow / 3
     # What one leaf can ask for: its own turn 2, its children 1, the child 3, two rounds 4 + 3.
     assert set(plain.asked) <= set(ahead.asked)
@@ -123,7 +123,7 @@ def test_a_search_that_is_given_up_leaves_nothing_under_way():
     run(give_up())
 
 
-# a forecast
+# a overlay
 
 
 def grow(tree: Tree, c: float, iterations: int, seed: int) -> list[str]:
@@ -131,8 +131,8 @@ def grow(tree: Tree, c: float, iterations: int, seed: int) -> list[str]:
     places = []
     for i in range(iterations):
         leaf = tree.select(c)
-        places.append(leaf.place)
-        chance = random.Random(f"{seed} {leaf.place} {i}")
+        places.append(leaf.path_key)
+        chance = random.Random(f"{seed} {leaf.path_key} {i}")
         for strategy in "ABC" if chance.random() < 0.8 else "":
             tree.add(leaf, strategy, chance.random())
         leaf.backpropagate(chance.uniform(-3, 1))
@@ -146,10 +146,10 @@ def test_a_forecast_goes_on_like_the_tree_and_leaves_it_alone(before, ahead, c, 
     tree.add(None, None, 1.0, seeker="k")
     grow(tree, c, before, seed)
     as_it_was = tree.to_json()
-    forecast = grow(Forecast(tree), c, ahead, seed + 1)
+    overlay = grow(TreeOverlay(tree), c, ahead, seed + 1)
     assert tree.to_json() == as_it_was
     assert all(child.parent is node for node in tree.nodes for child in node.children)
-    assert forecast == grow(tree, c, ahead, seed + 1)
+    assert overlay == grow(tree, c, ahead, seed + 1)
 
 
 # idle slots
@@ -204,7 +204,7 @@ def test_hurrying_lets_everything_through():
         questions = [asyncio.ensure_future(ahead.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], str(i))) for i in range(3)]
         await asyncio.sleep(5)
         before = len(players.asked)
-        ahead.hurry()
+        ahead.promote()
         await asyncio.gather(*questions)
         await ahead.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], "later")
         return before, len(players.asked)

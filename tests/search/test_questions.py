@@ -17,7 +17,7 @@ from cso_lab.llm.client import RoleFailure
 
 def test_with_memory_every_question_is_about_the_state_alone():
     roles = ScriptedRoles()
-    searched(roles, memory=True, min_iterations=5, max_iterations=5)
+    searched(roles, cache_replies=True, min_iterations=5, max_iterations=5)
     assert {draw for _, _, draw in roles.calls} == {""}
 
 

@@ -21,7 +21,7 @@ def no_keys(monkeypatch):
 
 
 def settings(memory: str, concurrency: int, speculation: int) -> tuple[str, ...]:
-    return (*PAPER, f"mcts.memory={memory}", f"roles.max_concurrency={concurrency}", f"mcts.speculation={speculation}")
+    return (*PAPER, f"mcts.cache_replies={memory}", f"roles.max_concurrency={concurrency}", f"mcts.speculation={speculation}")
 
 
 def answered(folder: Path) -> set[str]:
@@ -56,7 +56,7 @@ def check(folder: Path, expected: tuple[dict[str, bytes], set[str]], concurrency
         assert answered(folder) == questions
 
 
-@pytest.mark.parametrize("memory", ["true", "false"])
+@pytest.mark.parametrize("cache_replies", ["true", "false"])
 @pytest.mark.parametrize(("concurrency", "speculation"), LIMITS)
 def test_for_any_concurrency_and_any_speculation(one_by_one, concurrency, speculation, memory, tmp_path):
     # Answers that depend on the seed: a question that was given another one would have another answer.

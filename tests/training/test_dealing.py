@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cso_lab.training.prefix_forest import IGNORED, TokenCount, fold
+from cso_lab.training.prefix_forest import IGNORED, TokenCount, build_prefix_forest
 from cso_lab.training.samplers import Dealer, TreeSampler
 
 BATCH = 32
@@ -56,7 +56,7 @@ def ratio(rows: list[dict], order: list[int], share: int) -> float:
         width = max(map(len, ids))
         padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
-        count.add(real, len(fold(padded, real, padded.masked_fill(real == 0, IGNORED), 1536)))
+        count.add(real, len(build_prefix_forest(padded, real, padded.masked_fill(real == 0, IGNORED), 1536)))
     return count.as_rows / count.computed
 
 

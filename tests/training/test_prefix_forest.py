@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainings import config
 
-from cso_lab.training.prefix_forest import IGNORED, fold, share_prefixes
+from cso_lab.training.prefix_forest import IGNORED, build_prefix_forest, share_prefixes
 from cso_lab.training.tree_attention import ancestors, running, tree_mask
 
 
@@ -32,7 +32,7 @@ def padded(rows: list[list[int]], left: bool = False) -> tuple[torch.Tensor, tor
 
 def folded(rows, left=False, limit=10_000):
     ids, real = padded(rows, left)
-    return fold(ids, real, ids.masked_fill(real == 0, IGNORED), limit)
+    return build_prefix_forest(ids, real, ids.masked_fill(real == 0, IGNORED), limit)
 
 
 @settings(max_examples=300, deadline=None)

@@ -93,11 +93,11 @@ def test_what_cannot_be_trained_so_is_said_before_work_starts(shared, line, expe
 
 
 def test_an_epochs_last_step_has_the_rows_one_process_has_in_it():
-    from cso_lab.training.samplers import TreeSampler, filled
+    from cso_lab.training.samplers import TreeSampler, pad_to_multiple
 
-    assert filled([1, 2, 3, 4, 5, 6], 4) == [1, 2, 3, 4, 5, 6, 5, 6]
-    assert filled([1, 2, 3, 4], 4) == [1, 2, 3, 4]
-    assert filled([1], 4) == [1, 1, 1, 1]
+    assert pad_to_multiple([1, 2, 3, 4, 5, 6], 4) == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert pad_to_multiple([1, 2, 3, 4], 4) == [1, 2, 3, 4]
+    assert pad_to_multiple([1], 4) == [1, 1, 1, 1]
     prompts = [f"{i:02}" for i in range(11)]
     alone, filled_up = (TreeSampler(["a", "b"] * 5 + ["a"], prompts, 8, 0, whole) for whole in (1, 8))
     assert len(list(filled_up)) == len(filled_up) == 16

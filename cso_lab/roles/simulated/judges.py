@@ -13,7 +13,7 @@ from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.core.records import SEEKER, Turn
 from cso_lab.core.strategies import SETS, parse_reply
-from cso_lab.roles.simulated import seeker_state as mind
+from cso_lab.roles.simulated import seeker_state
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _better(difference: float, margin: float) -> str:
 def _qualities(reply: str, turns: Sequence[Turn], names: Sequence[str], temper: Temper) -> dict[str, float]:
     """By criterion, how good a reply is, about 0 to 1."""
     strategy, text = _strategy(reply)
-    state = mind.read(turns, names)
+    state = seeker_state.read(turns, names)
     # A reply that shows no strategy meets the need by chance.
     met = min(state.fit.get(strategy, 0.3), 1.0)
     words = text.lower().split()

@@ -15,9 +15,7 @@ from litellm.llms.custom_llm import CustomLLMError
 
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 from cso_lab.core.strategies import SETS, StrategySet
-from cso_lab.roles.simulated import judges as jurors
-from cso_lab.roles.simulated import seeker_state as mind
-from cso_lab.roles.simulated import toxicity
+from cso_lab.roles.simulated import judges, seeker_state, toxicity
 
 NOISE = 0.08  # standard deviation of what a player thinks of a fit
 _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
@@ -26,7 +24,7 @@ _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 class SimulatedPlayers(CustomLLM):
     """litellm calls this for every model name that begins with simulated/."""
 
-    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *jurors.TEMPERS)
+    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *judges.TEMPERS)
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         reply, said, answered = answer(model, messages, optional_params.get("seed"))
@@ -80,7 +78,7 @@ def _strategy_of(text: str) -> str | None:
 
 def _strategy_by_line() -> dict[str, str]:
     if not _BY_LINE:
-        _BY_LINE.update({line: strategy for strategy, bank in mind.lines()["supporter"].items() for line in bank})
+        _BY_LINE.update({line: strategy for strategy, bank in seeker_state.lines()["supporter"].items() for line in bank})
     return _BY_LINE
 
 
@@ -96,28 +94,28 @@ _SPEAKS_LIKE = {
 
 def _seeker(system: str, prompt: str, chance: random.Random) -> str:
     turns, _ = read_dialogue(prompt)
-    state = mind.read(turns, _names_in(turns))
-    bank = mind.lines()["seeker"]
+    state = seeker_state.read(turns, _names_in(turns))
+    bank = seeker_state.lines()["seeker"]
     # People leave when they have got something out of it, and at last when they have not.
-    wants_to_leave = state.turns - mind.USUAL_LENGTH + 2 + (state.mood / max(state.turns, 1) - 0.5) * 3 - state.strain
+    wants_to_leave = state.turns - seeker_state.USUAL_LENGTH + 2 + (state.mood / max(state.turns, 1) - 0.5) * 3 - state.strain
     if state.turns > 3 and chance.random() < wants_to_leave / 6:
         return f"{_pick(bank['closing'], turns, chance)} </end/>" if chance.random() < 0.8 else "</end/>"
-    if state.strain > 1.0 and state.last_fit < mind.POOR:
+    if state.strain > 1.0 and state.last_fit < seeker_state.POOR:
         return _pick(bank["guarded"], turns, chance)
-    return _pick(bank[mind.next_need(turns, state, chance)], turns, chance)
+    return _pick(bank[seeker_state.next_need(turns, state, chance)], turns, chance)
 
 
 def _supporter(system: str, prompt: str, chance: random.Random) -> str:
     turns, rest = read_dialogue(prompt)
     strategy = _asked_strategy(rest)
-    banks = mind.lines()["supporter"]
+    banks = seeker_state.lines()["supporter"]
     return _pick(banks[_SPEAKS_LIKE.get(strategy, strategy)], turns, chance)
 
 
 def _strategist(system: str, prompt: str, chance: random.Random) -> str:
     turns, _ = read_dialogue(prompt)
     names = _names_in_rubric(system).names
-    fit = mind.relative(mind.fits(turns), names)
+    fit = seeker_state.relative(seeker_state.fits(turns), names)
     return json.dumps({name: _scaled(fit[name] + chance.gauss(0, NOISE), 10) for name in names})
 
 
@@ -126,9 +124,9 @@ def _judge(system: str, prompt: str, chance: random.Random) -> str:
     turns, _ = read_dialogue(prompt)
     last = max(i for i, turn in enumerate(turns) if turn.speaker == SUPPORTER)
     before, strategy = turns[:last], turns[last].strategy
-    state = mind.read(before, _names_in(turns))
+    state = seeker_state.read(before, _names_in(turns))
     # 1 where the strategy is as good as the best; what misses the need falls off steeply.
-    fit = state.fit.get(strategy, mind.POOR) + chance.gauss(0, NOISE)
+    fit = state.fit.get(strategy, seeker_state.POOR) + chance.gauss(0, NOISE)
     met = min(fit / 0.85, 1.0) - 0.25 * min(state.strain, 2.0)
     warm = strategy in ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism")
     useful = strategy in ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
@@ -147,12 +145,12 @@ def _toxicity(system: str, prompt: str, chance: random.Random) -> str:
     return json.dumps(toxicity.rate(prompt))
 
 
-def _juror(name: str):
+def _pair_judge(name: str):
     """A judge of replies that stand after the dialogue."""
 
     def reply(system: str, prompt: str, chance: random.Random) -> str:
         turns, rest = read_dialogue(prompt)
-        return jurors.answer(jurors.TEMPERS[name], system, turns, rest, _names_in(turns), chance)
+        return judges.answer(judges.TEMPERS[name], system, turns, rest, _names_in(turns), chance)
 
     return reply
 
@@ -163,7 +161,7 @@ _PLAYERS = {
     "strategist": _strategist,
     "judge": _judge,
     "toxicity": _toxicity,
-    **{name: _juror(name) for name in jurors.TEMPERS},
+    **{name: _pair_judge(name) for name in judges.TEMPERS},
 }
 
 
@@ -179,7 +177,7 @@ def _scaled(share: float, highest: int) -> int:
 
 def _asked_strategy(rest: str) -> str:
     """The strategy named after the transcript in the supporter's prompt; the first one where several are."""
-    named = {rest.find(name): name for name in mind.MEETS if name in rest}
+    named = {rest.find(name): name for name in seeker_state.MEETS if name in rest}
     if not named:
         raise CustomLLMError(400, "the simulated supporter finds no known strategy after the dialogue in its prompt")
     return named[min(named)]

@@ -1,0 +1,20 @@
+"""Configuration keys that had another name before: the last part of a key, by the part before it."""
+
+RENAMED = {
+    "mcts": {"memory": "cache_replies", "leaves_per_wave": "leaf_batch_size"},
+    "mcts.search": {"memory": "cache_replies", "leaves_per_wave": "leaf_batch_size"},
+    "training": {"kept_tokens": "max_activation_tokens"},
+    "backbone": {"turns_at_once": "batch_size", "reply_tokens": "max_new_tokens"},
+    "algorithm": {"start_from": "start"},
+    **{
+        client: {"attempts": "max_attempts", "longest_pause": "max_backoff"}
+        for client in ("roles", "generation.client", "toxicity.client", "client")
+    },
+}
+
+
+def new_name(key: str) -> str | None:
+    """Returns the key that `key` is called now; None where it was never another."""
+    where, _, name = key.lstrip("+~").rpartition(".")
+    renamed = RENAMED.get(where, {}).get(name)
+    return renamed and f"{where}.{renamed}"
