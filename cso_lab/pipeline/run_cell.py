@@ -15,7 +15,7 @@ from cso_lab.pipeline.generate import is_generated
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.preflight import check_tracking, preflight
-from cso_lab.pipeline.search import print_estimate
+from cso_lab.pipeline.search import check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
 from cso_lab.pipeline.train import is_trained
@@ -51,6 +51,8 @@ def run_stages(cell: Cell) -> None:
     if cell.cfg.rerun:
         cell.cache.record.keys.clear()
     stages = _requested(cell.cfg)
+    if any(stage.name == "search" for stage in stages):
+        check_role_players(cell)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):

@@ -11,6 +11,7 @@ from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell import Cell
 from cso_lab.pipeline.stage import Result, Stage
+from cso_lab.pipeline.stage_cache import is_done
 
 
 class Search(Result, Stage):
@@ -35,6 +36,19 @@ class Search(Result, Stage):
         whole = search_folder(cell)
         out = _part_folder(cell, whole)
         cell.cache.compute_shared("search", out, lambda: _search(cell, whole, out))
+
+
+def check_role_players(cell: Cell) -> None:
+    """Raises UserError if a search is left to do and a role cannot be asked: its key is missing, or its model names no provider."""
+    from cso_lab.llm.transport import Transport
+    from cso_lab.roles.prompts import PLACEHOLDERS
+
+    roles = cell.cfg.roles
+    if expanded(cell.cfg) or is_done(_part_folder(cell, search_folder(cell))):
+        return
+    transport = Transport(roles.api_base, roles.api_key_env)
+    for role in PLACEHOLDERS:
+        transport.check(role, roles[role].model)
 
 
 def search_folder(cell: Cell) -> Path:
