@@ -10,7 +10,7 @@ from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json, write_jsonl
 from cso_lab.core.hashing import file_digest
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.search import search_folder, tree_files
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.stage_cache import is_done
@@ -31,13 +31,13 @@ class Dataset(Result, Stage):
             values |= plain(cfg, "roles")
         return values
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         folder = _folder(cell, "search")
         cell.cache.compute_shared("dataset", folder, lambda: _write(cell, folder))
         _check_rows(cell, folder)
 
 
-def finished_dataset(cell: Cell) -> Path:
+def finished_dataset(cell: CellContext) -> Path:
     """Returns the folder of the finished dataset. Raises UserError, which says how to make it, if there is none."""
     folder = _folder(cell, "search,dataset")
     if not is_done(folder):
@@ -45,7 +45,7 @@ def finished_dataset(cell: Cell) -> Path:
     return folder
 
 
-def rows_folder(cell: Cell) -> Path:
+def rows_folder(cell: CellContext) -> Path:
     """Returns the folder with the rows to train on. Raises UserError if it is missing or holds none for the cell's algorithm."""
     folder = finished_dataset(cell)
     cell.cache.note_folder("dataset", folder)
@@ -53,7 +53,7 @@ def rows_folder(cell: Cell) -> Path:
     return folder / "preferences"
 
 
-def expanded_paths(cell: Cell, folder: Path) -> list:
+def expanded_paths(cell: CellContext, folder: Path) -> list:
     """Returns the expanded dialogues that the dataset in `folder` is made of, as paths of choices."""
     from hydra.utils import instantiate
 
@@ -79,13 +79,13 @@ def expanded_paths(cell: Cell, folder: Path) -> list:
     return swap(paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder))
 
 
-def _folder(cell: Cell, make: str) -> Path:
+def _folder(cell: CellContext, make: str) -> Path:
     """Returns the folder of the dataset. Raises UserError, which names the stages (`make`) to run, if what it is made of is missing."""
     source = cell.data_digest() if expanded(cell.cfg) else [file_digest(file) for file in tree_files(cell, make)]
     return cell.cache.shared_folder("dataset", Dataset.key(cell.cfg, source))
 
 
-def _write(cell: Cell, folder: Path) -> bool:
+def _write(cell: CellContext, folder: Path) -> bool:
     from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
     from cso_lab.preferences.statistics import strategy_counts, table5
 
@@ -98,7 +98,7 @@ def _write(cell: Cell, folder: Path) -> bool:
     return True
 
 
-def _check_rows(cell: Cell, dataset: Path) -> None:
+def _check_rows(cell: CellContext, dataset: Path) -> None:
     """Raises UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
     if read_json(dataset / "statistics.json")["rows"].get(cell.cfg.algorithm.rows) != 0:
         return

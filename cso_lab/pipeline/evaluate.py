@@ -6,7 +6,7 @@ from cso_lab.config.cells import algorithm_label, algorithm_name, trains
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import write_json, write_jsonl
 from cso_lab.core.hashing import file_digest
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.generate import PREDICTIONS, test_data
 from cso_lab.pipeline.metadata import cell_metadata, context
 from cso_lab.pipeline.stage import Result, Stage
@@ -44,7 +44,7 @@ class Evaluate(Result, Stage):
         names["algorithm"] = [algorithm_name(cfg["algorithm"]), algorithm_label(cfg["algorithm"])]
         return plain(cfg, "evaluation") | {"names": names}
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         predictions = cell.folder / PREDICTIONS
         if not predictions.exists():
             raise cell.missing("generate", f"no predictions in {cell.folder}")
@@ -58,7 +58,7 @@ class Evaluate(Result, Stage):
             _write(cell, predictions, contexts)
 
 
-def _write(cell: Cell, file: Path, contexts: Path | None) -> None:
+def _write(cell: CellContext, file: Path, contexts: Path | None) -> None:
     from cso_lab.evaluation.score import evaluate_predictions, load_predictions
     from cso_lab.evaluation.testset import evaluate_on_contexts
 
@@ -73,7 +73,7 @@ def _write(cell: Cell, file: Path, contexts: Path | None) -> None:
     write_json(cell.folder / METRICS, described)
 
 
-def _strategy_testset(cell: Cell) -> Path:
+def _strategy_testset(cell: CellContext) -> Path:
     """Returns the file of the strategy test set, drawn once for all cells of the same data."""
     from cso_lab.evaluation import testset
 

@@ -10,7 +10,7 @@ from cso_lab.config.result_settings import Config, plain, resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_jsonl
 from cso_lab.core.records import TEST_DIALOGUES
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.search import Search
 from cso_lab.pipeline.stage import Result, Stage
@@ -43,7 +43,7 @@ class Generate(Result, Stage):
 
         return super().key(settled(cfg) if generates_here(cfg) else cfg, *inputs)
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         checkpoint, cache = _checkpoint(cell), cell.cache
         key = _key(cell)
         if cache.find_own("generate", key, PREDICTIONS):
@@ -69,7 +69,7 @@ class Generate(Result, Stage):
             generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
 
 
-def is_generated(cell: Cell) -> bool:
+def is_generated(cell: CellContext) -> bool:
     """Whether the run folder holds the cell's predictions."""
     return cell.cache.has_own("generate", _key(cell), PREDICTIONS)
 
@@ -79,7 +79,7 @@ def test_data(cfg: Config) -> dict:
     return {key: value for key, value in plain(cfg, "data")["data"].items() if key != "seed_dialogues"}
 
 
-def _checkpoint(cell: Cell) -> Path | None:
+def _checkpoint(cell: CellContext) -> Path | None:
     """Returns the cell's checkpoint; None where nothing is trained here. Raises UserError if it is missing."""
     if not trains_here(cell.cfg):
         return None
@@ -89,7 +89,7 @@ def _checkpoint(cell: Cell) -> Path | None:
     return checkpoint
 
 
-def _key(cell: Cell) -> str:
+def _key(cell: CellContext) -> str:
     trained = cell.cache.record.keys.get("train") if trains_here(cell.cfg) else None
     weights = None if is_api(cell.cfg) else cell.backbone_digest()
     return Generate.key(cell.cfg, cell.data_digest(), weights, trained)

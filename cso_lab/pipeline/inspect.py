@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from cso_lab.config.cells import expanded
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import read_json, write_json
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import expanded_paths, rows_folder
 from cso_lab.pipeline.stage import Result, Stage
 
@@ -32,7 +32,7 @@ class Inspect(Result, Stage):
     def settings(cfg: Config) -> dict:
         return plain(cfg, "data", "inspection", "toxicity") | {"notice": None if expanded(cfg) else cfg["roles"]["notice"]}
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         from cso_lab.reporting.cells import INSPECTION_FILE
         from cso_lab.reporting.dataset_tables import MARKDOWN_FILE, print_inspection
 
@@ -49,14 +49,14 @@ class Inspect(Result, Stage):
         print_inspection(own / MARKDOWN_FILE, read_json(dataset / "statistics.json"), read_json(file), dataset.name)
 
 
-def toxicity_scorer(cell: Cell):
+def toxicity_scorer(cell: CellContext):
     """Returns the configured scorer of toxicity, or None."""
     from hydra.utils import instantiate
 
     return instantiate(cell.cfg.toxicity.scorer, _convert_="all")
 
 
-def _write(cell: Cell, dataset: Path, folder: Path, file: Path) -> bool:
+def _write(cell: CellContext, dataset: Path, folder: Path, file: Path) -> bool:
     from cso_lab.analysis.analyse import inspect
     from cso_lab.reporting.dataset_tables import write_inspection
 

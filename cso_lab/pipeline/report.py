@@ -1,6 +1,6 @@
 """The report stage: a run's metrics.json and inspection -> its table, figures and page."""
 
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.evaluate import METRICS
 from cso_lab.pipeline.stage import Stage
 
@@ -10,7 +10,7 @@ class Report(Stage):
 
     name = "report"
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         if cell.in_sweep:
             return
         from cso_lab.reporting.cells import INSPECTION_FILE

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from cso_lab.config.cells import is_api, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.generate import is_generated
 from cso_lab.pipeline.inspect import toxicity_scorer
@@ -35,16 +35,16 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
         with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
             folder.joinpath(FAILED_FILE).unlink(missing_ok=True)
             if cfg.estimate:
-                return print_estimate(Cell(cfg, folder))
+                return print_estimate(CellContext(cfg, folder))
             with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
-                run_stages(Cell(cfg, folder, in_sweep, tracking))
+                run_stages(CellContext(cfg, folder, in_sweep, tracking))
     except Exception as error:
         if not in_sweep:
             raise
         _leave_failure(error, cfg, folder)
 
 
-def run_stages(cell: Cell) -> None:
+def run_stages(cell: CellContext) -> None:
     """Run what `cfg.stages` names, in order, after everything that would fail later has been looked at."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cell.cfg, cell.folder / "config.yaml", resolve=True)
@@ -61,7 +61,7 @@ def run_stages(cell: Cell) -> None:
         stage.run(cell)
 
 
-def unfinished_stages(cell: Cell) -> list[str]:
+def unfinished_stages(cell: CellContext) -> list[str]:
     """Returns those of train and generate that are requested and not finished. Writes nothing."""
     requested = {stage.name for stage in _requested(cell.cfg)}
     unfinished = [name for name in ("train", "generate") if name in requested]
@@ -83,7 +83,7 @@ def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
     to_run = [(cfg, folder) for cfg, folder in cells if not cfg.estimate]
     for cfg, folder in to_run:
         check_tracking(cfg, folder)
-    preflight([(cfg, folder, unfinished_stages(Cell(cfg, folder))) for cfg, folder in to_run])
+    preflight([(cfg, folder, unfinished_stages(CellContext(cfg, folder))) for cfg, folder in to_run])
 
 
 def _requested(cfg: DictConfig) -> list[Stage]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from cso_lab.config.cells import expanded
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import write_json
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.stage_cache import is_done
 
@@ -30,7 +30,7 @@ class Search(Result, Stage):
             values["extended"] = {key: cfg["preferences"][key] for key in ("theta", "min_end_visits")}
         return values
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         if _nothing_to_search(cell):
             return
         whole = search_folder(cell)
@@ -38,7 +38,7 @@ class Search(Result, Stage):
         cell.cache.compute_shared("search", out, lambda: _search(cell, whole, out))
 
 
-def check_role_players(cell: Cell) -> None:
+def check_role_players(cell: CellContext) -> None:
     """Raises UserError if a search is left to do and a role cannot be asked: its key is missing, or its model names no provider."""
     from cso_lab.llm.transport import Transport
     from cso_lab.roles.prompts import PLACEHOLDERS
@@ -51,12 +51,12 @@ def check_role_players(cell: Cell) -> None:
         transport.check(role, roles[role].model)
 
 
-def search_folder(cell: Cell) -> Path:
+def search_folder(cell: CellContext) -> Path:
     """Returns the folder of the whole search, whichever part `data.shard` names."""
     return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest()))
 
 
-def tree_files(cell: Cell, make: str) -> list[Path]:
+def tree_files(cell: CellContext, make: str) -> list[Path]:
     """Returns the trees of the whole search. Raises UserError, which names the stages (`make`) to run, if any part is missing."""
     from cso_lab.expansion.shards import union
 
@@ -68,7 +68,7 @@ def tree_files(cell: Cell, make: str) -> list[Path]:
     return files
 
 
-def print_estimate(cell: Cell) -> None:
+def print_estimate(cell: CellContext) -> None:
     """Print what is left of the search would take; run nothing."""
     if _nothing_to_search(cell):
         return
@@ -78,19 +78,19 @@ def print_estimate(cell: Cell) -> None:
     print(estimate_rest(dialogues, **settings))
 
 
-def _part_folder(cell: Cell, whole: Path) -> Path:
+def _part_folder(cell: CellContext, whole: Path) -> Path:
     from cso_lab.expansion.shards import part_folder
 
     return part_folder(whole, cell.cfg.data.shard)
 
 
-def _nothing_to_search(cell: Cell) -> bool:
+def _nothing_to_search(cell: CellContext) -> bool:
     if nothing := expanded(cell.cfg):
         print(f"data={cell.cfg.data.name} is expanded already: there is nothing to search")
     return nothing
 
 
-def _search(cell: Cell, whole: Path, out: Path) -> bool:
+def _search(cell: CellContext, whole: Path, out: Path) -> bool:
     """Grow the trees; returns whether every dialogue has one."""
     from cso_lab.expansion import shards
     from cso_lab.expansion.expand import SUMMARY, expand
@@ -113,7 +113,7 @@ def _search(cell: Cell, whole: Path, out: Path) -> bool:
     return not summary["set_aside"]
 
 
-def _dialogues_and_settings(cell: Cell, folder: Path) -> tuple[list, dict]:
+def _dialogues_and_settings(cell: CellContext, folder: Path) -> tuple[list, dict]:
     """Returns the dialogues to search, and how, as `expand` takes it."""
     from cso_lab.corpora import seeds
 

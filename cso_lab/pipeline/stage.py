@@ -10,7 +10,7 @@ from cso_lab.core.hashing import digest
 from cso_lab.pipeline.sources import sources
 
 if TYPE_CHECKING:
-    from cso_lab.pipeline.cell import Cell
+    from cso_lab.pipeline.cell_context import CellContext
 
 
 class Result(ABC):
@@ -47,5 +47,5 @@ class Stage(ABC):
     of_training: ClassVar[bool] = False
 
     @abstractmethod
-    def run(self, cell: "Cell") -> None:
+    def run(self, cell: "CellContext") -> None:
         """Leave the stage's files, or find them where they are finished. Raises UserError where what it needs is missing."""

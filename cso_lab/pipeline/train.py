@@ -8,7 +8,7 @@ from cso_lab.config.cells import start_node, start_of
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import file_digest
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import finished_dataset, rows_folder
 from cso_lab.pipeline.stage import Result, Stage
 
@@ -40,7 +40,7 @@ class Train(Result, Stage):
 
         return super().key(settled(cfg), *inputs)
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: CellContext) -> None:
         rows = rows_folder(cell)
         key = _key(cell, cell.cfg, rows)
         if cell.cache.find_own("train", key, CHECKPOINT) or cell.cache.take_from_sibling("train", key, CHECKPOINT):
@@ -49,20 +49,20 @@ class Train(Result, Stage):
             _train(cell, cell.cfg, rows, cell.folder)
 
 
-def is_trained(cell: Cell) -> bool:
+def is_trained(cell: CellContext) -> bool:
     """Whether the cell's training is finished, here or in a cell beside it. Raises UserError if there is no dataset to train on."""
     key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
     return cell.cache.has_own("train", key, CHECKPOINT) or bool(cell.cache.find_sibling("train", key, CHECKPOINT))
 
 
-def _key(cell: Cell, cfg: DictConfig, rows: Path) -> str:
+def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
     """The key of the checkpoint of `cfg`: the cell's own configuration, or that of what its algorithm starts from."""
     start = start_of(cfg)
     start_key = None if start is None else _key(cell, start, rows)
     return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
 
 
-def _train(cell: Cell, cfg: DictConfig, rows: Path, folder: Path) -> bool:
+def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool:
     """Train into `folder`; training.json tells of it, and of the training it starts from."""
     from cso_lab.training.train import train
 
@@ -72,7 +72,7 @@ def _train(cell: Cell, cfg: DictConfig, rows: Path, folder: Path) -> bool:
     return True
 
 
-def _start_checkpoint(cell: Cell, cfg: DictConfig, rows: Path) -> Path | None:
+def _start_checkpoint(cell: CellContext, cfg: DictConfig, rows: Path) -> Path | None:
     """Returns the checkpoint that the algorithm of `cfg` starts from: that of the sweep's own cell of the same training, or one trained
     for it and shared. None where it starts from the backbone."""
     start = start_of(cfg)

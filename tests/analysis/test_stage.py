@@ -10,7 +10,7 @@ from project import composed, run_py
 from rich.console import Console
 
 from cso_lab.core.files import read_json
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.run_cell import run_stages
 from cso_lab.reporting.dataset_tables import dataset_tables, print_inspection
 
@@ -52,7 +52,7 @@ def run(tmp_path, monkeypatch):
             *("data=escpro", f"data.path={tmp_path}/escpro.json", "data.test_share=0.25", f"shared_dir={tmp_path}/shared"),
             *(f"{key}={value}" for key, value in choices.items()),
         )
-        run_stages(Cell(cfg, tmp_path / "run"))
+        run_stages(CellContext(cfg, tmp_path / "run"))
         return tmp_path / "run"
 
     return go

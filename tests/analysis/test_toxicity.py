@@ -12,7 +12,7 @@ from project import composed
 from cso_lab.analysis.toxicity import ATTRIBUTES, toxicity
 from cso_lab.core.errors import UserError
 from cso_lab.llm.budget import BudgetSpent
-from cso_lab.pipeline.cell import Cell
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.run_cell import run_stages
 
@@ -200,7 +200,7 @@ def test_a_scorer_that_could_score_nothing_is_found_before_the_search(choice, ex
         monkeypatch.delenv(name, raising=False)
     line = ("stages=[search,dataset,inspect]", f"shared_dir={tmp_path}/shared", *choice)
     with pytest.raises(UserError, match=expected):
-        run_stages(Cell(composed(*line), tmp_path / "run"))
+        run_stages(CellContext(composed(*line), tmp_path / "run"))
     assert not (tmp_path / "shared").exists()
 
 

@@ -304,12 +304,12 @@ CHECKPOINT = ("backbone=tiny_llama", "generation.engine=server", "generation.cli
 
 def stages_of(folder: Path, server: FakeOpenAI, shared: Path, *overrides) -> list[str]:
     """What a served checkpoint's cell predicts, by the run's own stage."""
-    from cso_lab.pipeline.cell import Cell
+    from cso_lab.pipeline.cell_context import CellContext
     from cso_lab.pipeline.generate import Generate
 
     folder.mkdir(parents=True, exist_ok=True)
     line = (f"generation.client.api_base={server.api_base}", f"shared_dir={shared}")
-    Generate().run(Cell(composed(*CHECKPOINT, *line, *overrides), folder, in_sweep=True))
+    Generate().run(CellContext(composed(*CHECKPOINT, *line, *overrides), folder, in_sweep=True))
     return [row["response"] for row in lines(folder / "predictions.jsonl")]
 
 

@@ -13,7 +13,7 @@ from cso_lab.pipeline.stage_cache import StageCache
 from cso_lab.tracking import Tracker
 
 
-class Cell:
+class CellContext:
     """What the stages of one cell are given. `in_sweep`: the cell is one of a sweep, which has a report of its own."""
 
     def __init__(self, cfg: DictConfig, folder: Path, in_sweep: bool = False, tracker: Tracker | None = None):
