@@ -12,6 +12,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 from project import ROOT, jobs_of, without_hydra
+from test_imports import ORDER
 
 import cso_lab
 from cso_lab.config.command_line import prepared
@@ -197,16 +198,12 @@ def test_the_readme_stays_short():
     assert [line for line in lines if len(line) > 140] == []
 
 
-# The README maps the layout that the package is being moved to.
-MOVED = all((ROOT / "cso_lab" / name).is_dir() for name in ("core", "config", "llm", "expansion", "analysis", "pipeline"))
-
-
-@pytest.mark.skipif(not MOVED, reason="modules are still where they were before the README's map")
 def test_the_readme_maps_every_package():
     packages = {path.parent.name for path in (ROOT / "cso_lab").glob("*/__init__.py")}
     (tree,) = (block for block in fenced(README, "text") if "cso_lab/" in block)
-    mapped = set(re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE))
-    assert mapped == packages
+    mapped = re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE)
+    assert set(mapped) == packages
+    assert mapped == list(ORDER), "the map says that packages import those above them"
     top = re.findall(r"^(\w[\w.]*)", tree, flags=re.MULTILINE)
     assert [name for name in top if not (ROOT / name).exists()] == []
 
@@ -215,6 +212,28 @@ def test_the_readme_maps_every_package():
 def test_every_file_named_in_the_text_exists(page):
     paths = [text for text in inline_code(page) if re.fullmatch(r"(conf|cso_lab|experiments|tests|docs|\.ci)/[\w/.]+", text)]
     assert [path for path in paths if not PLACEHOLDER.search(path) and not (ROOT / path).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def configurations() -> list:
+    """Composed choices that between them have every key the pages name."""
+    served = ("backbone=gpt_4o", "algo=base", "roles=openai", "toxicity=judge")
+    others = ("algo=dpo_after_sft", "data=escpro", "data.path=FILE", "preferences=random", "hardware=slurm", "tracking=wandb")
+    return [jobs_of(*overrides)[0] for overrides in ((), served, others)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_named_in_the_text_exists(page, configurations):
+    names = {name for text in inline_code(page) if (name := re.match(r"'?([a-z_]+(\.\w+)+)(=|$)", text))}
+    keys = {name[1] for name in names if not re.search(r"\.(json|jsonl|md|html|csv|tex|yaml|py|sh)$", name[1])}
+    keys = {key for key in keys if key.split(".")[0] in configurations[0] and not key.startswith("hydra.")}
+    assert {key for key in keys if not any(_has(configuration, key) for configuration in configurations)} == set()
+
+
+def _has(configuration, key: str) -> bool:
+    node, _, name = key.rpartition(".")
+    parent = OmegaConf.select(configuration, node)
+    return parent is not None and name in parent
 
 
 def test_the_citation_and_the_licence_are_those_of_the_package():
