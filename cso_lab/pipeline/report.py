@@ -1,7 +1,6 @@
 """The report stage: a run's metrics.json and inspection -> its table, figures and page."""
 
 from cso_lab.pipeline.cell_context import CellContext
-from cso_lab.pipeline.evaluate import METRICS
 from cso_lab.pipeline.stage import Stage
 
 
@@ -13,10 +12,10 @@ class Report(Stage):
     def run(self, cell: CellContext) -> None:
         if cell.in_sweep:
             return
-        from cso_lab.reporting.cells import INSPECTION_FILE
+        from cso_lab.reporting.cells import INSPECTION_FILE, METRICS_FILE
         from cso_lab.reporting.report import write_and_print
         from cso_lab.reporting.sweeps import table_of
 
-        if not any((cell.folder / name).exists() for name in (METRICS, INSPECTION_FILE)):
-            raise cell.missing("evaluate", f"no {METRICS} in {cell.folder}")
+        if not any((cell.folder / name).exists() for name in (METRICS_FILE, INSPECTION_FILE)):
+            raise cell.missing("evaluate", f"no {METRICS_FILE} in {cell.folder}")
         write_and_print([cell.folder], cell.folder, cell.folder.name, table_of(cell.cfg))

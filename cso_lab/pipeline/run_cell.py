@@ -19,9 +19,8 @@ from cso_lab.pipeline.search import check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
 from cso_lab.pipeline.train import is_trained
+from cso_lab.reporting.cells import FAILED_FILE
 from cso_lab.tracking import tracker
-
-FAILED_FILE = "failed.json"
 
 
 def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:

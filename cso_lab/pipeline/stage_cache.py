@@ -16,7 +16,7 @@ from cso_lab.tracking import NoTracker, Tracker
 class StageCache:
     """The cache of one cell. A result is shared (one folder below `shared_dir` for all cells) or the cell's own (in its run folder).
 
-    A result is found by its key, see `cache_keys.key`. A finished one is never computed again, also not by two processes at once.
+    A result is found by its key, see `Result.key`. A finished one is never computed again, also not by two processes at once.
     """
 
     def __init__(self, cfg: DictConfig, folder: Path, tracker: Tracker | None = None):
