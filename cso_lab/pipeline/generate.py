@@ -10,15 +10,13 @@ from cso_lab.config.result_settings import Config, plain, resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_jsonl
 from cso_lab.core.records import TEST_DIALOGUES
+from cso_lab.generation.generate import PARTIAL, PREDICTIONS, generate
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.search import Search
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.train import CHECKPOINT, Train
 
-PREDICTIONS = "predictions.jsonl"
-# What an interrupted generation leaves in the run folder, and goes on from.
-_PARTIAL = (f".{PREDICTIONS}.partial",)
 # What a cell with the same predictions takes over.
 _COPIED = (PREDICTIONS, TEST_DIALOGUES, "usage.json", "example.json")
 
@@ -53,8 +51,6 @@ class Generate(Result, Stage):
                 if (sibling / file).exists():
                     shutil.copyfile(sibling / file, cell.folder / file)
             return
-        from cso_lab.generation.generate import generate
-
         _, train, test = cell.dialogues()
         if not test:
             raise UserError(
@@ -63,7 +59,7 @@ class Generate(Result, Stage):
             )
         # With `rerun` a server is asked anew; a run that was killed while it asked goes on.
         replies = ("calls.jsonl",) if cell.cfg.rerun else ()
-        with cache.compute_own("generate", key, _PARTIAL, discard=(PREDICTIONS, *replies)):
+        with cache.compute_own("generate", key, (PARTIAL,), discard=(PREDICTIONS, *replies)):
             write_jsonl(cell.folder / TEST_DIALOGUES, test)
             elsewhere = _trained_elsewhere(resolved(cell.cfg))
             generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
