@@ -223,8 +223,7 @@ def test_a_class_that_a_later_stage_cannot_make_is_named_before_the_search(line,
     ],
 )
 def test_names_that_wandb_refuses_are_refused_before_any_stage(line, expected, tmp_path):
-    from cso_lab.cell import tracked_cell
-
+    from cso_lab.pipeline.metadata import tracked_cell
     from cso_lab.tracking import tracker
 
     for mode in ("offline", "auto"):
