@@ -8,8 +8,8 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from cso_lab.training.prefix_forest import pack
-from cso_lab.training.tree_attention import dense_mask, running, tree_mask
+from cso_lab.training.prefix_forest import build_prefix_trees
+from cso_lab.training.tree_attention import dense_mask, tree_attention_enabled, tree_mask
 
 Ids = list[int]
 # Tokens of stems read in one pass: of a mask, the square of them is kept.
@@ -110,7 +110,7 @@ class _Group:
         """Logits of the next token of every cell, (stems, columns, vocabulary), after these at `step`."""
         position = self.lengths - 1 + step
         config = self.model.config.get_text_config()
-        with running(config):
+        with tree_attention_enabled(config):
             return self.model(
                 input_ids=tokens,
                 position_ids=position,
@@ -160,9 +160,9 @@ def _read_stems(model, stems: Sequence[Ids], room: int) -> DynamicCache:
     """
     config, width = model.config.get_text_config(), max(map(len, stems))
     parts, members = [], []  # of each part: keys and values by layer, (rows, heads, width, size)
-    for rows, tree, paths in pack(stems, _READ_AT_ONCE, model.device):
+    for rows, tree, paths in build_prefix_trees(stems, _READ_AT_ONCE, model.device):
         cache = DynamicCache()
-        with running(config):
+        with tree_attention_enabled(config):
             model.base_model(
                 input_ids=tree.tokens[None],
                 position_ids=tree.depth[None],

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from cso_lab.training.prefix_forest import pack
-from cso_lab.training.tree_attention import running, tree_mask
+from cso_lab.training.prefix_forest import build_prefix_trees
+from cso_lab.training.tree_attention import tree_attention_enabled, tree_mask
 
 
 def continuation_probabilities(model, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
@@ -14,11 +14,11 @@ def continuation_probabilities(model, prompt: Sequence[int], continuations: Sequ
     One pass over the prefix tree of all of them: the prompt is read once, and so is whatever continuations have in common.
     """
     rows = [[*prompt, *continuation] for continuation in continuations]
-    ((members, tree, paths),) = pack(rows, sum(map(len, rows)), model.device)
+    ((members, tree, paths),) = build_prefix_trees(rows, sum(map(len, rows)), model.device)
     # The tokens whose logits are needed: in each row all from the prompt's last one on but for its own last one.
     before = [torch.from_numpy(path[len(prompt) - 1 : -1]).to(model.device) for path in paths]
     config = model.config.get_text_config()
-    with torch.inference_mode(), running(config):
+    with torch.inference_mode(), tree_attention_enabled(config):
         logits = model(
             input_ids=tree.tokens[None],
             position_ids=tree.depth[None],
