@@ -1,1 +1,5 @@
-"""A dataset examined before training: strategies by stage, toxicity, near-duplicates and leakage."""
+"""Examines a dataset before training: strategies by stage (section 4.3), toxicity (section 4.4), near-duplicates and leakage.
+
+Read analyse.py first, then strategy_by_stage.py, toxicity.py and duplicates.py; the toxicity scorers are classifier.py, perspective.py and
+llm_judge.py, the latter two on llm_scorer.py.
+"""

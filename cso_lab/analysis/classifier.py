@@ -1,7 +1,7 @@
-"""Toxicity by Detoxify's published model, run here through transformers on weights in the user's cache: nothing is downloaded."""
+"""Toxicity by Detoxify's published model, run with transformers on weights in the user's cache; nothing is downloaded."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cso_lab.analysis.llm_scorer import ROLE
@@ -10,7 +10,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.core.model_files import model_content
 
-# The model's labels under the names of Table 7; what it calls obscene comes nearest to profanity.
+# The model's labels and the names of Table 7; "obscene" is the closest to profanity.
 LABELS = {
     "toxic": "TOXICITY",
     "severe_toxic": "SEVERE_TOXICITY",
@@ -23,7 +23,7 @@ _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 class Detoxify:
-    """A classifier of text with one sigmoid a label, all of LABELS among them."""
+    """A scorer (see `toxicity.Scorer`) that runs a text classifier with a sigmoid for each label; LABELS must be among them."""
 
     def __init__(self, name: str, notice: str | None, path: str, batch_size: int):
         """`path`: hub id of a model in the cache, or a folder."""
@@ -31,9 +31,11 @@ class Detoxify:
         self.version = path
 
     def check(self) -> None:
+        """Raises UserError if the model is not in the cache or lacks one of LABELS."""
         self._config()
 
     def score(self, texts: Sequence[str], folder: Path) -> list[Scores | None]:
+        """Returns the scores of the texts; scores in the journal of `folder` are not computed again."""
         from filelock import FileLock
 
         from cso_lab.llm.journal import Journal
@@ -44,7 +46,7 @@ class Detoxify:
         keys = [digest([self.version, text]) for text in texts]
         with FileLock(folder / ".lock"), Journal(folder, [ROLE]) as journal:
             missing = [(key, text) for key, text in zip(keys, texts, strict=True) if key not in journal.answers]
-            for key, scores in self._scored(missing):
+            for key, scores in self._classify(missing):
                 reply = json.dumps(scores)
                 call = {"key": key, "dialogue": ROLE, "role": ROLE, "model": self.version, "seed": 0, "attempt": 1}
                 journal.write(call | {"reply": reply})
@@ -61,15 +63,15 @@ class Detoxify:
                 f"toxicity.path={self._path} is neither a folder with a model nor in the model hub's cache: fetch it on a machine"
                 f" with access (hf download {self._path}), or choose another toxicity="
             ) from None
-        if lacking := set(LABELS) - set(config.id2label.values()):
+        if missing := set(LABELS) - set(config.id2label.values()):
             raise UserError(
-                f"toxicity.path={self._path} is no model of Detoxify's: it lacks the labels {', '.join(sorted(lacking))}"
+                f"toxicity.path={self._path} is no model of Detoxify's: it lacks the labels {', '.join(sorted(missing))}"
             )
         return config
 
-    def _scored(self, missing: Sequence[tuple[str, str]]):
-        """(key, scores) of each of these (key, text), the shortest first, so that a batch holds little padding."""
-        if not missing:
+    def _classify(self, texts: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Scores]]:
+        """Yields (key, scores) for each (key, text), the shortest text first, so that batches have little padding."""
+        if not texts:
             return
         import torch
         from tqdm.auto import tqdm
@@ -82,16 +84,16 @@ class Detoxify:
             raise UserError(
                 f"toxicity.path={self._path} has no weights in safetensors to be read: {str(error).splitlines()[0]}"
             ) from None
-        missing = sorted(missing, key=lambda pair: len(pair[1]))
-        with tqdm(total=len(missing), desc=f"toxicity by {self.name}", unit="text") as bar:
-            for start in range(0, len(missing), self._batch_size):
-                batch = missing[start : start + self._batch_size]
+        texts = sorted(texts, key=lambda pair: len(pair[1]))
+        with tqdm(total=len(texts), desc=f"toxicity by {self.name}", unit="text") as bar:
+            for start in range(0, len(texts), self._batch_size):
+                batch = texts[start : start + self._batch_size]
                 inputs = tokenizer(
                     [text for _, text in batch], padding=True, truncation=True, max_length=512, return_tensors="pt"
                 )
                 with torch.inference_mode():
                     rows = torch.sigmoid(model(**inputs).logits.float()).tolist()
                 for (key, _), row in zip(batch, rows, strict=True):
-                    by_label = {model.config.id2label[place]: value for place, value in enumerate(row)}
+                    by_label = {model.config.id2label[index]: value for index, value in enumerate(row)}
                     yield key, {LABELS[label]: by_label[label] for label in LABELS}
                 bar.update(len(batch))

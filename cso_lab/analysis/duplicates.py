@@ -1,7 +1,8 @@
-"""Near-duplicates within the training and the test data, and what of the test data is in the training data (leakage).
+"""Near-duplicates within the training and the test data, and between the two (leakage).
 
-Two texts are near-duplicates where the Jaccard similarity of their runs of n words, |A and B| / |A or B|, is at least a threshold. This is
-exact: texts that share none of their rarest runs cannot be that similar (prefix filtering), and all others are compared.
+Two texts are near-duplicates if the Jaccard similarity of their sets of runs of n words, |A and B| / |A or B|, is at least a threshold.
+The result is exact: texts that have none of their rarest runs in common cannot be that similar (prefix filtering), and all others are
+compared.
 """
 
 import math
@@ -17,25 +18,28 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Text:
-    """A text under the name it is reported by."""
+    """A text and the name by which it is reported."""
 
     name: str
     text: str
 
 
 def runs(text: str, n: int) -> Runs:
-    """The distinct runs of `n` words, whatever their case and punctuation; of a shorter text all its words are one run."""
-    found = words(text, contractions=True)
-    return frozenset(tuple(found[i : i + n]) for i in range(max(len(found) - n, 0) + 1)) if found else frozenset()
+    """Returns the distinct runs of `n` words, without case and punctuation; a shorter text is one run."""
+    tokens = words(text, contractions=True)
+    return frozenset(tuple(tokens[i : i + n]) for i in range(max(len(tokens) - n, 0) + 1)) if tokens else frozenset()
 
 
 def long_enough(texts: Iterable[Text], shortest: int) -> list[Text]:
-    """The texts of at least so many words: that two people both say "Thank you so much" means nothing."""
+    """Returns the texts of at least `shortest` words, since "Thank you so much" from two people is no leakage."""
     return [text for text in texts if len(words(text.text, contractions=True)) >= shortest]
 
 
 def within(texts: Sequence[Text], n: int, similarity: float) -> dict:
-    """{pairs, left: {concerned, of}, examples}: how many pairs of the texts are near-duplicates, and how many texts are in one."""
+    """Returns {pairs, left: {concerned, of}, examples} of the near-duplicates among some texts.
+
+    `pairs` is their number, `concerned` the number of texts that are in such a pair, `of` the number of all texts.
+    """
     groups = _grouped(texts, n)
     sizes = {key: len(members) for key, members in groups.items()}
     pairs = sum(size * (size - 1) // 2 for size in sizes.values())
@@ -49,24 +53,24 @@ def within(texts: Sequence[Text], n: int, similarity: float) -> dict:
 
 
 def between(left: Sequence[Text], right: Sequence[Text], n: int, similarity: float) -> dict:
-    """{pairs, left: {concerned, of}, right: {concerned, of}, examples}: the near-duplicates of which each side has one."""
-    ours, theirs = _grouped(left, n), _grouped(right, n)
+    """Returns {pairs, left, right, examples}, as `within` does, of the near-duplicates of a text on the left and one on the right."""
+    left_groups, right_groups = _grouped(left, n), _grouped(right, n)
     pairs, concerned, examples = 0, (set(), set()), []
-    for one, other, value in _similar(list(ours), list(theirs), similarity):
-        pairs += len(ours[one]) * len(theirs[other])
+    for one, other, value in _similar(list(left_groups), list(right_groups), similarity):
+        pairs += len(left_groups[one]) * len(right_groups[other])
         concerned[0].add(one)
         concerned[1].add(other)
-        examples.append((value, ours[one][0], theirs[other][0]))
-    sides = {"left": _side(ours, concerned[0], left), "right": _side(theirs, concerned[1], right)}
+        examples.append((value, left_groups[one][0], right_groups[other][0]))
+    sides = {"left": _side(left_groups, concerned[0], left), "right": _side(right_groups, concerned[1], right)}
     return {"pairs": pairs, **sides, "examples": _closest(examples)}
 
 
 def _grouped(texts: Iterable[Text], n: int) -> dict[Runs, list[str]]:
-    """Names by their text's runs: what is said word for word a hundred times is compared once. Texts without a word are left out."""
+    """Returns {runs: names of the texts with exactly these}, so that equal texts are compared once; without texts that have no word."""
     groups: dict[Runs, list[str]] = defaultdict(list)
     for text in texts:
-        if found := runs(text.text, n):
-            groups[found].append(text.name)
+        if text_runs := runs(text.text, n):
+            groups[text_runs].append(text.name)
     return groups
 
 
@@ -82,25 +86,25 @@ def _closest(examples: list[tuple[float, str, str]]) -> list[dict]:
 def _similar(
     left: Sequence[Runs], right: Sequence[Runs], similarity: float, same: bool = False
 ) -> Iterator[tuple[Runs, Runs, float]]:
-    """The pairs that are similar enough, with their similarity. `same`: both lists are one, of which each pair counts once."""
+    """Yields the pairs of at least this similarity, with their similarity. `same`: both lists are equal; each pair is yielded once."""
     frequency = Counter(run for side in ((left,) if same else (left, right)) for runs in side for run in runs)
     index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, runs_ in enumerate(left):
-        for run in _rarest(runs_, frequency, similarity):
-            index[run].append(place)
-    for number, runs_ in enumerate(right):
-        candidates = {place for run in _rarest(runs_, frequency, similarity) for place in index.get(run, ())}
-        for place in sorted(candidates):
-            if same and place >= number:
+    for i, left_runs in enumerate(left):
+        for run in _rarest(left_runs, frequency, similarity):
+            index[run].append(i)
+    for j, right_runs in enumerate(right):
+        candidates = {i for run in _rarest(right_runs, frequency, similarity) for i in index.get(run, ())}
+        for i in sorted(candidates):
+            if same and i >= j:
                 continue
-            shared = len(left[place] & runs_)
-            value = shared / (len(left[place]) + len(runs_) - shared)
+            shared = len(left[i] & right_runs)
+            value = shared / (len(left[i]) + len(right_runs) - shared)
             if value >= similarity:
-                yield left[place], runs_, value
+                yield left[i], right_runs, value
 
 
 def _rarest(runs: Runs, frequency: Mapping, similarity: float) -> list[tuple[str, ...]]:
-    """The rarest runs, so many that any text similar enough has one of them among its own rarest: all but ceil(t |A|) - 1."""
-    # A hair less, so that rounding never drops a pair that lies exactly at the threshold.
+    """Returns the rarest runs, all but ceil(t |A|) - 1: any text of similarity t or more has one of them among its own rarest."""
+    # Subtracting a little keeps rounding from losing a pair whose similarity is exactly the threshold.
     kept = len(runs) - math.ceil(similarity * len(runs) - 1e-9) + 1
     return sorted(runs, key=lambda run: (frequency[run], run))[:kept]

@@ -1,4 +1,4 @@
-"""Table 7: how toxic each part of the data is, by whichever scorer is chosen (toxicity=...)."""
+"""Table 7: the toxicity of each part of the data, by the scorer that `toxicity=` selects (section 4.4)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,28 +7,28 @@ from typing import Protocol
 ATTRIBUTES = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
 
 Scores = Mapping[str, float]
-"""Each of the ATTRIBUTES, 0 to 1. What a value means is the scorer's affair: those of two scorers are not comparable."""
+"""{attribute: score from 0 to 1} for all ATTRIBUTES. Scores of different scorers are not comparable."""
 
 
 class Scorer(Protocol):
-    """Gives texts their scores. `name` and `version` stand beside every number of its; `notice` must be read with them, or is None."""
+    """Scores texts. `name` and `version` are reported with its numbers, and so is `notice`, a warning, unless it is None."""
 
     name: str
     version: str
     notice: str | None
 
     def check(self) -> None:
-        """A UserError when no text could be scored (no key, no weights, no such model)."""
+        """Raises UserError if no text could be scored (no key, no weights, no such model)."""
 
     def score(self, texts: Sequence[str], folder: Path) -> list[Scores | None]:
-        """The scores of distinct texts; None for one that the scorer refuses. What `folder` holds from before is not scored again."""
+        """Returns the scores of distinct texts, None for a text that the scorer refuses; scores cached in `folder` are reused."""
 
 
 def toxicity(parts: Mapping[str, Sequence[str]], scorer: Scorer, folder: Path) -> dict:
-    """{scorer, version, notice, refused, parts: {part: {n, means}}}: the mean over all utterances of each part.
+    """Returns {scorer, version, notice, refused, parts: {part: {n, means}}}: the means over all utterances of each part.
 
-    An utterance that stands in the data several times counts as often, as in Table 5, but is scored once. (The paper's last row is the mean
-    over the utterances of its three parts as Table 5 counts them: 3,113, 3,113 and 8,157.)
+    An utterance that occurs several times counts as often, as in Table 5, but is scored once. (The paper's last row is the mean over the
+    utterances of its three parts as Table 5 counts them: 3,113, 3,113 and 8,157.)
     """
     texts = list(dict.fromkeys(text for part in parts.values() for text in part))
     scores = dict(zip(texts, scorer.score(texts, folder), strict=True))
@@ -37,7 +37,7 @@ def toxicity(parts: Mapping[str, Sequence[str]], scorer: Scorer, folder: Path) -
         "version": scorer.version,
         "notice": scorer.notice,
         "refused": sum(score is None for score in scores.values()),
-        "parts": {part: _means([scores[text] for text in said if scores[text]]) for part, said in parts.items()},
+        "parts": {part: _means([scores[text] for text in texts if scores[text]]) for part, texts in parts.items()},
     }
 
 

@@ -1,1 +1,4 @@
-"""What every package may build on, and what knows no other package of the project."""
+"""The base that every other package builds on and that imports none of them: records, strategies, files, hashes, errors, tables.
+
+Read records.py and strategies.py first; the other modules are small and independent of one another.
+"""

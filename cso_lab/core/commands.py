@@ -1,4 +1,4 @@
-"""What the commands beside run.py share: wrong arguments and unreadable files are one line, like any other user error."""
+"""Helpers of the commands beside run.py, which report wrong arguments and unreadable files in one line."""
 
 import argparse
 import sys
@@ -10,14 +10,15 @@ from cso_lab.core.errors import UserError, heed_debug, tracebacks_shown
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage block."""
+    """An argument parser that raises a UserError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises UserError with the message."""
         raise UserError(f"{message} (see --help)")
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a command and leave with its exit code."""
+    """Runs a command and exits: with 0, with a UserError's exit code after printing it in one line, or with 130 on Ctrl-C."""
     heed_debug(sys.argv[1:])
     try:
         main()

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines on disk: written whole or not at all, read with errors that name file and line."""
+"""JSON and JSON Lines files: atomic writes, and errors that name file and line."""
 
 import json
 import os
@@ -11,19 +11,22 @@ from cso_lab.core.errors import UserError
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole or not at all, so that a reader never meets half of one."""
-    _write_whole(Path(path), json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
+    """Writes a JSON file atomically, so that no reader sees a part of it. Raises UserError if it cannot be written."""
+    _write_atomically(Path(path), json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> int:
-    """Write records or plain dicts, one JSON object a line, whole or not at all; returns how many."""
+    """Writes dataclass records or dicts atomically, one JSON object a line; returns how many.
+
+    Raises UserError if the file cannot be written.
+    """
     lines = [json.dumps(row if isinstance(row, dict) else asdict(row), ensure_ascii=False) for row in rows]
-    _write_whole(Path(path), "".join(line + "\n" for line in lines))
+    _write_atomically(Path(path), "".join(line + "\n" for line in lines))
     return len(lines)
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The objects of a JSON Lines file; a UserError names the file and line that is not one."""
+    """Returns the objects of a JSON Lines file. Raises UserError, with file and line, if it cannot be read or a line is no object."""
     path, rows, number = Path(path), [], 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -40,7 +43,7 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +56,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> object:
-    """The value in a JSON file; a UserError names the file when it is missing or damaged."""
+    """Returns the value in a JSON file. Raises UserError, with its path, if it is missing or not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:

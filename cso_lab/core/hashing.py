@@ -1,4 +1,4 @@
-"""Short hashes of values and of files."""
+"""Short hashes (12 hex digits of SHA-256) of values and of files."""
 
 import hashlib
 import json
@@ -8,13 +8,15 @@ _LENGTH = 12
 
 
 def digest(value: object) -> str:
-    """A short hash of any JSON-able value."""
+    """Returns a short hash of a value; what JSON cannot represent is hashed by its `str`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:_LENGTH]
 
 
 def file_digest(path: Path) -> str:
-    """A short hash of a file's content, which is read piece by piece: it may be larger than the memory. Of a folder, a hash of the names
-    and contents of all files in it."""
+    """Returns a short hash of a file's content, or of the names and contents of all files in a folder.
+
+    A file is read in pieces and may be larger than the memory.
+    """
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 
 @cache
 def installed_version(module: str) -> str:
-    """Name and version of the distribution that an installed top-level module or package belongs to."""
+    """Returns name and version of the distribution that a top-level module belongs to, such as "torch 2.8.0", or "not installed"."""
     try:
         return f"{module} {version(module)}"
-    except PackageNotFoundError:  # the distribution has another name
+    except PackageNotFoundError:  # the distribution has another name than the module
         names = sorted(set(packages_distributions().get(module, ())))
         return ", ".join(f"{name} {version(name)}" for name in names) or "not installed"

@@ -1,4 +1,4 @@
-"""What a folder held when it was finished: a list of its files with their sizes and digests, by which later damage is found."""
+"""Manifest of a finished folder: its files with their sizes and SHA-256 digests, by which later damage is detected."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Write `folder`/manifest.json, {file: {bytes, sha256}} of all files below the folder."""
+    """Writes `folder`/manifest.json: {relative path: {bytes, sha256}} for all files below the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     with ThreadPoolExecutor() as pool:
         entries = pool.map(lambda file: {"bytes": file.stat().st_size, "sha256": _digest(file)}, files)
@@ -21,8 +21,10 @@ def write_manifest(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the files of a folder that has a manifest, in words; None where all are as they were. Files that came later do
-    not matter."""
+    """Returns what is wrong with a folder's files according to its manifest, in words, or None if they are unchanged.
+
+    Files that are not in the manifest are ignored.
+    """
     try:
         entries = read_json(folder / MANIFEST)
         listed = [(name, folder / name, entry["bytes"], entry["sha256"]) for name, entry in entries.items()]
@@ -35,12 +37,13 @@ def damage(folder: Path) -> str | None:
             return f"{name} has {file.stat().st_size:,} of {size:,} bytes"
     with ThreadPoolExecutor() as pool:
         digests = pool.map(_digest, [file for _, file, _, _ in listed])
-        return next((f"{name} has changed" for (name, _, _, was), now in zip(listed, digests, strict=True) if now != was), None)
+        changed = (name for (name, _, _, digest), now in zip(listed, digests, strict=True) if now != digest)
+        return next((f"{name} has changed" for name in changed), None)
 
 
 def _digest(file: Path) -> str | None:
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:  # a bad sector, a file of somebody else's
+    except OSError:  # such as a bad sector or a missing permission
         return None

@@ -1,4 +1,4 @@
-"""The records the stages hand on, and how a history becomes a chat prompt."""
+"""The records that stages exchange, and the chat prompt that is made of a dialogue's history."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from cso_lab.core.strategies import StrategySet, format_reply
 
 SEEKER, SUPPORTER = "seeker", "supporter"
-# Beside a run's predictions: the dialogues they are of, so that the run can be looked at where the corpus is not.
+# File beside a run's predictions with the dialogues they belong to, so that a run can be read on a machine without the corpus.
 TEST_DIALOGUES = "test_dialogues.jsonl"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One utterance. `strategy` is set on labelled supporter turns and None on the seeker's."""
+    """One utterance. `strategy` is None on unlabelled supporter turns and on the seeker's."""
 
     speaker: str
     text: str
@@ -21,7 +21,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One support dialogue with its setting. Turns alternate; it may open with either speaker."""
+    """One support dialogue with its setting. Turns alternate; either speaker may open it."""
 
     id: str
     scene: str
@@ -29,26 +29,28 @@ class Dialogue:
     turns: tuple[Turn, ...]
 
     def supporter_turns(self) -> Iterator[int]:
-        """Positions of the supporter turns that follow something the seeker said (an opening greeting is not one)."""
+        """Yields the indices of the supporter turns that follow a seeker turn; an opening greeting is not one."""
         return (i for i, turn in enumerate(self.turns) if turn.speaker == SUPPORTER and i > 0)
 
 
 @dataclass(frozen=True)
 class SeekerReply:
-    """What the seeker said; `text` is None when it only ended the dialogue."""
+    """The seeker's reply. `end`: it ends the dialogue; `text` is None if it does nothing else."""
 
     text: str | None
     end: bool
 
 
 Scores = Mapping[str, int]
-"""What the judge gives one supporter turn: {"E": ..., "I": ..., "H": ..., "S": ...}, integers 0 to 4 (Table 13)."""
+"""The judge's scores of one supporter turn: {"E": ..., "I": ..., "H": ..., "S": ...}, integers 0 to 4 (Table 13)."""
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A preferred and a dispreferred (strategy, response) after the same history: one element of D in eq. 6. Q is None where nothing
-    was searched."""
+    """A preferred and a dispreferred (strategy, response) after the same history: an element of D in eq. 6.
+
+    Q is None if the turns come from no search.
+    """
 
     dialogue: str
     history: tuple[Turn, ...]
@@ -60,7 +62,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said at one test turn. `strategy` is None when `raw` does not open with a known strategy."""
+    """A model's reply at one test turn, as returned (`raw`) and parsed. `strategy` is None if `raw` does not begin with a known one."""
 
     dialogue: str
     turn: int
@@ -72,8 +74,8 @@ class Prediction:
 
 
 def system_prompt(strategies: StrategySet) -> str:
-    """The instruction that stands before every dialogue in training, generation and judging alike."""
-    lines = "\n".join(f"- {name}: {what}" for name, what in strategies.descriptions.items())
+    """Returns the system prompt of every dialogue, the same in training, generation and judging."""
+    lines = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
     return (
         "You are a caring supporter in a conversation with someone who is having a hard time. "
         "Choose the one strategy that helps most now, then reply in one to three short spoken sentences.\n"
@@ -83,13 +85,13 @@ def system_prompt(strategies: StrategySet) -> str:
 
 
 def supporter_message(turn: Turn) -> dict[str, str]:
-    """A supporter turn as a chat message, "(Strategy) text" where it is labelled."""
+    """Returns a supporter turn as a chat message, "(Strategy) text" if it is labelled."""
     content = format_reply(turn.strategy, turn.text) if turn.strategy else turn.text
     return {"role": "assistant", "content": content}
 
 
 def prompt_messages(history: Iterable[Turn], strategies: StrategySet) -> list[dict[str, str]]:
-    """System prompt and history as chat messages, the seeker being the user."""
+    """Returns system prompt and history as chat messages {role, content}; the seeker is the user."""
     turns = (
         supporter_message(turn) if turn.speaker == SUPPORTER else {"role": "user", "content": turn.text} for turn in history
     )

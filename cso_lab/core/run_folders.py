@@ -1,4 +1,4 @@
-"""Where a run's stages have their files: stages.json of a run folder, which may have been copied from another machine."""
+"""Finds the folders of a run's stages by the run folder's stages.json, also if they were copied from another machine."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ STAGES_FILE = "stages.json"
 
 
 def stage_folder(run: Path, stage: str) -> Path | None:
-    """Returns the folder that a run's stages.json names for a stage, or where `copied_folder` finds it; None where it is missing."""
+    """Returns the folder of a run's stage (see `copied_folder`), or None if stages.json does not name it or it does not exist."""
     file = Path(run) / STAGES_FILE
-    named = read_json(file).get(stage) if file.exists() else None
-    return copied_folder(run, named) if isinstance(named, str) else None
+    path = read_json(file).get(stage) if file.exists() else None
+    return copied_folder(run, path) if isinstance(path, str) else None
 
 
-def copied_folder(run: Path, named: str) -> Path | None:
-    """Returns the folder `named` in a run's stages.json or, where run and folder were copied together, the one near the run.
+def copied_folder(run: Path, path: str) -> Path | None:
+    """Returns the folder `path` of a run's stages.json or, if run and folder were copied together, the folder near the run.
 
-    None where neither is there.
+    Returns None if neither exists.
     """
-    tail = Path(*Path(named.replace("\\", "/")).parts[-3:])
-    candidates = [Path(named), *(parent / tail for parent in Path(run).resolve().parents)]
+    tail = Path(*Path(path.replace("\\", "/")).parts[-3:])
+    candidates = [Path(path), *(parent / tail for parent in Path(run).resolve().parents)]
     return next((folder for folder in candidates if folder.is_dir()), None)

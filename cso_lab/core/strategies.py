@@ -1,4 +1,4 @@
-"""Support strategies: the two closed sets, the paper's 15 -> 8 map (Table 8), and the "(Strategy) text" form of a reply."""
+"""Support strategies: the two closed sets, the paper's map of 15 labels to 8 (Table 8), and the "(Strategy) text" form of a reply."""
 
 import re
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from cso_lab.core.errors import unknown
 
 OTHERS = "Others"
-"""What ESConv labels a turn that no other strategy describes; of ExTES's label of that name no strategy of ours is meant."""
+"""ESConv's label of a turn that no other strategy describes. ExTES has a label of the same name, which maps to no strategy."""
 
 
 def fold_label(label: str) -> str:
-    """Spelling differences that never matter: case, surrounding blanks, `-`/`_`/runs of blanks, and `&` for `and`."""
+    """Returns a label without differences of spelling: in lower case, without marks around it, blanks for `-` and `_`, `and` for `&`."""
     return " ".join(re.sub(r"[\s_-]+", " ", label.replace("&", " and ")).strip(" .:*\"'()[]").lower().split())
 
 
 @dataclass(frozen=True)
 class StrategySet:
-    """A closed set of strategies with one-line descriptions, and the labels of raw files that mean one of them."""
+    """A closed set of strategies with one-line descriptions. `aliases` maps other labels of raw files to a strategy."""
 
     name: str
     descriptions: Mapping[str, str]
@@ -30,11 +30,11 @@ class StrategySet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The strategies in their canonical order, which is also the order that breaks ties."""
+        """The strategies in their canonical order, by which ties are broken."""
         return tuple(self.descriptions)
 
     def find(self, label: str) -> str | None:
-        """The strategy a raw label means, whatever its case, or None."""
+        """Returns the strategy of a raw label, or None; spelling as in `fold_label` does not matter."""
         return self._by_label.get(fold_label(label))
 
 
@@ -50,7 +50,7 @@ EXTES = StrategySet(
         "Reframe Negative Thoughts": "help turn a bleak, sweeping thought into a fairer one",
         "Share Information": "give useful facts about feelings, coping or self-care",
     },
-    # Table 8: the 15 usable ExTES labels onto the 8 strategies. "Others" means none of them.
+    # Table 8 maps 15 ExTES labels to the 8 strategies. Its label "Others" maps to none.
     aliases={
         "Reflective Statements": "Emotional Validation",
         "Clarification": "Emotional Validation",
@@ -91,14 +91,14 @@ SETS = {strategies.name: strategies for strategies in (EXTES, ESCONV)}
 
 
 def strategy_set(name: str) -> StrategySet:
-    """The set called `name`; a UserError names the valid ones."""
+    """Returns the set called `name`. Raises UserError, with the valid names, if there is none."""
     if name not in SETS:
         raise unknown("strategy set", name, SETS)
     return SETS[name]
 
 
 def format_reply(strategy: str, text: str) -> str:
-    """ "(Strategy) text", the form of every supporter turn that a model reads or writes."""
+    """Returns "(Strategy) text", the form of supporter turns in prompts and replies."""
     return f"({strategy}) {text}"
 
 
@@ -106,7 +106,7 @@ _REPLY = re.compile(r"\s*(?P<mark>[\"'*`]*)\s*[(\[]\s*(?P<label>[^()\[\]]{1,80}?
 
 
 def parse_reply(reply: str, strategies: StrategySet) -> tuple[str | None, str]:
-    """(strategy, text) of a model's reply; strategy is None, and text the whole reply, when it does not open with a known one."""
+    """Returns (strategy, text) of a model's reply, or (None, the whole reply) if it does not begin with a known strategy."""
     match = _REPLY.match(reply)
     strategy = strategies.find(match["label"]) if match else None
     if strategy is None:

@@ -9,9 +9,9 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# The text of a field without a value.
+# Text of a field that has no value.
 NONE = "–"
-# Where the output is no terminal (a file, a pipe), its width is unknown; rows are not folded below so many columns.
+# Least width, in columns, if the output is no terminal and has no width of its own.
 _FILE_WIDTH = 200
 
 

@@ -1,139 +1,143 @@
-"""Replies to a batch of prompts. What prompts have in common is read once, and kept once while the replies are written."""
+"""Decodes replies to a batch of prompts; a prefix that prompts have in common is computed once and held in the cache once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from cso_lab.training.prefix_forest import pack
-from cso_lab.training.tree_attention import dense_mask, running, tree_mask
+from cso_lab.training.prefix_forest import build_prefix_trees
+from cso_lab.training.tree_attention import dense_mask, tree_attention_enabled, tree_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Ids = list[int]
-# Tokens of stems read in one pass: of a mask, the square of them is kept.
-_READ_AT_ONCE = 2048
-# Steps a cache has room for at first, and gets more room for whenever it is full.
-_ROOM = 64
-# Seconds of writing before it is shown how far it is.
-_SILENT = 5
-# Replies that have ended leave the grid when what is left of it is at most this share.
-_WORTHWHILE = 0.75
+# Prompt tokens computed in one pass; the memory of its mask grows with their square.
+_TOKENS_PER_PASS = 2048
+# The cache is allocated for this many decoding steps in advance, and again whenever they are used up.
+_RESERVED_STEPS = 64
+# Seconds after which the progress bar is shown.
+_PROGRESS_DELAY = 5
+# Finished replies leave the grid once the smaller grid has at most this fraction of its cells; copying the cache takes time too.
+_SHRINK_FRACTION = 0.75
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How replies are written: `temperature` 0 is greedy; a reply ends at any of `ends` or after `max_new_tokens`."""
+    """How replies are decoded: greedily if `temperature` is 0; a reply ends at any token of `ends` or after `max_new_tokens`."""
 
     max_new_tokens: int
     temperature: float
     ends: tuple[int, ...]
 
 
-def reply_ids(model, prompts: Sequence[Ids], decoding: Decoding, openings: Sequence[Ids] = ()) -> list[Ids]:
-    """Token ids of the reply to each prompt, without the token that ended it.
+def reply_ids(model: "PreTrainedModel", prompts: Sequence[Ids], decoding: Decoding, openings: Sequence[Ids] = ()) -> list[Ids]:
+    """Returns the token ids of the reply to each prompt, without the token that ended it.
 
-    Prompts of one dialogue, each extending the one before, are read in one pass over the longest, and what dialogues have in common
-    (the system prompt) in one pass over it alone. With `openings`, every reply begins with one of these sequences.
+    Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
+    common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences.
     """
-    stems, members = _stems([prompt[:-1] for prompt in prompts])
+    contexts, members = _contexts([prompt[:-1] for prompt in prompts])
     replies: list[Ids] = [[] for _ in prompts]
-    # Stems with about as many prompts each, so that little of a (stem, prompt) grid is empty.
+    # Contexts with about as many prompts each go into one grid (context, prompt), so that few of its cells are empty.
     size_of = [(len(rows) - 1).bit_length() for rows in members]
     with torch.inference_mode():
         for size in sorted(set(size_of)):
-            chosen = [i for i, its_size in enumerate(size_of) if its_size == size]
-            group = _Group(model, [stems[i] for i in chosen], [[prompts[row] for row in members[i]] for i in chosen], decoding)
-            written = group.write(openings)
-            for row, reply in zip((row for i in chosen for row in members[i]), written, strict=True):
+            chosen = [i for i, context_size in enumerate(size_of) if context_size == size]
+            context_prompts = [[prompts[row] for row in members[i]] for i in chosen]
+            grid = _ReplyGrid(model, [contexts[i] for i in chosen], context_prompts, decoding)
+            decoded = grid.decode(openings)
+            for row, reply in zip((row for i in chosen for row in members[i]), decoded, strict=True):
                 replies[row] = _until_end(reply, decoding.ends)
     return replies
 
 
-class _Group:
-    """Replies under way to some prompts of every stem: a grid (stem, prompt) that grows by one token a cell and step.
+class _ReplyGrid:
+    """The unfinished replies to the prompts of several contexts: a grid (context, prompt) that grows by one token a cell and step.
 
-    A cell's token sees its prompt, which is the beginning of its stem, and the tokens of its own cell.
+    The token of a cell attends to its prompt, which is a prefix of its context, and to the tokens of its own cell.
     """
 
-    def __init__(self, model, stems: list[Ids], prompts: list[list[Ids]], decoding: Decoding):
+    def __init__(self, model: "PreTrainedModel", contexts: list[Ids], prompts: list[list[Ids]], decoding: Decoding):
         self.model, self.decoding = model, decoding
         columns, device = max(map(len, prompts)), model.device
-        # Empty cells repeat the last prompt of their stem; nobody reads what is written there.
-        filled = [row + row[-1:] * (columns - len(row)) for row in prompts]
-        self.lengths = torch.tensor([[len(prompt) for prompt in row] for row in filled], device=device)
-        self.last = torch.tensor([[prompt[-1] for prompt in row] for row in filled], device=device)
-        # Which reply is written in a cell, counted row by row; -1 where none is, or none any more.
+        # Empty cells repeat the last prompt of their context; what is decoded there is not used.
+        padded = [row + row[-1:] * (columns - len(row)) for row in prompts]
+        self.lengths = torch.tensor([[len(prompt) for prompt in row] for row in padded], device=device)
+        self.last = torch.tensor([[prompt[-1] for prompt in row] for row in padded], device=device)
+        # The index of the reply that is decoded in a cell, counted row by row; -1 in empty cells and finished ones.
         self.reply = torch.full_like(self.lengths, -1)
         real = torch.tensor([[i < len(row) for i in range(columns)] for row in prompts], device=device)
         self.reply[real] = torch.arange(int(real.sum()), device=device)
-        self.width = max(map(len, stems))
-        self.cache = _read_stems(model, stems, room=columns * min(decoding.max_new_tokens, _ROOM))
+        self.context_length = max(map(len, contexts))
+        reserved = columns * min(decoding.max_new_tokens, _RESERVED_STEPS)
+        self.cache = _compute_contexts(model, contexts, reserved)
 
-    def write(self, openings: Sequence[Ids]) -> list[Ids]:
-        """The tokens of all replies, row by row; one that has ended ends with the token that ended it."""
-        written: list[Ids] = [[] for _ in range(int((self.reply >= 0).sum()))]
+    def decode(self, openings: Sequence[Ids]) -> list[Ids]:
+        """Returns the tokens of all replies, row by row, with the token that ended each of them."""
+        replies: list[Ids] = [[] for _ in range(int((self.reply >= 0).sum()))]
         ends = torch.tensor(self.decoding.ends, device=self.model.device)
         tokens = self.last
-        # A large batch is silent for long otherwise; whoever waits less sees nothing of it.
-        for step in tqdm(range(self.decoding.max_new_tokens), desc="write", unit="token", leave=False, delay=_SILENT):
-            under_way = self.reply >= 0
-            scores = self._scores(tokens, step)[under_way].float()
-            replies = [written[reply] for reply in self.reply[under_way].tolist()]
-            _keep_to(openings, replies, scores)
+        for step in tqdm(range(self.decoding.max_new_tokens), desc="write", unit="token", leave=False, delay=_PROGRESS_DELAY):
+            unfinished = self.reply >= 0
+            scores = self._scores(tokens, step)[unfinished].float()
+            unfinished_replies = [replies[index] for index in self.reply[unfinished].tolist()]
+            _constrain(openings, unfinished_replies, scores)
             chosen = self._choose(scores)
-            for reply, token in zip(replies, chosen.tolist(), strict=True):
+            for reply, token in zip(unfinished_replies, chosen.tolist(), strict=True):
                 reply.append(token)
-            tokens = tokens.masked_scatter(under_way, chosen)
-            self.reply[under_way] = self.reply[under_way].masked_fill(torch.isin(chosen, ends), -1)
+            tokens = tokens.masked_scatter(unfinished, chosen)
+            self.reply[unfinished] = self.reply[unfinished].masked_fill(torch.isin(chosen, ends), -1)
             if not (self.reply >= 0).any():
                 break
-            tokens = self._close_ranks(tokens, step + 1)
-        return written
+            tokens = self._drop_finished(tokens, step + 1)
+        return replies
 
-    def _close_ranks(self, tokens: torch.Tensor, steps: int) -> torch.Tensor:
-        """Leave out cells whose reply has ended once that makes the grid much smaller; returns the `tokens` of those left."""
-        under_way = self.reply >= 0
-        stems = under_way.any(1).nonzero().squeeze(1)
-        columns = int(under_way.sum(1).max())
-        if len(stems) * columns > _WORTHWHILE * self.reply.numel():
+    def _drop_finished(self, tokens: torch.Tensor, steps: int) -> torch.Tensor:
+        """Removes finished cells if the grid becomes much smaller; returns the `tokens` of the cells that are kept."""
+        unfinished = self.reply >= 0
+        contexts = unfinished.any(1).nonzero().squeeze(1)
+        columns = int(unfinished.sum(1).max())
+        if len(contexts) * columns > _SHRINK_FRACTION * self.reply.numel():
             return tokens
-        kept = under_way[stems].int().argsort(dim=1, descending=True, stable=True)[:, :columns]
-        before = self.reply.shape[1]
-        self.reply, self.lengths, tokens = (cells[stems].gather(1, kept) for cells in (self.reply, self.lengths, tokens))
+        kept = unfinished[contexts].int().argsort(dim=1, descending=True, stable=True)[:, :columns]
+        columns_before = self.reply.shape[1]
+        self.reply, self.lengths, tokens = (cells[contexts].gather(1, kept) for cells in (self.reply, self.lengths, tokens))
         for layer in self.cache.layers:
-            layer.keep(stems, kept, self.width, (steps, before))
+            layer.keep(contexts, kept, self.context_length, (steps, columns_before))
         return tokens
 
     def _scores(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
-        """Logits of the next token of every cell, (stems, columns, vocabulary), after these at `step`."""
+        """Returns the logits of every cell's next token, (contexts, columns, vocabulary), given its last tokens at `step`."""
         position = self.lengths - 1 + step
         config = self.model.config.get_text_config()
-        with running(config):
+        with tree_attention_enabled(config):
             return self.model(
                 input_ids=tokens,
                 position_ids=position,
-                attention_mask=dense_mask(lambda window: self._seen(position, step, window), config, self.model.dtype),
+                attention_mask=dense_mask(lambda window: self._attends(position, step, window), config, self.model.dtype),
                 past_key_values=self.cache,
                 use_cache=True,
             ).logits
 
-    def _seen(self, position: torch.Tensor, step: int, window: int | None) -> torch.Tensor:
-        """(stems, 1, columns, keys) bool: the keys a cell's token sees, of its stem and then of its own cell."""
+    def _attends(self, position: torch.Tensor, step: int, window: int | None) -> torch.Tensor:
+        """Returns (contexts, 1, columns, keys) bool: whether a cell's token attends to a key of its context or of a cell."""
         columns = position.shape[1]
-        # Own keys stand step by step, in each step column by column.
-        own = torch.arange(columns * (step + 1), device=position.device)
+        # The keys of cells follow those of the context, step by step and in each step column by column.
+        cell_key = torch.arange(columns * (step + 1), device=position.device)
         column = torch.arange(columns, device=position.device)
-        stem_at = torch.arange(self.width, device=position.device).expand(*position.shape, -1)
-        own_at = (self.lengths - 1)[..., None] + own // columns
-        seen = torch.cat(
-            [stem_at < (self.lengths - 1)[..., None], (own % columns == column[:, None]).expand(len(position), -1, -1)],
-            dim=-1,
-        )
+        context_position = torch.arange(self.context_length, device=position.device).expand(*position.shape, -1)
+        cell_position = (self.lengths - 1)[..., None] + cell_key // columns
+        in_prompt = context_position < (self.lengths - 1)[..., None]
+        in_own_cell = (cell_key % columns == column[:, None]).expand(len(position), -1, -1)
+        attends = torch.cat([in_prompt, in_own_cell], dim=-1)
         if window is not None:
-            seen = seen & (position[..., None] - torch.cat([stem_at, own_at], dim=-1) < window)
-        return seen[:, None]
+            attends = attends & (position[..., None] - torch.cat([context_position, cell_position], dim=-1) < window)
+        return attends[:, None]
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
         if self.decoding.temperature == 0:
@@ -141,9 +145,9 @@ class _Group:
         return torch.multinomial(torch.softmax(scores / self.decoding.temperature, dim=-1), 1).squeeze(1)
 
 
-def _keep_to(openings: Sequence[Ids], written: Sequence[Ids], scores: torch.Tensor) -> None:
-    """Leave, in the scores of replies whose opening is not complete, only tokens that continue one of the openings."""
-    for row, start in enumerate(written):
+def _constrain(openings: Sequence[Ids], replies: Sequence[Ids], scores: torch.Tensor) -> None:
+    """Masks, in the scores of replies whose opening is incomplete, all tokens that continue none of the openings."""
+    for row, start in enumerate(replies):
         if any(tuple(opening) == tuple(start[: len(opening)]) for opening in openings):
             continue
         allowed = sorted({opening[len(start)] for opening in openings if list(opening[: len(start)]) == start})
@@ -153,16 +157,16 @@ def _keep_to(openings: Sequence[Ids], written: Sequence[Ids], scores: torch.Tens
             scores[row, allowed] = kept
 
 
-def _read_stems(model, stems: Sequence[Ids], room: int) -> DynamicCache:
-    """Keys and values of every stem, padded on the right to the longest, with room for `room` more tokens.
+def _compute_contexts(model: "PreTrainedModel", contexts: Sequence[Ids], reserved: int) -> DynamicCache:
+    """Returns the keys and values of every context, padded on the right to the longest, with space for `reserved` more tokens.
 
-    What stems have in common is read once; the output layer, which prompts have no use for, is not computed.
+    A prefix that contexts have in common is computed once. The output layer is not computed.
     """
-    config, width = model.config.get_text_config(), max(map(len, stems))
-    parts, members = [], []  # of each part: keys and values by layer, (rows, heads, width, size)
-    for rows, tree, paths in pack(stems, _READ_AT_ONCE, model.device):
+    config, length = model.config.get_text_config(), max(map(len, contexts))
+    parts, members = [], []  # of each part: keys and values by layer, (rows, heads, length, head size)
+    for rows, tree, paths in build_prefix_trees(contexts, _TOKENS_PER_PASS, model.device):
         cache = DynamicCache()
-        with running(config):
+        with tree_attention_enabled(config):
             model.base_model(
                 input_ids=tree.tokens[None],
                 position_ids=tree.depth[None],
@@ -170,76 +174,79 @@ def _read_stems(model, stems: Sequence[Ids], room: int) -> DynamicCache:
                 use_cache=True,
                 **tree_mask(tree.end, tree.depth, config, model.dtype),
             )
-        # Padding repeats a stem's first token; nobody is shown its keys.
-        place = torch.zeros(len(rows), width, dtype=torch.long, device=model.device)
+        # Padding repeats a context's first token; no token attends to it.
+        index = torch.zeros(len(rows), length, dtype=torch.long, device=model.device)
         for row, path in enumerate(paths):
-            place[row, : len(path)] = torch.from_numpy(path)
+            index[row, : len(path)] = torch.from_numpy(path)
         members += rows
-        parts.append([[states[0][:, place].transpose(0, 1) for states in (layer.keys, layer.values)] for layer in cache.layers])
+        parts.append([[states[0][:, index].transpose(0, 1) for states in (layer.keys, layer.values)] for layer in cache.layers])
     order = torch.tensor(members, device=model.device).argsort()
-    roomy = DynamicCache()
-    roomy.layers = [
-        _RoomyLayer(*(torch.cat([part[layer][kind] for part in parts])[order] for kind in (0, 1)), room)
+    combined = DynamicCache()
+    combined.layers = [
+        _PreallocatedLayer(*(torch.cat([part[layer][kind] for part in parts])[order] for kind in (0, 1)), reserved)
         for layer in range(len(parts[0]))
     ]
-    return roomy
+    return combined
 
 
-def _stems(sequences: Sequence[Ids]) -> tuple[list[Ids], list[list[int]]]:
-    """The sequences that are no prefix of another one, and for each of them the indices of those that are its beginning."""
-    stems: list[Ids] = []
+def _contexts(sequences: Sequence[Ids]) -> tuple[list[Ids], list[list[int]]]:
+    """Returns the sequences that are no prefix of another one, and for each of them the indices of its prefixes among `sequences`."""
+    contexts: list[Ids] = []
     members: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda i: -len(sequences[i])):
         sequence = sequences[index]
-        found = next((i for i, stem in enumerate(stems) if stem[: len(sequence)] == sequence), None)
-        if found is None:
-            stems.append(sequence)
+        match = next((i for i, context in enumerate(contexts) if context[: len(sequence)] == sequence), None)
+        if match is None:
+            contexts.append(sequence)
             members.append([index])
         else:
-            members[found].append(index)
-    return stems, members
+            members[match].append(index)
+    return contexts, members
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values with room for those to come; a plain DynamicLayer copies all it holds at every token."""
+class _PreallocatedLayer(DynamicLayer):
+    """Keys and values in buffers with space for `reserved` more tokens; a plain DynamicLayer copies all it holds at every token."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int):
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, reserved: int):
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.room = room
-        self._set([keys, values])
+        self.reserved = reserved
+        self._allocate([keys, values])
 
     def update(self, key_states, value_states, *args, **kwargs):
+        """Appends keys and values, (batch, heads, tokens, head size); returns all of them."""
         start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        if end > self.spaces[0].shape[2]:
-            self._set([self.keys, self.values])
-        for space, states in zip(self.spaces, (key_states, value_states), strict=True):
-            space[:, :, start:end] = states
-        self.keys, self.values = (space[:, :, :end] for space in self.spaces)
+        if end > self.buffers[0].shape[2]:
+            self._allocate([self.keys, self.values])
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
         return self.keys, self.values
 
-    def keep(self, stems: torch.Tensor, columns: torch.Tensor, width: int, own: tuple[int, int]) -> None:
-        """Keep these stems, (kept stems,), and of each these columns, (kept stems, kept columns); the keys of stems end at `width`, and
-        `own` = (steps, columns) of the cells' own keys follow."""
+    def keep(self, contexts: torch.Tensor, columns: torch.Tensor, context_length: int, cells: tuple[int, int]) -> None:
+        """Keeps these contexts, (kept contexts,), and of each these columns, (kept contexts, kept columns).
+
+        The first `context_length` keys are the context's; those of the cells follow, `cells` = (steps, columns) of them.
+        """
 
         def kept(states: torch.Tensor) -> torch.Tensor:
-            states = states[stems]
-            of_cells = states[:, :, width:].unflatten(2, own)
-            chosen = columns[:, None, None, :, None].expand(-1, of_cells.shape[1], own[0], -1, of_cells.shape[-1])
-            return torch.cat([states[:, :, :width], of_cells.gather(3, chosen).flatten(2, 3)], dim=2)
+            states = states[contexts]
+            of_cells = states[:, :, context_length:].unflatten(2, cells)
+            chosen = columns[:, None, None, :, None].expand(-1, of_cells.shape[1], cells[0], -1, of_cells.shape[-1])
+            return torch.cat([states[:, :, :context_length], of_cells.gather(3, chosen).flatten(2, 3)], dim=2)
 
-        self._set([kept(self.keys), kept(self.values)])
+        self._allocate([kept(self.keys), kept(self.values)])
 
-    def _set(self, states: list[torch.Tensor]) -> None:
-        self.spaces = [_with_room(held, self.room) for held in states]
-        self.keys, self.values = (space[:, :, : states[0].shape[2]] for space in self.spaces)
+    def _allocate(self, states: list[torch.Tensor]) -> None:
+        self.buffers = [_with_reserve(held, self.reserved) for held in states]
+        self.keys, self.values = (buffer[:, :, : states[0].shape[2]] for buffer in self.buffers)
 
 
-def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
-    batch, heads, length, width = states.shape
-    space = states.new_empty(batch, heads, length + room, width)
-    space[:, :, :length] = states
-    return space
+def _with_reserve(states: torch.Tensor, reserved: int) -> torch.Tensor:
+    batch, heads, length, size = states.shape
+    buffer = states.new_empty(batch, heads, length + reserved, size)
+    buffer[:, :, :length] = states
+    return buffer
 
 
 def _until_end(ids: Ids, ends: Sequence[int]) -> Ids:

@@ -1,6 +1,6 @@
-"""The decoding strategies of appendix E: how a model comes to its reply. They know no model, only a way to ask one.
+"""The decoding strategies of appendix E: how a reply is made from one or more calls of a model.
 
-Each is a class that is named by `_target_` in conf/decoding/, so that local models, servers and API models share it.
+Each is a class named by `_target_` in conf/decoding/. It receives the model as a function, so that local models and servers share it.
 """
 
 import random
@@ -19,77 +19,84 @@ EXAMPLE = "example.json"
 
 
 class Ask(Protocol):
-    """What a model says to each of some conversations, all at once. "" is a model without words."""
+    """A function that sends conversations to a model as one batch."""
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
-        """`free`: what is asked for is no reply to the seeker, so that it need not have the form of one."""
+        """Returns the model's reply to each conversation, "" if it has none.
+
+        `free`: the reply is not addressed to the seeker, so that it is not constrained to the form "(Strategy) text".
+        """
 
 
 class Plain:
-    """The model's first reply."""
+    """The model's first reply is the final one."""
 
     def prepare(self, training: Sequence[Dialogue], out: Path) -> None:
-        """Get ready what is needed beside the conversation; `out` is the run folder. Nothing here."""
+        """Prepares what the prompts need from the training dialogues and writes it to the run folder `out`. Nothing here."""
 
     def resume(self, out: Path) -> None:
-        """Get ready from what `prepare` left in the run folder `out`, and write nothing."""
+        """Restores what `prepare` wrote to the run folder `out`. Nothing here."""
 
     def opening(self, messages: Messages) -> Messages:
-        """What the model is asked first, at a turn with this prompt."""
+        """Returns the first prompt of a turn, given its messages."""
         return messages
 
     def __call__(self, openings: Sequence[Messages], ask: Ask) -> list[str]:
-        """The final reply to each opening, in their order."""
+        """Returns the final reply to each opening, in their order."""
         return ask(openings)
 
 
 class DirectRefine(Plain):
-    """The model is shown its reply and writes a better one, without anything in between."""
+    """The model is shown its reply and asked for a better one (Direct-Refine)."""
 
     def __init__(self, refine: str):
         self.refine = refine
 
     def __call__(self, openings: Sequence[Messages], ask: Ask) -> list[str]:
+        """Returns the second reply to each opening, "" if the first was empty."""
         drafts = ask(openings)
-        return _ask_on(ask, _told(openings, drafts, self.refine))
+        return _ask_open(ask, _continued(openings, drafts, self.refine))
 
 
 class SelfRefine(Plain):
-    """The model criticises its reply, then writes a better one by its own criticism (Madaan et al., 2024)."""
+    """The model criticises its reply, then writes a better one following its own criticism (Self-Refine; Madaan et al., 2024)."""
 
     def __init__(self, criticise: str, refine: str):
         self.criticise, self.refine = criticise, refine
 
     def __call__(self, openings: Sequence[Messages], ask: Ask) -> list[str]:
-        drafted = _told(openings, ask(openings), self.criticise)
-        criticism = _ask_on(ask, drafted, free=True)
-        return _ask_on(ask, _told(drafted, criticism, self.refine))
+        """Returns the refined reply to each opening, "" if the first reply or the criticism was empty."""
+        drafted = _continued(openings, ask(openings), self.criticise)
+        criticism = _ask_open(ask, drafted, free=True)
+        return _ask_open(ask, _continued(drafted, criticism, self.refine))
 
 
 class WithExample(Plain):
-    """A training dialogue stands in the prompt as an example of good support; one for all turns, drawn by `seed`."""
+    """The prompt has a training dialogue as an example of good support (w/ Example); the same for all turns, drawn by `seed`."""
 
     def __init__(self, introduce: str, seed: int):
         self.introduce, self.seed = introduce, seed
         self.example: str | None = None
 
     def prepare(self, training: Sequence[Dialogue], out: Path) -> None:
-        """Draw the example and leave it in `out`/example.json; a UserError when there is no training dialogue."""
+        """Draws the example and writes it to `out`/example.json. Raises UserError if there is no training dialogue."""
         if not training:
             raise UserError("decoding=with_example takes its example from the training dialogues, and there are none")
-        drawn = random.Random(self.seed).choice(training)
-        write_json(Path(out) / EXAMPLE, {"seed": self.seed, **asdict(drawn)})
-        self._show(drawn.turns)
+        dialogue = random.Random(self.seed).choice(training)
+        write_json(Path(out) / EXAMPLE, {"seed": self.seed, **asdict(dialogue)})
+        self._set_example(dialogue.turns)
 
     def resume(self, out: Path) -> None:
-        self._show([Turn(**turn) for turn in read_json(Path(out) / EXAMPLE)["turns"]])
+        """Reads the example from `out`/example.json. Raises UserError if it is missing."""
+        self._set_example([Turn(**turn) for turn in read_json(Path(out) / EXAMPLE)["turns"]])
 
-    def _show(self, turns: Sequence[Turn]) -> None:
+    def _set_example(self, turns: Sequence[Turn]) -> None:
         self.example = "\n".join([self.introduce, *map(_line, turns)])
 
     def opening(self, messages: Messages) -> Messages:
+        """Returns the messages with the example at the end of the system prompt."""
         system, *turns = messages
-        # Within the system prompt: a prompt that is too long loses its oldest turns, and the example is none of them.
+        # In the system prompt, because a prompt that is too long loses its oldest turns, and would lose the example first.
         return [{**system, "content": f"{system['content']}\n\n{self.example}"}, *turns]
 
 
@@ -99,8 +106,8 @@ def _line(turn: Turn) -> str:
     return f"Supporter: {supporter_message(turn)['content']}"
 
 
-def _told(conversations: Sequence[Messages | None], replies: Sequence[str], instruction: str) -> list[Messages | None]:
-    """Each conversation after the model's reply and what it is then told to do; None once the model was without words."""
+def _continued(conversations: Sequence[Messages | None], replies: Sequence[str], instruction: str) -> list[Messages | None]:
+    """Returns each conversation with the model's reply and an instruction appended; None if a reply was empty, then or before."""
     return [
         [*messages, {"role": "assistant", "content": reply}, {"role": "user", "content": instruction}]
         if messages and reply.strip()
@@ -109,8 +116,8 @@ def _told(conversations: Sequence[Messages | None], replies: Sequence[str], inst
     ]
 
 
-def _ask_on(ask: Ask, conversations: Sequence[Messages | None], free: bool = False) -> list[str]:
-    """What the model says to each conversation, "" to None."""
-    going_on = [messages for messages in conversations if messages]
-    answers = iter(ask(going_on, free=free) if going_on else ())
-    return [next(answers) if messages else "" for messages in conversations]
+def _ask_open(ask: Ask, conversations: Sequence[Messages | None], free: bool = False) -> list[str]:
+    """Returns the model's reply to each conversation, "" for None."""
+    open_conversations = [messages for messages in conversations if messages]
+    replies = iter(ask(open_conversations, free=free) if open_conversations else ())
+    return [next(replies) if messages else "" for messages in conversations]

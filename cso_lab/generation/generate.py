@@ -1,15 +1,22 @@
-"""Model -> predictions.jsonl: a reply at every supporter turn that follows a seeker turn, given the gold history."""
+"""Writes predictions.jsonl: a model's reply at every supporter turn that follows a seeker turn, given the gold history (section 5.1)."""
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.records import Dialogue, Prediction, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.generation.decoding_strategies import Messages, Plain
+
+if TYPE_CHECKING:
+    from cso_lab.generation.local import LocalModel
+    from cso_lab.generation.served import ServedModel
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = f".{PREDICTIONS}.partial"
@@ -19,7 +26,7 @@ ENGINES = ("local", "server")
 
 @dataclass(frozen=True)
 class _Request:
-    """One turn to be predicted, and what the model is asked first."""
+    """One turn to be predicted, and the first prompt for it."""
 
     dialogue: Dialogue
     turn: int
@@ -27,7 +34,7 @@ class _Request:
 
 
 def generate(
-    cfg,
+    cfg: DictConfig,
     dialogues: Sequence[Dialogue],
     strategies: StrategySet,
     checkpoint: Path | None,
@@ -35,12 +42,14 @@ def generate(
     training: Sequence[Dialogue] = (),
     trained_elsewhere: object = None,
 ) -> None:
-    """Write `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
+    """Writes `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
 
-    `checkpoint` is a folder `train` left, or None for the backbone as it is, or what a server holds (`generation.engine`).
-    What a killed run has written, or asked a server, so far is kept and continued. `cfg.decoding.method` says how a reply comes
-    about; it may draw on the `training` dialogues. `cfg.generation.constrain` = "format" makes every reply open with one of
-    `strategies`. `trained_elsewhere` stands for the training of a checkpoint that a server holds.
+    `checkpoint` is a checkpoint folder of `train.train`; None for the untrained backbone or a model on a server (`generation.engine`).
+    `cfg.decoding.method` is the decoding strategy, which may use the `training` dialogues. `cfg.generation.constrain` = "format" makes
+    every reply begin with one of `strategies`. `trained_elsewhere` identifies the training of a checkpoint on a server. Predictions and
+    server replies of an interrupted run are kept, and the run is continued.
+
+    Raises UserError if there is no turn to predict, a prompt is too long, or the model cannot be used.
     """
     from hydra.utils import instantiate
 
@@ -53,8 +62,10 @@ def generate(
     os.replace(out / PARTIAL, out / PREDICTIONS)
 
 
-def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path, trained_elsewhere: object):
-    """What answers conversations: a context manager with `batch_size` (None: all at once), `fit`, `seed`, and itself an Ask."""
+def _engine(
+    cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, out: Path, trained_elsewhere: object
+) -> "LocalModel | ServedModel":
+    """Returns the model of `cfg.generation.engine`: a context manager with `batch_size` (None: one batch), `fit` and `seed`, and an Ask."""
     generation = cfg.generation
     if generation.constrain not in CONSTRAINTS:
         raise unknown("generation.constrain", generation.constrain, CONSTRAINTS)
@@ -67,8 +78,14 @@ def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path, tr
     return LocalModel(cfg, checkpoint, strategies)
 
 
-def _requests(cfg, dialogues: Sequence[Dialogue], strategies: StrategySet, method: Plain, model) -> list[_Request]:
-    """The turns to be predicted; a UserError when there is none, or names the first whose prompt is too long."""
+def _requests(
+    cfg: DictConfig,
+    dialogues: Sequence[Dialogue],
+    strategies: StrategySet,
+    method: Plain,
+    model: "LocalModel | ServedModel",
+) -> list[_Request]:
+    """Returns the turns to be predicted. Raises UserError if there is none or a prompt is too long."""
     requests = []
     for dialogue in dialogues:
         for turn in dialogue.supporter_turns():
@@ -87,8 +104,14 @@ def _requests(cfg, dialogues: Sequence[Dialogue], strategies: StrategySet, metho
     return requests
 
 
-def _write_replies(requests: Sequence[_Request], method: Plain, model, strategies: StrategySet, partial: Path) -> None:
-    """Append to `partial` the predictions it does not hold yet, batch by batch."""
+def _write_replies(
+    requests: Sequence[_Request],
+    method: Plain,
+    model: "LocalModel | ServedModel",
+    strategies: StrategySet,
+    partial: Path,
+) -> None:
+    """Appends the predictions that the file `partial` lacks, batch by batch."""
     from tqdm.auto import tqdm
 
     size = model.batch_size or len(requests)
@@ -108,20 +131,20 @@ def _write_replies(requests: Sequence[_Request], method: Plain, model, strategie
 
 
 def _already_written(partial: Path, requests: Sequence[_Request], batch_size: int) -> int:
-    """How many of `requests` the file of a killed run answers, in whole batches; the file is cut back to these."""
-    # Not splitlines, which also splits at line ends that JSON leaves within a string.
+    """Returns how many of `requests` an interrupted run has answered in complete batches, and truncates its file to these."""
+    # str.splitlines would also split at line separators that JSON does not escape within a string.
     lines = partial.read_text(encoding="utf-8").split("\n") if partial.exists() else []
-    whole = 0
+    complete = 0
     for line, request in zip(lines, requests, strict=False):
         try:
-            written = json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError:
             break
-        if (written["dialogue"], written["turn"]) != (request.dialogue.id, request.turn):
+        if (row["dialogue"], row["turn"]) != (request.dialogue.id, request.turn):
             break
-        whole += 1
-    # Whole batches only, so that a continued run groups, and samples, as an undisturbed one does.
-    kept = whole if whole == len(requests) else whole - whole % batch_size
+        complete += 1
+    # Complete batches only, so that a continued run has the same batches, and samples the same replies, as an uninterrupted one.
+    kept = complete if complete == len(requests) else complete - complete % batch_size
     partial.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text("".join(f"{line}\n" for line in lines[:kept]), encoding="utf-8")
     return kept

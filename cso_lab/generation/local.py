@@ -1,20 +1,28 @@
-"""A model in this process, asked batch by batch."""
+"""A model that runs in this process, batch by batch."""
 
 import gc
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import StrategySet, format_reply
 from cso_lab.training.backbone import load_model, load_tokenizer
 from cso_lab.training.chat_format import ChatFormat, Messages
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cso_lab.generation.batched_decoding import Decoding
+
 
 class LocalModel:
-    """The backbone, or what a checkpoint folder holds. The weights are loaded when it is first asked. Use it in a `with`."""
+    """The backbone, or the model in a checkpoint folder. A context manager; the weights are loaded at the first call."""
 
-    def __init__(self, cfg, checkpoint: Path | None, strategies: StrategySet):
+    def __init__(self, cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet):
         self._cfg, self._checkpoint, self._strategies = cfg, checkpoint, strategies
         self._chat = ChatFormat(load_tokenizer(cfg))
         self.batch_size: int = cfg.generation.batch_size
@@ -23,7 +31,7 @@ class LocalModel:
         return self
 
     def __exit__(self, *_) -> None:
-        """All jobs of a sweep share one process."""
+        """Frees the model's memory, because all jobs of a sweep share one process."""
         import torch
 
         self.__dict__.pop("_model", None)
@@ -32,22 +40,25 @@ class LocalModel:
             torch.cuda.empty_cache()
 
     def fit(self, messages: Messages) -> Messages | None:
-        """What the model is shown of a conversation (see ChatFormat.fit); None when it is too long all the same."""
+        """Returns the conversation within `generation.max_prompt_length` (see ChatFormat.fit); None if it cannot be made to fit."""
         return self._chat.fit(messages, self._cfg.generation.max_prompt_length)
 
     def seed(self, batch: int) -> None:
-        """Before the batch that begins with turn number `batch`: a continued run samples as an undisturbed one does."""
+        """Seeds sampling for the batch that begins with turn number `batch`, so that a continued run samples the same replies."""
         import torch
 
         torch.manual_seed(self._cfg.generation.seed + batch)
 
     def load(self) -> None:
-        """Load the weights now, and not when it is first asked."""
+        """Loads the weights now instead of at the first call."""
         self._model  # noqa: B018
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[str]:
-        """The replies; with `generation.constrain` = "format" each opens with a strategy, with `strategy` each with that one,
-        unless `free`."""
+        """Returns the replies. Raises UserError if a conversation is too long.
+
+        Every reply begins with `strategy` if given, else with any strategy if `generation.constrain` = "format". `free` replies are not
+        constrained.
+        """
         from cso_lab.generation.batched_decoding import reply_ids
 
         fitted = [self._fitted(messages) for messages in conversations]
@@ -60,17 +71,17 @@ class LocalModel:
         return [self._chat.tokenizer.decode(ids, skip_special_tokens=True) for ids in replies]
 
     def opening_probabilities(self, messages: Messages) -> dict[str, float]:
-        """For each strategy, the probability that the model's reply opens with "(Strategy)", whatever `generation` asks for.
+        """Returns {strategy: probability that the model's reply begins with "(Strategy)"}, at temperature 1 and without constraints.
 
-        That is of the tokens by which it stands in training responses, at temperature 1. The eight sum to what is left of 1 after
-        all other openings.
+        It is the probability of the tokens with which training responses begin. The sum is below 1 by the probability of all other
+        openings.
         """
         from cso_lab.generation.probabilities import continuation_probabilities
 
         fitted = self._fitted(messages)
         openings = strategy_openings(self._chat, fitted, self._strategies)
-        found = continuation_probabilities(self._model, self._chat.prompt_ids(fitted), openings)
-        return dict(zip(self._strategies.names, found, strict=True))
+        probabilities = continuation_probabilities(self._model, self._chat.prompt_ids(fitted), openings)
+        return dict(zip(self._strategies.names, probabilities, strict=True))
 
     def _fitted(self, messages: Messages) -> Messages:
         fitted = self.fit(messages)
@@ -82,11 +93,11 @@ class LocalModel:
         return fitted
 
     @cached_property
-    def _model(self):
+    def _model(self) -> "PreTrainedModel":
         return load_model(self._cfg, self._checkpoint, dtype=self._cfg.generation.dtype)
 
     @property
-    def _decoding(self):
+    def _decoding(self) -> "Decoding":
         from cso_lab.generation.batched_decoding import Decoding
 
         generation = self._cfg.generation
@@ -98,21 +109,21 @@ class LocalModel:
 
 
 def strategy_openings(chat: ChatFormat, messages: Messages, strategies: StrategySet) -> list[list[int]]:
-    """For each strategy, the token ids of "(Strategy)" as they stand in a training response after the prompt `messages`."""
+    """Returns the token ids of "(Strategy)" for each strategy, as they begin a training response after the prompt `messages`."""
     before = len(chat.prompt_ids(messages))
     openings = []
     for name in strategies.names:
         opening = format_reply(name, "").rstrip()
         reply = {"role": "assistant", "content": format_reply(name, "I")}
         ids = chat.ids(chat.prompt(messages) + chat.response(messages, reply))[before:]
-        # A tokenizer may join the closing bracket with what follows: as many tokens as it takes to have it.
+        # The fewest tokens that contain the closing bracket: a tokenizer may merge it with what follows.
         length = next(n for n in range(1, len(ids) + 1) if opening in chat.tokenizer.decode(ids[:n]))
         openings.append(ids[:length])
     return openings
 
 
-def _ends(model, tokenizer) -> tuple[int, ...]:
-    """Tokens that end a reply: the template's turn end, and whatever else the model's own configuration ends at."""
-    own = model.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [] if own is None else [own]
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *own]))
+def _ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """Returns the ids of tokens that end a reply: the template's end of turn and those of the model's generation configuration."""
+    ids = model.generation_config.eos_token_id
+    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *ids]))

@@ -1,24 +1,30 @@
-"""How likely a model is to go on in each of several ways."""
+"""The probabilities with which a model continues a prompt in each of several ways."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from cso_lab.training.prefix_forest import pack
-from cso_lab.training.tree_attention import running, tree_mask
+from cso_lab.training.prefix_forest import build_prefix_trees
+from cso_lab.training.tree_attention import tree_attention_enabled, tree_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def continuation_probabilities(model, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
-    """For each of `continuations` (token ids, none empty), the probability that the model writes it after `prompt`, at temperature 1.
+def continuation_probabilities(
+    model: "PreTrainedModel", prompt: Sequence[int], continuations: Sequence[Sequence[int]]
+) -> list[float]:
+    """Returns the probability of each of `continuations` (token ids, none empty) after `prompt`, at temperature 1.
 
-    One pass over the prefix tree of all of them: the prompt is read once, and so is whatever continuations have in common.
+    It takes one pass over the prefix tree of all of them, in which the prompt and common beginnings are computed once.
     """
     rows = [[*prompt, *continuation] for continuation in continuations]
-    ((members, tree, paths),) = pack(rows, sum(map(len, rows)), model.device)
-    # The tokens whose logits are needed: in each row all from the prompt's last one on but for its own last one.
+    ((members, tree, paths),) = build_prefix_trees(rows, sum(map(len, rows)), model.device)
+    # The tokens whose logits are needed: in each row those from the prompt's last token to the one before the last.
     before = [torch.from_numpy(path[len(prompt) - 1 : -1]).to(model.device) for path in paths]
     config = model.config.get_text_config()
-    with torch.inference_mode(), running(config):
+    with torch.inference_mode(), tree_attention_enabled(config):
         logits = model(
             input_ids=tree.tokens[None],
             position_ids=tree.depth[None],
@@ -28,7 +34,7 @@ def continuation_probabilities(model, prompt: Sequence[int], continuations: Sequ
         ).logits[0]
         scores = torch.log_softmax(logits.float(), dim=-1)
     probabilities = [0.0] * len(rows)
-    for row, own in zip(members, scores.split([len(path) for path in before]), strict=True):
-        written = torch.tensor(continuations[row], device=model.device)
-        probabilities[row] = float(own.gather(1, written[:, None]).sum().exp())
+    for row, row_scores in zip(members, scores.split([len(path) for path in before]), strict=True):
+        tokens = torch.tensor(continuations[row], device=model.device)
+        probabilities[row] = float(row_scores.gather(1, tokens[:, None]).sum().exp())
     return probabilities

@@ -78,7 +78,7 @@ def check_training(cfg, model) -> None:
     from transformers import Trainer, get_scheduler
 
     from cso_lab.training.arguments import batches, trainer_arguments
-    from cso_lab.training.launch import in_processes
+    from cso_lab.training.processes import in_processes
 
     with naming("algorithm.trainer"):
         instantiate(cfg.algorithm.trainer, _partial_=True)

@@ -37,9 +37,9 @@ class Generate(Result, Stage):
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
         """See `Result.key`. Where the model runs here, device and number type count by what they come to on this machine."""
-        from cso_lab.training.machine import settled
+        from cso_lab.training.machine import resolve_auto
 
-        return super().key(settled(cfg) if generates_here(cfg) else cfg, *inputs)
+        return super().key(resolve_auto(cfg) if generates_here(cfg) else cfg, *inputs)
 
     def run(self, cell: CellContext) -> None:
         checkpoint, cache = _checkpoint(cell), cell.cache

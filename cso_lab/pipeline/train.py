@@ -36,9 +36,9 @@ class Train(Result, Stage):
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
         """See `Result.key`. Device and number type count by what they come to on this machine."""
-        from cso_lab.training.machine import settled
+        from cso_lab.training.machine import resolve_auto
 
-        return super().key(settled(cfg), *inputs)
+        return super().key(resolve_auto(cfg), *inputs)
 
     def run(self, cell: CellContext) -> None:
         rows = rows_folder(cell)

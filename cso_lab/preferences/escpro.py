@@ -11,7 +11,7 @@ from cso_lab.search.tree import Node, Tree
 
 @dataclass(frozen=True)
 class Choice:
-    """One preferred turn on one valid path, and what is dispreferred in its place (possibly nothing)."""
+    """One preferred turn on one valid path, and the turns that are dispreferred to it (possibly none)."""
 
     dialogue: str
     history: tuple[Turn, ...]
@@ -19,6 +19,7 @@ class Choice:
     negatives: tuple[Node, ...]
 
     def pairs(self) -> Iterable[PreferencePair]:
+        """Yields a preference pair for each negative."""
         for negative in self.negatives:
             yield PreferencePair(
                 dialogue=self.dialogue,
@@ -32,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Path:
-    """One valid path: an expanded dialogue, as Table 5 counts them."""
+    """One valid path (eq. 5): an expanded dialogue, as Table 5 counts them. `dialogue` is the id of the tree it is from."""
 
     dialogue: str
     opening: Node
@@ -43,19 +44,22 @@ class Path:
 
 @dataclass(frozen=True)
 class EscPro:
-    """The dataset builder of the paper. A builder turns trees into paths of choices; everything else is derived from these."""
+    """The paper's dataset builder, which turns trees into paths of choices, from which all rows and statistics are derived.
+
+    `theta` is the threshold of Q in eq. 5 and 6, `min_end_visits` the least number of visits of a valid path's end node.
+    """
 
     theta: float
     min_end_visits: int
 
     def __call__(self, trees: Iterable[Tree]) -> list[Path]:
-        """The valid paths of all trees, tree by tree."""
+        """Returns the valid paths of all trees, tree by tree."""
         return [path for tree in trees for path in self._paths(tree)]
 
     def _paths(self, tree: Tree) -> Iterable[Path]:
-        found = valid_paths(tree, self.theta, self.min_end_visits)
-        preferred = {node.id for path in found for node in path}
-        for root, *nodes in found:
+        node_paths = valid_paths(tree, self.theta, self.min_end_visits)
+        preferred = {node.id for path in node_paths for node in path}
+        for root, *nodes in node_paths:
             choices = tuple(
                 Choice(tree.id, node.parent.history(), node, tuple(dispreferred(node, self.theta, preferred))) for node in nodes
             )
@@ -63,7 +67,9 @@ class EscPro:
 
 
 def sample_paths(paths: Sequence[Path], number: int | None, seed: int) -> list[Path]:
-    """`number` of the paths in their order (None, or more than there are: all), drawn by `seed` so that a larger number holds every
-    smaller one (section 5.4)."""
+    """Returns `number` random paths in their original order; all of them if `number` is None or too large (section 5.4).
+
+    With the same `seed` a larger sample contains every smaller one.
+    """
     order = random.Random(seed).sample(range(len(paths)), len(paths))
-    return [paths[place] for place in sorted(order[:number])]
+    return [paths[index] for index in sorted(order[:number])]

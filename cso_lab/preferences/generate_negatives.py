@@ -1,46 +1,56 @@
-"""Fresh supporter replies for a dataset: asked of the configured supporter by the client of the search, with journal and budget."""
+"""Generates supporter replies for CSO-Random with the configured supporter model; journal and budget are as in the search."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue
 from cso_lab.core.strategies import StrategySet
-from cso_lab.preferences.random import Wanted
+from cso_lab.preferences.random import ReplyRequest
 
-# Told apart from what a search asks, so that a reply is a fresh one and not one that the tree holds.
-_DRAW = "fresh"
+if TYPE_CHECKING:
+    from cso_lab.llm.client import Client
+    from cso_lab.roles.role_players import RolePlayers
+
+# Part of a call's key. The search has no calls with it, so that a new reply is sampled instead of one that the tree has already.
+_SAMPLE = "fresh"
 
 
-def generate_negatives(wanted: Sequence[Wanted], roles: Mapping, strategies: StrategySet, seed: int, folder: Path) -> list[str]:
-    """The replies, in order. What `folder`'s journal holds is not asked again; a UserError when one stays unanswered."""
+def generate_negatives(
+    requests: Sequence[ReplyRequest], roles: Mapping, strategies: StrategySet, seed: int, folder: Path
+) -> list[str]:
+    """Returns the replies in the order of the requests; replies in the journal of `folder` are not requested again.
+
+    `roles` is the configuration of the role players and their client. Raises UserError if a reply cannot be had.
+    """
     from cso_lab.llm.client import Client
     from cso_lab.llm.journal import Journal
     from cso_lab.roles.role_players import RolePlayers
 
-    with Journal(folder, {one.dialogue for one in wanted}) as journal:
+    with Journal(folder, {request.dialogue for request in requests}) as journal:
         client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
-        return asyncio.run(_asked(RolePlayers(roles, client, strategies, seed), client, wanted))
+        return asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
 
 
-async def _asked(role_players, client, wanted: Sequence[Wanted]) -> list[str]:
+async def _replies(role_players: "RolePlayers", client: "Client", requests: Sequence[ReplyRequest]) -> list[str]:
     from tqdm.auto import tqdm
 
     from cso_lab.core.task_group import gather
     from cso_lab.llm.errors import RoleFailure, ServiceError
 
-    with tqdm(total=len(wanted), desc="fresh replies", unit="reply") as bar:
+    with tqdm(total=len(requests), desc="fresh replies", unit="reply") as bar:
 
-        async def one(ask: Wanted) -> str:
-            dialogue = Dialogue(ask.dialogue, ask.scene, ask.description, ask.history)
-            reply = await role_players.supporter(dialogue, ask.history, ask.strategy, _DRAW)
+        async def reply_to(request: ReplyRequest) -> str:
+            dialogue = Dialogue(request.dialogue, request.scene, request.description, request.history)
+            reply = await role_players.supporter(dialogue, request.history, request.strategy, _SAMPLE)
             bar.update()
             return reply
 
         async with client:
             try:
-                return await gather(one(ask) for ask in wanted)
+                return await gather(reply_to(request) for request in requests)
             except (RoleFailure, ServiceError) as failure:
                 raise UserError(f"{failure}; the same command goes on from here") from None

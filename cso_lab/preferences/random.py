@@ -1,4 +1,4 @@
-"""CSO-Random (section 5.3): what a search found to be low-scoring is swapped for what any other strategy would have said."""
+"""CSO-Random (section 5.3): replaces every low-scoring reply by a new reply in a random other strategy."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from cso_lab.search.tree import Node
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A supporter's reply that is asked for: in `strategy`, after `history`, in a dialogue with this setting."""
+class ReplyRequest:
+    """A request for a supporter's reply in `strategy` after `history`, in the dialogue with this id and setting."""
 
     dialogue: str
     scene: str
@@ -20,49 +20,54 @@ class Wanted:
     strategy: str
 
 
-Ask = Callable[[Sequence[Wanted]], Sequence[str]]
+Ask = Callable[[Sequence[ReplyRequest]], Sequence[str]]
+"""Returns the reply to each request, in their order."""
 
 
 @dataclass(frozen=True)
 class RandomNegatives:
-    """Swaps the negatives of every choice for fresh replies, as many as they were, in strategies drawn by `seed`.
+    """Replaces the negatives of every choice by as many new replies, in strategies drawn by `seed`.
 
-    Strategies are drawn from those no valid path prefers at this turn, each at most once; so a choice loses a negative where they run
-    out. Choices that several paths share are swapped alike. A fresh reply was never scored: its Q is None.
+    The strategies are drawn without replacement from those that no valid path prefers at this turn; if there are too few of them, the
+    choice has fewer negatives. A choice that several paths share gets the same replies. A new reply has no Q (None).
     """
 
     seed: int
 
     def __call__(self, paths: Sequence[Path], strategies: Sequence[str], ask: Ask) -> list[Path]:
+        """Returns the paths with new negatives; `strategies` are all strategies, `ask` returns the replies."""
         preferred = _preferred(paths)
-        swaps: dict[tuple, list[Wanted]] = {}
+        requests: dict[tuple, list[ReplyRequest]] = {}
         for path in paths:
             for choice in path.choices:
                 if choice.negatives:
-                    swaps[_key(choice)] = self._drawn(
-                        path, choice, [s for s in strategies if s not in preferred[_turn(choice)]]
-                    )
-        replies = iter(ask([wanted for group in swaps.values() for wanted in group]))
-        nodes = {
-            key: tuple(_unscored(key[1], wanted, next(replies), number) for number, wanted in enumerate(group))
-            for key, group in swaps.items()
+                    others = [strategy for strategy in strategies if strategy not in preferred[_turn(choice)]]
+                    requests[_key(choice)] = self._requests(path, choice, others)
+        replies = iter(ask([request for group in requests.values() for request in group]))
+        negatives = {
+            key: tuple(_unscored(key[1], request, next(replies), number) for number, request in enumerate(group))
+            for key, group in requests.items()
         }
-        return [replace(path, choices=tuple(_with(choice, nodes) for choice in path.choices)) for path in paths]
+        return [
+            replace(path, choices=tuple(replace(choice, negatives=negatives.get(_key(choice), ())) for choice in path.choices))
+            for path in paths
+        ]
 
-    def _drawn(self, path: Path, choice: Choice, others: list[str]) -> list[Wanted]:
-        said = "\x1f".join(turn.text for turn in choice.history)
-        chance = random.Random(f"{self.seed}/{choice.dialogue}/{said}/{choice.preferred.strategy}")
-        drawn = chance.sample(others, min(len(choice.negatives), len(others)))
-        return [Wanted(choice.dialogue, path.scene, path.description, choice.history, strategy) for strategy in drawn]
+    def _requests(self, path: Path, choice: Choice, others: list[str]) -> list[ReplyRequest]:
+        """Returns a request for each negative of a choice, in strategies drawn from `others`."""
+        history = "\x1f".join(turn.text for turn in choice.history)
+        rng = random.Random(f"{self.seed}/{choice.dialogue}/{history}/{choice.preferred.strategy}")
+        sample = rng.sample(others, min(len(choice.negatives), len(others)))
+        return [ReplyRequest(choice.dialogue, path.scene, path.description, choice.history, strategy) for strategy in sample]
 
 
 def _preferred(paths: Sequence[Path]) -> dict[tuple, set[str]]:
-    """The strategies that some path prefers, by turn."""
-    found: dict[tuple, set[str]] = {}
+    """Returns {turn: the strategies that any path prefers there}."""
+    preferred: dict[tuple, set[str]] = {}
     for path in paths:
         for choice in path.choices:
-            found.setdefault(_turn(choice), set()).add(choice.preferred.strategy)
-    return found
+            preferred.setdefault(_turn(choice), set()).add(choice.preferred.strategy)
+    return preferred
 
 
 def _turn(choice: Choice) -> tuple:
@@ -73,11 +78,7 @@ def _key(choice: Choice) -> tuple:
     return choice.dialogue, choice.preferred, choice.history
 
 
-def _with(choice: Choice, nodes: dict[tuple, tuple[Node, ...]]) -> Choice:
-    return replace(choice, negatives=nodes.get(_key(choice), ()))
-
-
-def _unscored(preferred: Node, wanted: Wanted, reply: str, number: int) -> Node:
-    # Ids below 0: such a node is in no tree.
-    name = -1 - preferred.id * 1000 - number
-    return Node(id=name, parent=preferred.parent, strategy=wanted.strategy, prior=0.0, q=None, supporter=reply)
+def _unscored(preferred: Node, request: ReplyRequest, reply: str, number: int) -> Node:
+    """Returns a node for a new reply. It is in no tree, and its id is below 0, so that it differs from those of all trees' nodes."""
+    node_id = -1 - preferred.id * 1000 - number
+    return Node(id=node_id, parent=preferred.parent, strategy=request.strategy, prior=0.0, q=None, supporter=reply)

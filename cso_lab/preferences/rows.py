@@ -1,4 +1,4 @@
-"""Paths of choices as training rows: distinct pairs, their KTO halves, and the preferred turns for SFT. Chat messages throughout."""
+"""Turns paths of choices into training rows of chat messages: distinct pairs, their halves for KTO, preferred turns for SFT."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,10 @@ from cso_lab.preferences.escpro import Path
 
 
 def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
-    """{prompt, chosen, rejected} and where each pair comes from. A pair that several paths share is one row."""
+    """Returns rows {prompt, chosen, rejected, dialogue, chosen_strategy, rejected_strategy, q_chosen, q_rejected}.
+
+    A pair that several paths share is one row.
+    """
     rows = {}
     for pair in (pair for path in paths for choice in path.choices for pair in choice.pairs()):
         rows.setdefault(
@@ -28,7 +31,7 @@ def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
 
 
 def sft_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
-    """{prompt, completion}: every preferred turn once (ESC-Pro-SFT)."""
+    """Returns rows {prompt, completion, dialogue, strategy}, one for every distinct preferred turn (ESC-Pro-SFT)."""
     rows = {}
     for choice in (choice for path in paths for choice in path.choices):
         turn = Turn(SUPPORTER, choice.preferred.supporter, choice.preferred.strategy)
@@ -45,11 +48,14 @@ def sft_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
 
 
 def kto_rows(pairs: Iterable[dict]) -> list[dict]:
-    """{prompt, completion, label}: the pairs split in two and deduplicated (appendix G.1)."""
+    """Returns rows {prompt, completion, label, dialogue, strategy}: the two halves of each pair, deduplicated (appendix G.1).
+
+    `label` is true for a chosen response and false for a rejected one.
+    """
     rows = {}
     for pair in pairs:
         for side, label in (("chosen", True), ("rejected", False)):
-            key = (_said(pair["prompt"]), _said(pair[side]), label)
+            key = (_hashable(pair["prompt"]), _hashable(pair[side]), label)
             rows.setdefault(
                 key,
                 {
@@ -63,5 +69,5 @@ def kto_rows(pairs: Iterable[dict]) -> list[dict]:
     return list(rows.values())
 
 
-def _said(messages: list[dict]) -> tuple[tuple[str, str], ...]:
+def _hashable(messages: list[dict]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)

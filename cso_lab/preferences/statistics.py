@@ -1,4 +1,4 @@
-"""Table 5: how many dialogues and utterances the seed and ESC-Pro hold, and how long they are."""
+"""Table 5: the number and the length of dialogues and utterances in the seed dialogues and in ESC-Pro."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,10 +11,11 @@ PARTS = ("seeker", "preferred", "dispreferred")
 
 
 def table5(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict:
-    """{"per_path": Table 5 as the paper counts it, "distinct": the same with every utterance of a tree counted once}.
+    """Returns {"seed", "per_path", "distinct"}: Table 5's columns for the seed dialogues and, counted in two ways, for ESC-Pro.
 
-    Lengths of utterances are in words, lengths of dialogues in utterances. A path's seeker utterances are those that precede a
-    preferred turn. `seed`: None if unknown. Per path, a turn that several paths share counts for each, and so do its negatives.
+    "per_path" counts as the paper does: a turn that several paths share counts once for each of them, and so do its negatives. "distinct"
+    counts every utterance of a tree once. Lengths of utterances are in words, lengths of dialogues in utterances. A path's seeker
+    utterances are those that precede a preferred turn. `seed` is None if the seed dialogues are unknown.
     """
     per_path = {part: [] for part in PARTS}
     distinct = {part: {} for part in PARTS}
@@ -31,21 +32,21 @@ def table5(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict:
 
 
 def part_texts(seed: Sequence[Dialogue] | None, paths: Sequence[Path]) -> dict[str, list[str]]:
-    """The utterances of each part of the data, counted per path as in Table 5: the rows of Table 7. Without `seed` none of its parts."""
+    """Returns {part: its utterances}, counted per path as in Table 5, for the rows of Table 7. Without `seed` its parts are missing."""
     parts: dict[str, list[str]] = {}
     if seed is not None:
         turns = [turn for dialogue in seed for turn in dialogue.turns]
         parts["seed_seeker"] = [turn.text for turn in turns if turn.speaker == SEEKER]
         parts["seed_supporter"] = [turn.text for turn in turns if turn.speaker != SEEKER]
         parts["seed"] = [turn.text for turn in turns]
-    said = list(_utterances(paths))
+    utterances = list(_utterances(paths))
     for part in PARTS:
-        parts[part] = [text for of, _, _, text in said if of == part]
-    return parts | {"escpro": [text for *_, text in said]}
+        parts[part] = [text for utterance_part, _, _, text in utterances if utterance_part == part]
+    return parts | {"escpro": [text for *_, text in utterances]}
 
 
 def _utterances(paths: Sequence[Path]) -> Iterator[tuple[str, str, Node, str]]:
-    """(part, dialogue, node, text) of every utterance along the paths, and of what is dispreferred beside them."""
+    """Yields (part, dialogue, node, text) of every utterance on the paths and of every negative."""
     for path in paths:
         for choice in path.choices:
             yield "seeker", path.dialogue, choice.preferred.parent, choice.history[-1].text
@@ -55,7 +56,7 @@ def _utterances(paths: Sequence[Path]) -> Iterator[tuple[str, str, Node, str]]:
 
 
 def strategy_counts(seed: Sequence[Dialogue], pairs: Sequence[dict]) -> dict:
-    """How often each strategy occurs in the seed, among distinct pairs' preferred turns, and among their dispreferred ones."""
+    """Returns {"seed", "chosen", "rejected"}: {strategy: its count} in the seed dialogues and in the two halves of distinct pairs."""
 
     def count(labels) -> dict[str, int]:
         labels = list(labels)
@@ -82,7 +83,7 @@ def _escpro(dialogues: int, parts: dict[str, list[str]]) -> dict:
 
 
 def _columns(dialogues: int | None, texts: list[str], spoken: int | None) -> dict:
-    """The four rows of Table 5; None where the paper prints a dash. `spoken`: utterances on the dialogues themselves."""
+    """Returns the four rows of Table 5 for a column; None where the paper prints a dash. `spoken`: utterances without negatives."""
     words = sum(map(count_words, texts))
     return {
         "dialogues": dialogues,

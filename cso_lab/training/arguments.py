@@ -1,127 +1,137 @@
-"""What a TRL trainer is configured with: the training's settings, the algorithm's own over them, and the shares of the processes."""
+"""The configuration of a TRL trainer: the training's settings, overridden by the algorithm's own, and the batch of each process."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.training.backbone import device, resolve_dtype
 
-# Rows at once without prefix sharing, where every row is padded to the longest.
-_STOCK_BATCH = 4
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+# Rows per forward pass without prefix sharing, where every row is padded to the longest.
+_UNSHARED_BATCH = 4
 
 
-def stock_batch(training) -> int:
-    """Rows a process takes at once, at most, where prefixes are not shared."""
-    return training.per_device_batch_size or _STOCK_BATCH
+def unshared_batch(training: DictConfig) -> int:
+    """Returns how many rows a process takes per forward pass, at most, if prefixes are not shared."""
+    return training.per_device_batch_size or _UNSHARED_BATCH
 
 
-def batches(cfg) -> tuple[int, int]:
-    """Rows a process takes at once, and how many such steps' gradients are added up: batch_size = rows x steps x processes.
+def batches(cfg: DictConfig) -> tuple[int, int]:
+    """Returns the rows a process takes per forward pass and the gradient accumulation steps.
 
-    Where prefixes are shared a process takes all its rows of a step at once, unless `training.per_device_batch_size` says how many.
+    training.batch_size = rows x steps x processes. If prefixes are shared, a process takes all its rows of an optimizer step in one
+    forward pass, unless `training.per_device_batch_size` is set. Raises UserError if the batch size cannot be divided so.
     """
     training, processes = cfg.training, cfg.hardware.processes
     if training.batch_size % processes:
         raise UserError(f"training.batch_size={training.batch_size} is no multiple of hardware.processes ({processes})")
-    share = training.batch_size // processes
-    at_once = training.per_device_batch_size or (share if training.share_prefixes else min(share, stock_batch(training)))
-    if share % at_once:
+    process_rows = training.batch_size // processes
+    rows = training.per_device_batch_size
+    rows = rows or (process_rows if training.share_prefixes else min(process_rows, unshared_batch(training)))
+    if process_rows % rows:
         raise UserError(
             f"training.batch_size={training.batch_size} is no multiple of training.per_device_batch_size"
-            f" ({at_once}) x hardware.processes ({processes}): choose one that divides it"
+            f" ({rows}) x hardware.processes ({processes}): choose one that divides it"
         )
-    return at_once, share // at_once
+    return rows, process_rows // rows
 
 
-def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
-    """The trainer's configuration: what `cfg.training` says, and over it what the algorithm's own `arguments` say."""
+def trainer_arguments(cfg: DictConfig, per_device_batch: int, accumulation: int, folder: Path) -> "TrainingArguments":
+    """Returns the trainer's configuration: the values of `cfg.training`, overridden by those of `cfg.algorithm.arguments`.
+
+    `folder` is where resumable checkpoints go. Raises UserError if a name is unknown or the settings contradict each other.
+    """
     import torch
     from hydra.utils import instantiate
 
-    training, where = cfg.training, device(cfg)
+    training, resolved_device = cfg.training, device(cfg)
+    on_cpu = resolved_device == "cpu"
     checkpointing = training.gradient_checkpointing
     if checkpointing not in ("auto", True, False):
         raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
     shared = {
         "output_dir": str(folder),
-        "per_device_train_batch_size": at_once,
+        "per_device_train_batch_size": per_device_batch,
         "gradient_accumulation_steps": accumulation,
         "learning_rate": training.learning_rate,
         "num_train_epochs": training.num_train_epochs,
         "max_steps": training.max_steps,
         "lr_scheduler_type": training.lr_scheduler_type,
-        # below 1, this is a share of all steps
+        # transformers takes a value below 1 as a fraction of all steps
         "warmup_steps": training.warmup_ratio,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "optim": training.optim,
-        "activation_checkpointing": where != "cpu" if checkpointing == "auto" else checkpointing,
-        "bf16": resolve_dtype(training.dtype, where) == torch.bfloat16,
-        "use_cpu": where == "cpu",
-        # Rows are fitted already: this never cuts one, and None would mean 512 to some trainers.
+        "activation_checkpointing": not on_cpu if checkpointing == "auto" else checkpointing,
+        "bf16": resolve_dtype(training.dtype, resolved_device) == torch.bfloat16,
+        "use_cpu": on_cpu,
+        # Rows are within these limits already, so this never truncates one; some trainers take None for 512.
         "max_length": training.max_prompt_length + training.max_target_length,
         "save_strategy": "steps",
         "save_steps": training.save_steps,
         "save_total_limit": 2,
         "logging_steps": training.logging_steps,
-        # On, it would log a NaN loss as 0.
+        # If on, a NaN loss would be logged as 0.
         "logging_nan_inf_filter": False,
         "seed": training.seed,
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": where != "cpu",
-        **_parallel(cfg, where),
+        "dataloader_pin_memory": not on_cpu,
+        **_parallel_arguments(cfg, on_cpu),
     }
-    own = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
-    settings = {**shared, **own.keywords}
-    if "precompute_ref_log_probs" in settings and _shares_out_weights(cfg):
-        # Beforehand they would be computed by a second engine around the same model, whose hooks then break the training.
+    algorithm = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
+    settings = {**shared, **algorithm.keywords}
+    if "precompute_ref_log_probs" in settings and _is_zero3(cfg):
+        # Precomputing would wrap the same model in a second DeepSpeed engine, whose hooks then break the training.
         settings["precompute_ref_log_probs"] = False
-    _check_names(own.func, own.keywords, training)
+    _check_names(algorithm.func, algorithm.keywords, training)
     try:
-        arguments = own.func(**settings)
+        arguments = algorithm.func(**settings)
     except (TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"the training settings of algo={cfg.algorithm.name} (training, algorithm.arguments) do not go together: {reason}"
         ) from error
     if arguments.parallel_mode.value == "not_distributed":
-        # One process takes one GPU; the trainers refuse to spread a model over all that are visible.
+        # A process uses one GPU. With more, transformers would wrap the model in DataParallel, which these trainers refuse.
         arguments._n_gpu = 1
     if cfg.hardware.deepspeed is not None:
         import deepspeed
 
-        # It takes over the processes' group; asked for no sooner than by the model, it would think itself alone.
+        # DeepSpeed must adopt the process group now: initialized later, by the model, it would assume a single process.
         deepspeed.init_distributed()
     return arguments
 
 
-def _check_names(kind: type, own, training) -> None:
-    """Raises UserError if a name among the settings is none that transformers or the algorithm's configuration `kind` knows."""
+def _check_names(config_class: type, algorithm_arguments: dict, training: DictConfig) -> None:
+    """Raises UserError if an optimizer, a schedule or an algorithm's argument has a name that is not valid."""
     from transformers import SchedulerType
     from transformers.training_args import OptimizerNames
 
     for key, names in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
         if training[key] not in list(names):
             raise unknown(f"training.{key}", training[key], [name.value for name in names])
-    known = [field.name for field in fields(kind) if field.init] if is_dataclass(kind) else list(own)
-    if strange := next((key for key in own if key not in known), None):
-        raise unknown("key under algorithm.arguments", strange, known)
+    if not is_dataclass(config_class):
+        return
+    valid = [field.name for field in fields(config_class) if field.init]
+    if invalid := next((key for key in algorithm_arguments if key not in valid), None):
+        raise unknown("key under algorithm.arguments", invalid, valid)
 
 
-def _shares_out_weights(cfg) -> bool:
-    """Whether DeepSpeed is at ZeRO's stage 3."""
-    from omegaconf import OmegaConf
-
+def _is_zero3(cfg: DictConfig) -> bool:
+    """Returns whether DeepSpeed runs at ZeRO's stage 3, which splits the weights among the processes."""
     return OmegaConf.select(cfg, "hardware.deepspeed.zero_optimization.stage") == 3
 
 
-def _parallel(cfg, where: str) -> dict:
-    """The arguments with which several processes train together."""
-    from omegaconf import OmegaConf
-
+def _parallel_arguments(cfg: DictConfig, on_cpu: bool) -> dict:
+    """Returns the trainer's arguments for training in several processes."""
     if cfg.hardware.deepspeed is not None:
         return {"deepspeed": OmegaConf.to_container(cfg.hardware.deepspeed, resolve=True)}
     if cfg.hardware.processes == 1:
         return {}
-    return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if where == "cpu" else {})}
+    return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if on_cpu else {})}

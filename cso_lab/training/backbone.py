@@ -1,4 +1,4 @@
-"""The backbone: where its weights come from, its tokenizer, the device and number type it runs on, its checkpoints."""
+"""Loads the backbone: its weights and tokenizer, the device and number type it runs on, its checkpoints."""
 
 import os
 import shutil
@@ -7,60 +7,65 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.hashing import digest
 from cso_lab.core.installed import installed_version
 from cso_lab.core.manifest import MANIFEST, damage
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 DTYPES = ("auto", "bfloat16", "float32")
 DEVICES = ("auto", "cpu", "cuda")
 
-# A checkpoint that was trained on top of another one keeps that one inside itself, so that a run folder can be moved.
+# Subfolder of an adapter checkpoint that holds a copy of the checkpoint it was trained on, so that a run folder can be moved.
 START = "start"
 _ADAPTER_FILE = "adapter_config.json"
-# Raise it when converted or random weights come out otherwise than before.
-_MADE = 1
+# Increase when converted or random weights change.
+_WEIGHTS_VERSION = 1
 
 
-def prepare_backbone(cfg) -> str:
-    """Hub id or folder of `cfg.backbone`'s weights, made first where they are not ready to load.
+def prepare_backbone(cfg: DictConfig) -> str:
+    """Returns the hub id or the folder of `cfg.backbone`'s weights.
 
-    A GGUF file inside an installed package is converted, and a random model built, once into `cfg.shared_dir`/backbones;
-    processes that ask at the same time wait for the first.
+    A GGUF file inside an installed package is converted, and a random model is built, once into `cfg.shared_dir`/backbones;
+    other processes wait until that is done. Raises UserError if the backbone names no weights or its package is not installed.
     """
     backbone = cfg.backbone
     if backbone.path is not None:
         return str(backbone.path)
-    folder = Path(cfg.shared_dir) / "backbones" / f"{backbone.name}-{digest(_made_from(backbone))}"
+    folder = Path(cfg.shared_dir) / "backbones" / f"{backbone.name}-{digest(_weights_key(backbone))}"
     if backbone.get("gguf") is not None:
-        return str(_made_once(folder, lambda target: _convert_gguf(backbone.gguf.package, backbone.gguf.file, target)))
+        return str(_create_once(folder, lambda target: _convert_gguf(backbone.gguf.package, backbone.gguf.file, target)))
     if backbone.get("random") is not None:
         from cso_lab.training.tiny_models import save_tiny_model
 
         random = backbone.random
-        return str(_made_once(folder, lambda target: save_tiny_model(random.architecture, target, random.seed)))
+        return str(_create_once(folder, lambda target: save_tiny_model(random.architecture, target, random.seed)))
     raise UserError(f"backbone {backbone.name!r} says nothing of its weights: give backbone.path=HUB_ID_OR_FOLDER")
 
 
-def _made_from(backbone) -> list:
-    """What the weights of a backbone that are made here depend on; they are made again where it is another."""
-    from omegaconf import OmegaConf
-
+def _weights_key(backbone: DictConfig) -> list:
+    """Returns what converted or random weights depend on; their folder is named by a hash of it."""
     values = OmegaConf.to_container(backbone, resolve=True)
-    return [_MADE, values.get("gguf"), values.get("random"), packaged(backbone)]
+    return [_WEIGHTS_VERSION, values.get("gguf"), values.get("random"), packaged(backbone)]
 
 
-def packaged(backbone) -> str | None:
-    """Name and version of the installed package that holds the backbone's weights; None where none does."""
+def packaged(backbone: DictConfig) -> str | None:
+    """Returns name and version of the installed package that holds the backbone's weights, or None if no package does."""
     return None if backbone.get("gguf") is None else installed_version(backbone.gguf.package)
 
 
-def load_tokenizer(cfg):
-    """The backbone's tokenizer, left-padding, whose EOS is the token its chat template ends a turn with.
+def load_tokenizer(cfg: DictConfig) -> "PreTrainedTokenizerBase":
+    """Returns the backbone's tokenizer, left-padding, whose EOS is the token its chat template ends a turn with.
 
-    Some models (Gemma) end turns with another token than their tokenizer's EOS; with both, a trainer would append a second
-    end to every response. Raises UserError if the chat template cannot be trained and measured with (see `check_chat_template`).
+    Some models (Gemma) end turns with another token than their tokenizer's EOS, and a trainer would append the EOS to every response as
+    a second end. Raises UserError if there is no chat template or it cannot be used for training (see `check_chat_template`).
     """
     from transformers import AutoTokenizer
 
@@ -78,22 +83,22 @@ def load_tokenizer(cfg):
     return tokenizer
 
 
-def load_model(cfg, checkpoint: Path | None = None, *, dtype: str | None = None):
-    """The backbone in evaluation mode on `device(cfg)`, or what a checkpoint folder of a training run holds.
+def load_model(cfg: DictConfig, checkpoint: Path | None = None, *, dtype: str | None = None) -> "PreTrainedModel":
+    """Returns the backbone, or the model in a training run's checkpoint folder, in evaluation mode on `device(cfg)`.
 
-    `checkpoint` is a full model or an adapter; an adapter is merged into the weights it was trained on. `dtype` is a name
-    (default: `cfg.training.dtype`); the weights are loaded in that type.
+    `checkpoint` is a full model or an adapter; an adapter is merged into the weights it was trained on. `dtype` is the name of the
+    weights' type (default: `cfg.training.dtype`). Raises UserError if the model cannot be loaded.
     """
-    where = device(cfg)
-    number_type = resolve_dtype(cfg.training.dtype if dtype is None else dtype, where)
-    return load_weights(cfg, checkpoint, number_type).to(where).eval()
+    resolved_device = device(cfg)
+    torch_dtype = resolve_dtype(cfg.training.dtype if dtype is None else dtype, resolved_device)
+    return load_weights(cfg, checkpoint, torch_dtype).to(resolved_device).eval()
 
 
-def load_weights(cfg, checkpoint: Path | None, number_type):
-    """The model of `load_model` on the CPU, its weights of a torch dtype."""
+def load_weights(cfg: DictConfig, checkpoint: Path | None, torch_dtype: "torch.dtype") -> "PreTrainedModel":
+    """Returns the model of `load_model` on the CPU, with weights of type `torch_dtype`."""
     from transformers import AutoModelForCausalLM
 
-    options = {"dtype": number_type, "attn_implementation": cfg.backbone.attn_implementation}
+    options = {"dtype": torch_dtype, "attn_implementation": cfg.backbone.attn_implementation}
     if checkpoint is None:
         return _from_pretrained(AutoModelForCausalLM, prepare_backbone(cfg), **options)
     checkpoint = Path(checkpoint)
@@ -103,19 +108,19 @@ def load_weights(cfg, checkpoint: Path | None, number_type):
     from peft import PeftModel
 
     start = checkpoint / START
-    base = load_weights(cfg, start if start.exists() else None, number_type)
-    with _loading(checkpoint, "if its files are damaged, delete that folder, and the run's own command trains it again"):
+    base = load_weights(cfg, start if start.exists() else None, torch_dtype)
+    with _load_errors(checkpoint, "if its files are damaged, delete that folder, and the run's own command trains it again"):
         return PeftModel.from_pretrained(base, str(checkpoint)).merge_and_unload()
 
 
 def check_whole(checkpoint: Path) -> None:
-    """Raises UserError if a finished checkpoint is not as its training left it. Without a manifest nothing is known of that."""
-    if (checkpoint / MANIFEST).exists() and (found := damage(checkpoint)):
-        raise UserError(f"{checkpoint} is damaged: {found}; delete that folder, and the run's own command trains it again")
+    """Raises UserError if a checkpoint's files differ from its manifest. A checkpoint without a manifest is not checked."""
+    if (checkpoint / MANIFEST).exists() and (reason := damage(checkpoint)):
+        raise UserError(f"{checkpoint} is damaged: {reason}; delete that folder, and the run's own command trains it again")
 
 
 def is_adapter(checkpoint: Path) -> bool:
-    """Whether a checkpoint folder holds an adapter; a UserError when it holds neither that nor a model."""
+    """Returns whether a checkpoint folder holds an adapter. Raises UserError if it holds neither an adapter nor a model."""
     if (checkpoint / _ADAPTER_FILE).exists():
         return True
     if (checkpoint / "config.json").exists():
@@ -123,8 +128,8 @@ def is_adapter(checkpoint: Path) -> bool:
     raise UserError(f"no checkpoint in {checkpoint}: run the train stage of that run first")
 
 
-def device(cfg) -> str:
-    """ "cuda" or "cpu", as `cfg.hardware.device` asks."""
+def device(cfg: DictConfig) -> str:
+    """Returns "cuda" or "cpu" for `cfg.hardware.device`. Raises UserError if it is not a valid name or no GPU is visible."""
     import torch
 
     wanted = cfg.hardware.device
@@ -135,41 +140,46 @@ def device(cfg) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def resolve_dtype(name: str, where: str):
-    """The torch dtype called `name` on a device; "auto" is bfloat16 where the hardware multiplies it, else float32."""
+def resolve_dtype(name: str, device: str) -> "torch.dtype":
+    """Returns the torch dtype for a name in DTYPES; "auto" is bfloat16 if the device multiplies it faster, else float32.
+
+    Raises UserError if the name is not in DTYPES.
+    """
     import torch
 
     if name not in DTYPES:
         raise unknown("training.dtype", name, DTYPES)
     if name != "auto":
         return getattr(torch, name)
-    faster = torch.cuda.is_bf16_supported() if where == "cuda" else _cpu_multiplies_bfloat16()
+    faster = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_multiplies_bfloat16()
     return torch.bfloat16 if faster else torch.float32
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Asked of the processor, not of a clock: what is busy beside a run must not change its numbers.
+    """Returns whether bfloat16 is faster than float32 on this CPU, by its instruction sets.
 
-    AMX multiplies bfloat16 at about twice the speed of float32. AVX-512's instruction for it (avx512_bf16) came to 2.4 times the speed of
-    float32 on an EPYC, but to half of it on a Xeon without AMX; without either bfloat16 is some ten times slower.
+    It is not measured, since the machine's other load must not change a run's numbers. AMX multiplies bfloat16 at about twice the speed of
+    float32. AVX-512's instruction for it (avx512_bf16) reached 2.4 times the speed of float32 on an EPYC, but half of it on a Xeon without
+    AMX. Without either bfloat16 is about ten times slower.
     """
     import torch
 
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("amx_bf16") or (found.get("avx512_bf16") and "AMD" in found.get("cpu_name", "")))
+    capabilities = torch.cpu.get_capabilities()
+    on_amd = "AMD" in capabilities.get("cpu_name", "")
+    return bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and on_amd))
 
 
 def quiet_libraries() -> None:
-    """Errors only, and no progress bars, from the libraries that load models and rows: the stages show their own."""
+    """Silences warnings and progress bars of the libraries that load models and rows; the stages have their own."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     import datasets
     import torch
     import transformers
 
     if not torch.cuda.is_available():
-        # Or DeepSpeed, imported along the way, warns that it looked for a GPU.
+        # Otherwise DeepSpeed, which these imports load, warns that it found no GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # Deprecations among the libraries themselves; nothing a user could act on.
+    # Deprecations between the libraries, about which a user can do nothing.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|trl\.")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -177,15 +187,15 @@ def quiet_libraries() -> None:
 
 
 def _from_pretrained(auto_class, path: str, **options):
-    """`auto_class.from_pretrained(path)`; one line where the model cannot be had."""
+    """Returns `auto_class.from_pretrained(path)`. Raises UserError if that fails."""
     advice = "give a model you have with backbone.path=FOLDER, or make it reachable (network, and a login for gated models)"
-    with _loading(path, advice):
+    with _load_errors(path, advice):
         return auto_class.from_pretrained(path, **options)
 
 
 @contextmanager
-def _loading(path: str | Path, advice: str) -> Iterator[None]:
-    """Raises UserError, in one line, where what lies at `path` cannot be loaded; short memory stays the error that it is."""
+def _load_errors(path: str | Path, advice: str) -> Iterator[None]:
+    """Turns any error of loading `path` into a UserError of one line; an out-of-memory error is raised as it is."""
     quiet_libraries()
     import torch
 
@@ -193,13 +203,13 @@ def _loading(path: str | Path, advice: str) -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the libraries have errors of their own for files they cannot read, down to a bare Exception
+    except Exception as error:  # for unreadable files the libraries raise many types of errors, down to a bare Exception
         reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
         raise UserError(f"cannot load '{path}' ({reason}): {advice}") from error
 
 
-def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, filled by `make` unless it is there; whole or not at all, also when two processes ask at once."""
+def _create_once(folder: Path, create: Callable[[Path], None]) -> Path:
+    """Returns `folder`, which `create(folder)` fills unless it exists; atomic, also if several processes call it."""
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -208,13 +218,13 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
             if not folder.exists():
                 partial = folder.with_name(f".{folder.name}.partial")
                 shutil.rmtree(partial, ignore_errors=True)
-                make(partial)
+                create(partial)
                 os.replace(partial, folder)
     return folder
 
 
 def _convert_gguf(package: str, file: str, folder: Path) -> None:
-    """The GGUF file of an installed package as a float32 safetensors model with its tokenizer. Imports nothing of the package."""
+    """Converts an installed package's GGUF file to a float32 safetensors model with its tokenizer, without importing the package."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -224,7 +234,7 @@ def _convert_gguf(package: str, file: str, folder: Path) -> None:
     source = spec.submodule_search_locations[0]
     tokenizer = _from_pretrained(AutoTokenizer, source, gguf_file=file)
     model = _from_pretrained(AutoModelForCausalLM, source, gguf_file=file, dtype=torch.float32)
-    # The weights are plain numbers now; with these marks left, the model could neither be saved nor trained.
+    # The weights are dequantized, but with these attributes the model could be neither saved nor trained.
     if hasattr(model, "hf_quantizer"):
         del model.hf_quantizer
     if hasattr(model.config, "quantization_config"):

@@ -1,24 +1,28 @@
-"""Chat messages as the text a model is prompted with and trained on, whatever its chat template does with them.
+"""Renders chat messages as the text a model is prompted with and trained on, for chat templates of any kind.
 
 A prompt ends where the reply's own text begins. What a template writes between the two (an empty thinking block, the name of a channel)
-belongs to the prompt: it is no part of what is learnt, and whoever generates is shown it too.
+belongs to the prompt: it is not trained on, and generation starts after it.
 """
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import SETS, StrategySet, format_reply, parse_reply
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Messages = list[dict[str, str]]
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
 
-# Every template is rendered with these. One of the first two switches thinking off where there is a switch. The last is the date that
-# Llama 3.1 writes into every prompt; Llama 3.2 would write today's, and a training would depend on the day it was started.
+# Every template is rendered with these variables. The first two are the names of the switch that turns thinking off. The last is the date
+# that Llama 3.1 writes into every prompt; Llama 3.2 would write today's, and a training would depend on the day it was started.
 _VARIABLES = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
 
-# The conversation that templates are tried with. No text is part of another one.
+# The conversation by which templates are examined. No text is part of another one.
 _INSTRUCTION = {"role": SYSTEM, "content": "Answer as a caring supporter."}
 _HISTORY = [
     {"role": USER, "content": "I had a hard week."},
@@ -31,60 +35,62 @@ _MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 
 
 class ChatFormat:
-    """A tokenizer's chat template, with what it refuses or drops (a system role, an opening reply) worked around.
+    """Renders prompts and responses with a tokenizer's chat template; works around roles and turns that the template refuses or drops.
 
-    Text rendered here is meant to be tokenized as `tokenizer(text)` does by default: where that puts BOS before any text, the
-    template's own BOS is left out. `turn_end` is the token that ends a reply. Raises UserError for a template without which no reply
-    can be trained or measured; `check_chat_template` looks further.
+    Rendered text is to be tokenized by `tokenizer(text)` with its defaults: if that adds BOS, the template's own BOS is left out.
+    `turn_end` is the token that ends a reply. `folds_system`: the template has no system role; `refuses_opening_reply`: it does not
+    accept a conversation that opens with the assistant. Raises UserError if the template cannot be used at all; `check_chat_template`
+    checks more.
     """
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
-        self.folds_system = not self._shows([_INSTRUCTION, *_HISTORY])
-        self.refuses_opening_reply = not self._shows([_REPLY, _HISTORY[0]])
-        asked, written, self._after = self._around_reply()
+        self.folds_system = not self._renders_all([_INSTRUCTION, *_HISTORY])
+        self.refuses_opening_reply = not self._renders_all([_REPLY, _HISTORY[0]])
+        generation_prompt, before_reply, self._after_reply = self._around_reply()
         self.turn_end, self._end = self._reply_end()
-        header = _header(asked, written)
-        self._surplus, self._lacking = _difference(asked, header)
+        header = _header(generation_prompt, before_reply)
+        # A prompt is the template's own generation prompt with `_surplus` removed from its end and `_lacking` appended.
+        self._surplus, self._lacking = _difference(generation_prompt, header)
         self._blanks = ""
         prompt = self.prompt([_INSTRUCTION, *_HISTORY])
         if _common(self.ids(prompt), self.ids(prompt + _REPLY["content"])) < len(self.ids(prompt)):
-            # The tokenizer joins the last blanks with what follows them: then they are the reply's.
+            # The tokenizer merges the prompt's last blanks with the text that follows: then they belong to the reply.
             self._blanks = header[len(header.rstrip()) :]
-            self._surplus, self._lacking = _difference(asked, header.rstrip())
+            self._surplus, self._lacking = _difference(generation_prompt, header.rstrip())
 
     def prompt(self, messages: Messages) -> str:
-        """The text a reply to `messages` is written after."""
+        """Returns the text after which a model writes its reply to `messages`."""
         return self._text(messages, add_generation_prompt=True).removesuffix(self._surplus) + self._lacking
 
     def response(self, messages: Messages, reply: dict[str, str]) -> str:
-        """What the template puts after `prompt(messages)` for this reply, up to and including the token that ends the turn."""
+        """Returns what follows `prompt(messages)` for this reply, up to and including the token that ends the turn."""
         prompt, whole = self.prompt(messages), self._text([*messages, reply], add_generation_prompt=False)
         if whole.startswith(prompt):
-            return whole[len(prompt) :].removesuffix(self._after) + self._end
+            return whole[len(prompt) :].removesuffix(self._after_reply) + self._end
         return self._blanks + reply["content"].strip() + self._end
 
     def ids(self, text: str) -> list[int]:
-        """Token ids as the trainers get them."""
+        """Returns the token ids that the trainers compute for this text."""
         return self.tokenizer(text)["input_ids"]
 
     def prompt_ids(self, messages: Messages) -> list[int]:
-        """Token ids of `prompt(messages)`."""
+        """Returns the token ids of `prompt(messages)`."""
         return self.ids(self.prompt(messages))
 
     def response_length(self, messages: Messages, reply: dict[str, str]) -> int:
-        """Tokens of the response, from where prompt and prompt + response part: some tokenizers merge across that border."""
+        """Returns the number of tokens of prompt + response after those of the prompt; some tokenizers merge tokens across the border."""
         prompt = self.prompt(messages)
         alone, whole = self.ids(prompt), self.ids(prompt + self.response(messages, reply))
         return len(whole) - _common(alone, whole)
 
     def fit(self, messages: Messages, max_length: int) -> Messages | None:
-        """`messages` without as many of their oldest turns as it takes for the prompt to have at most `max_length` tokens.
+        """Returns `messages` without the fewest oldest turns, so that the prompt has at most `max_length` tokens.
 
-        What is left opens, after the system prompt, with a user turn (with an assistant's only if nothing was dropped and the
-        template takes it). The system prompt and the last turn always stay; None if they alone are too long.
+        The result opens, after the system prompt, with a user turn (or with an assistant turn, if no turn was dropped and the template
+        accepts it). The system prompt and the last turn are always kept; returns None if they alone are too long.
         """
         system = messages[:1] if messages and messages[0]["role"] == SYSTEM else []
         turns = messages[len(system) :]
@@ -106,38 +112,41 @@ class ChatFormat:
             messages, tokenize=False, add_generation_prompt=add_generation_prompt, **_VARIABLES
         )
 
-    def _shows(self, messages: Messages) -> bool:
-        """Whether the template takes these messages and writes the text of all of them."""
+    def _renders_all(self, messages: Messages) -> bool:
+        """Returns whether the template accepts these messages and writes the text of each of them."""
         try:
-            return not _lost(messages, self._render(messages, add_generation_prompt=True))
-        except Exception:  # a template is a program of its own, and can fail in any way
+            return not _missing_message(messages, self._render(messages, add_generation_prompt=True))
+        except Exception:  # a template is a program, which can raise anything
             return False
 
     def _around_reply(self) -> tuple[str, str, str]:
-        """What stands between the last user turn's text and the end of a prompt, between it and a reply's text, and after that."""
+        """Returns three texts of the template: its generation prompt, what it writes before a given reply, and what it writes after one.
+
+        The first two begin after the text of the last user turn. Raises UserError if the template fails or loses a text.
+        """
         messages, question, reply = [_INSTRUCTION, *_HISTORY], _HISTORY[-1]["content"], _REPLY["content"]
         try:
             prompt = self._text(messages, add_generation_prompt=True)
             whole = self._text([*messages, _REPLY], add_generation_prompt=False)
         except Exception as error:
             raise _unusable(self.tokenizer, f"it fails ({' '.join(str(error).split())})") from error
-        if lost := _lost(messages, prompt):
-            raise _unusable(self.tokenizer, f"its prompt lacks the {lost['role']} text, or has it out of order")
-        written, found, after = whole.rpartition(question)[2].partition(reply)
-        if not found:
+        if missing := _missing_message(messages, prompt):
+            raise _unusable(self.tokenizer, f"its prompt lacks the {missing['role']} text, or has it out of order")
+        before, separator, after = whole.rpartition(question)[2].partition(reply)
+        if not separator:
             raise _unusable(self.tokenizer, "it does not write the text of the reply after that of the last user message")
-        return prompt.rpartition(question)[2], written, after
+        return prompt.rpartition(question)[2], before, after
 
     def _reply_end(self) -> tuple[str, str]:
-        """The token that ends a reply, and what the template writes after a reply's text up to and including it.
+        """Returns the token that ends a reply, and what the template writes after a reply's text up to and including that token.
 
-        The tokenizer's EOS is put there where the template writes nothing.
+        Both are the tokenizer's EOS if the template writes nothing. Raises UserError if no special token ends the reply.
         """
-        tokenizer, after = self.tokenizer, self._after.lstrip()
+        tokenizer, after = self.tokenizer, self._after_reply.lstrip()
         tokens = [token for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} if after.startswith(token)]
         if tokens:
             token = max(tokens, key=len)
-            return token, self._after[: len(self._after) - len(after)] + token
+            return token, self._after_reply[: len(self._after_reply) - len(after)] + token
         if after:
             raise _unusable(
                 tokenizer, f"it ends a reply with {after[:40]!r}, which begins with no special token of the tokenizer"
@@ -147,25 +156,25 @@ class ChatFormat:
         return tokenizer.eos_token, tokenizer.eos_token
 
 
-def check_chat_template(tokenizer) -> None:
-    """Raises UserError, in one line, where a chat template lacks what training, generation and measuring rely on.
+def check_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raises UserError if a chat template does not do what training, generation and evaluation rely on.
 
-    A prompt must have the text of the system prompt, then that of every turn in its order; the reply's text must come after it, then a
-    token that ends the turn, which is the tokenizer's EOS and so ends generation; the prompt's tokens must be the first ones of prompt
-    and response; and "(Strategy) text" must be read back from the reply's tokens, for every strategy.
+    A prompt must contain the text of the system prompt and of every turn in order. The reply's text must follow, then a token that ends
+    the turn and is the tokenizer's EOS, so that it ends generation. The tokens of a prompt must be the first ones of prompt and response
+    together. For every strategy, "(Strategy) text" must be parsed from the decoded tokens of the reply.
     """
     chat = ChatFormat(tokenizer)
     opening = _HISTORY if chat.refuses_opening_reply else _HISTORY[1:]
     for messages in ([_INSTRUCTION, *_HISTORY], [_INSTRUCTION, *opening]):
-        if lost := _lost(messages, chat.prompt(messages)):
-            raise _unusable(tokenizer, f"its prompt lacks the {lost['role']} text, or has it out of order")
+        if missing := _missing_message(messages, chat.prompt(messages)):
+            raise _unusable(tokenizer, f"its prompt lacks the {missing['role']} text, or has it out of order")
     for strategies in SETS.values():
         for strategy in strategies.names:
             _check_reply(chat, strategy, strategies)
 
 
 def _check_reply(chat: ChatFormat, strategy: str, strategies: StrategySet) -> None:
-    """Raises UserError unless a reply with this strategy is read back from its tokens, which follow the prompt's and end with EOS."""
+    """Raises UserError unless the tokens of a reply with this strategy follow the prompt's, end with EOS and decode to the strategy."""
     messages, reply = [_INSTRUCTION, *_HISTORY], {"role": ASSISTANT, "content": format_reply(strategy, "You could rest first.")}
     prompt, end = chat.prompt_ids(messages), chat.tokenizer.eos_token_id
     whole = chat.ids(chat.prompt(messages) + chat.response(messages, reply))
@@ -180,7 +189,7 @@ def _check_reply(chat: ChatFormat, strategy: str, strategies: StrategySet) -> No
 
 
 def fold_system(messages: Messages) -> Messages:
-    """The system prompt as the opening lines of the first user turn, for templates without a system role (Gemma-2)."""
+    """Returns the messages with the system prompt as the opening lines of the first user turn, for templates without a system role."""
     if not messages or messages[0]["role"] != SYSTEM:
         return messages
     system, turns = messages[0]["content"], messages[1:]
@@ -191,45 +200,47 @@ def fold_system(messages: Messages) -> Messages:
     return [*turns[:first], folded, *turns[first + 1 :]]
 
 
-def _lost(messages: Sequence[dict[str, str]], text: str) -> dict[str, str] | None:
-    """The first message whose text is not in the rendered one; turns must stand in their order, the system prompt anywhere."""
-    at = 0
+def _missing_message(messages: Sequence[dict[str, str]], text: str) -> dict[str, str] | None:
+    """Returns the first message whose text is not in the rendered text; turns must be in order, the system prompt may be anywhere."""
+    position = 0
     for message in messages:
-        found = text.find(message["content"], 0 if message["role"] == SYSTEM else at)
-        if found < 0:
+        start = text.find(message["content"], 0 if message["role"] == SYSTEM else position)
+        if start < 0:
             return message
         if message["role"] != SYSTEM:
-            at = found + len(message["content"])
+            position = start + len(message["content"])
     return None
 
 
-def _header(asked: str, written: str) -> str:
-    """What a prompt ends with, after the last user turn: what stands before a reply that the template is given.
+def _header(generation_prompt: str, before_reply: str) -> str:
+    """Returns the text between the last user turn and the reply, with which a prompt ends.
 
-    `asked` is the template's own generation prompt, `written` what it writes before a reply. They differ in thinking: one that is opened
-    for the model to fill is left out; one that is opened and closed again stays, though the template omits it once there is a reply.
+    The template's generation prompt and what it writes before a given reply differ if the model can think: a thinking block that is only
+    opened, for the model to fill, is left out; an empty one that is closed is kept, though the template omits it before a given reply.
     """
-    return asked if asked.startswith(written) and not _opens_block(asked[len(written) :]) else written
+    continues = generation_prompt.startswith(before_reply) and not _opens_block(generation_prompt[len(before_reply) :])
+    return generation_prompt if continues else before_reply
 
 
 def _opens_block(text: str) -> bool:
-    """Whether a mark such as <think> is opened and not closed: marks come in pairs."""
+    """Returns whether a mark such as <think> is opened and not closed; marks come in pairs."""
     marks = _MARK.findall(text)
     return len(marks) % 2 == 1 and marks[-1][1] != "/"
 
 
-def _difference(ending: str, wanted: str) -> tuple[str, str]:
-    """What to take off a text that ends with `ending`, and what to put there instead, for it to end with `wanted`."""
-    same = _common(ending, wanted)
-    return ending[same:], wanted[same:]
+def _difference(ending: str, replacement: str) -> tuple[str, str]:
+    """Returns what to remove from the end of a text that ends with `ending`, and what to append, so that it ends with `replacement`."""
+    same = _common(ending, replacement)
+    return ending[same:], replacement[same:]
 
 
 def _common(one: Sequence, other: Sequence) -> int:
-    """How many of their first elements two sequences have in common."""
+    """Returns the length of the common prefix of two sequences."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _unusable(tokenizer, what: str) -> UserError:
+def _unusable(tokenizer: "PreTrainedTokenizerBase", reason: str) -> UserError:
     return UserError(
-        f"the chat template of {tokenizer.name_or_path} cannot be used: {what}; choose another instruction-tuned model as backbone.path"
+        f"the chat template of {tokenizer.name_or_path} cannot be used: {reason}; choose another instruction-tuned model as"
+        " backbone.path"
     )

@@ -1,16 +1,18 @@
-"""What "auto" comes to on this machine. It imports torch only where nothing else can tell."""
+"""Resolves the setting "auto" of device and number types on this machine. Imports torch only if the system's files do not decide it."""
 
 import sys
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 # Device files of NVIDIA's drivers, of AMD's, and of both under WSL: without any of them PyTorch finds no GPU on Linux.
 _GPU_FILES = ("nvidia*", "kfd", "dxg")
-# Instructions without which no processor multiplies bfloat16 faster than float32, as Linux calls them.
+# A processor without any of these instructions (Linux's names) multiplies bfloat16 no faster than float32.
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
-def device(cfg) -> str:
-    """ "cuda" or "cpu", as `cfg.hardware.device` asks, see `backbone.device`."""
+def device(cfg: DictConfig) -> str:
+    """Returns "cuda" or "cpu" for `cfg.hardware.device`; see `backbone.device`, which this agrees with."""
     if cfg.hardware.device == "cpu" or (cfg.hardware.device == "auto" and _surely_no_gpu()):
         return "cpu"
     from cso_lab.training import backbone
@@ -18,32 +20,32 @@ def device(cfg) -> str:
     return backbone.device(cfg)
 
 
-def dtype(name: str, where: str) -> str:
-    """The name of the number type that `name` comes to on a device, see `backbone.resolve_dtype`."""
+def dtype(name: str, device: str) -> str:
+    """Returns "bfloat16" or "float32" for a dtype setting on a device; see `backbone.resolve_dtype`, which this agrees with."""
     if name in ("bfloat16", "float32"):
         return name
-    if name == "auto" and where == "cpu" and (flags := processor_flags()) and not flags & _BFLOAT16_FLAGS:
+    if name == "auto" and device == "cpu" and (flags := processor_flags()) and not flags & _BFLOAT16_FLAGS:
         return "float32"
     from cso_lab.training import backbone
 
-    return str(backbone.resolve_dtype(name, where)).removeprefix("torch.")
+    return str(backbone.resolve_dtype(name, device)).removeprefix("torch.")
 
 
-def settled(cfg):
-    """A copy of `cfg` in which device and number types are what they come to here."""
+def resolve_auto(cfg: DictConfig) -> DictConfig:
+    """Returns a copy of `cfg` in which the device and all number types have the values that "auto" means on this machine."""
     cfg = cfg.copy()
-    where = cfg.hardware.device = device(cfg)
-    cfg.generation.dtype = dtype(cfg.generation.dtype, where)
-    cfg.training.dtype = dtype(cfg.training.dtype, where)
+    resolved = cfg.hardware.device = device(cfg)
+    cfg.generation.dtype = dtype(cfg.generation.dtype, resolved)
+    cfg.training.dtype = dtype(cfg.training.dtype, resolved)
     start = cfg.algorithm.get("start")
     while start is not None:
-        start.training.dtype = dtype(start.training.dtype, where)
+        start.training.dtype = dtype(start.training.dtype, resolved)
         start = start.get("start")
     return cfg
 
 
 def processor_flags() -> set[str]:
-    """The processor's instruction sets as Linux names them; empty where they cannot be read."""
+    """Returns the processor's instruction sets by Linux's names; an empty set if they cannot be read."""
     file = Path("/proc/cpuinfo")
     if not file.exists():
         return set()

@@ -1,19 +1,19 @@
-"""Memory that a training on CPUs gives back: kept by the process until the training has ended."""
+"""Keeps freed memory in the process while a training runs on CPUs."""
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Names of the settings in malloc.h, and their values where nobody has set them.
+# Constants of malloc.h for mallopt(3), and glibc's default values.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within it, glibc keeps what it is given back: a step allocates what the last one freed, and fresh pages cost a sixth of its time.
+    """Makes glibc keep freed memory within the context, and return it to the system afterwards.
 
-    Afterwards it is the system's again. Other C libraries stay as they are.
+    Each step allocates what the last one freed, and fresh pages cost a sixth of its time. Does nothing with other C libraries.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):

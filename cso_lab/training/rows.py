@@ -1,4 +1,4 @@
-"""The rows of a preference file as the strings a model is trained on, fitted to length."""
+"""Reads the rows of a preference file and renders them as the strings a model is trained on, within the length limits."""
 
 import random
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.training.chat_format import USER, ChatFormat
 
-# The fields of a row that hold a response: a pair has two of them, an SFT or KTO row one.
+# The fields of a row that hold a response: a pair has the first two, an SFT or KTO row the last.
 RESPONSES = ("chosen", "rejected", "completion")
 
 
 @dataclass
 class RowCounts:
-    """What became of the rows of a preference file. `read` = `used` + `response_too_long` + `prompt_too_long` + `not_chosen`."""
+    """Counts of a preference file's rows: `read` = `used` + `response_too_long` + `prompt_too_long` + `not_chosen`."""
 
     read: int = 0
     used: int = 0
@@ -25,45 +25,50 @@ class RowCounts:
     response_too_long: int = 0
     # left out: system prompt and last seeker turn alone above max_prompt_length
     prompt_too_long: int = 0
-    # not looked at, because of max_rows
+    # left out by max_rows, without measuring their length
     not_chosen: int = 0
 
 
 def read_rows(folder: Path, rows: str) -> list[dict]:
-    """The rows of `folder`/`rows`.jsonl; a UserError names the first one that is not a prompt with its response(s).
+    """Returns the rows of `folder`/`rows`.jsonl.
 
-    A pair is {prompt, chosen, rejected}, an SFT row {prompt, completion}, a KTO row that with a bool `label`; prompts and
+    A pair is {prompt, chosen, rejected}, an SFT row {prompt, completion}, a KTO row {prompt, completion, label} with a bool; prompts and
     responses are lists of {role, content}. Other fields are allowed and not used.
+
+    Raises UserError if there is no row, or with file and line if a row is not a prompt with its response(s).
     """
     path = Path(folder) / f"{rows}.jsonl"
-    found = read_jsonl(path)
-    if not found:
+    records = read_jsonl(path)
+    if not records:
         raise UserError(f"{path} holds no row: run the dataset stage on more dialogues, or with a lower preferences threshold")
-    for number, row in enumerate(found, start=1):
+    for number, row in enumerate(records, start=1):
         fields = [field for field in RESPONSES if field in row]
-        whole = fields in (["chosen", "rejected"], ["completion"]) and all(len(row[field]) == 1 for field in fields)
-        if not whole or not row.get("prompt") or row["prompt"][-1]["role"] != USER:
+        complete = fields in (["chosen", "rejected"], ["completion"]) and all(len(row[field]) == 1 for field in fields)
+        if not complete or not row.get("prompt") or row["prompt"][-1]["role"] != USER:
             raise UserError(
                 f"{path}:{number}: expected a prompt that ends with a user turn, and chosen and rejected or completion of one"
                 " message each"
             )
-    return found
+    return records
 
 
 def fit_rows(
     rows: Sequence[dict], chat: ChatFormat, max_prompt_length: int, max_target_length: int, max_rows: int | None, seed: int
 ) -> tuple[list[dict], RowCounts]:
-    """Rows as TRL takes them, plain strings under `prompt` and the response fields (and `label`), in a seeded order; and `dialogue`.
+    """Returns the rows as TRL takes them, in a seeded random order, and how many were left out.
 
-    Responses are bounded by `max_target_length` tokens and prompts, separately, by `max_prompt_length` (appendix F; see
-    `ChatFormat.fit`); a row that does not fit is left out and counted. `max_rows` keeps that many rows, chosen by `seed`.
-    The order is mixed because KTO's trainer reads rows as they come, and they come preferred ones first.
+    A returned row has plain strings under `prompt` and its response fields, `label` if it had one, and `dialogue`. Responses are limited
+    to `max_target_length` tokens and prompts, separately, to `max_prompt_length` (appendix F; see `ChatFormat.fit`); a row that does not
+    fit is left out and counted. `max_rows` keeps that many rows, chosen by `seed`. The order is random because KTO's trainer reads rows
+    in the given order, and a KTO file holds the desirable half of each pair first.
+
+    Raises UserError if no row fits.
     """
-    mixed = random.Random(seed).sample(rows, len(rows))
-    wanted = mixed if max_rows is None else mixed[:max_rows]
-    counts = RowCounts(read=len(rows), not_chosen=len(rows) - len(wanted))
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    chosen = shuffled if max_rows is None else shuffled[:max_rows]
+    counts = RowCounts(read=len(rows), not_chosen=len(rows) - len(chosen))
     fitted = []
-    for row in wanted:
+    for row in chosen:
         replies = {field: row[field][0] for field in RESPONSES if field in row}
         messages = chat.fit(row["prompt"], max_prompt_length)
         if messages is None:

@@ -1,4 +1,4 @@
-"""Prefix sharing inside TRL's trainers: where the models they make are told to fold their batches."""
+"""Prefix sharing inside TRL's trainers: makes the models of a trainer run on prefix forests (see `prefix_forest`)."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,33 +7,36 @@ from types import MethodType
 from unittest.mock import patch
 
 import torch
+from omegaconf import DictConfig
 
-from cso_lab.training.arguments import stock_batch
+from cso_lab.training.arguments import unshared_batch
 from cso_lab.training.prefix_forest import IGNORED, TokenCount, share_prefixes
 
-# What trainers that read whole logits need of TRL's fused output layer instead.
+# The fields of TRL's fused output layer from which the losses of trainers that read whole logits are computed instead.
 _FIELDS = ("log_probs", "mean_logits")
 
 
 @contextmanager
-def sharing(trainer_class: type, training, texts: int) -> Iterator[Callable[[object], None]]:
-    """A trainer of this class made in here, and given to what this yields, folds its batches; with `training.share_prefixes` off it
-    stays TRL's own. Its `token_count` says what that saves (None if nothing is shared); `texts` is the number of texts in a row.
+def sharing(trainer_class: type, training: DictConfig, texts: int) -> Iterator[Callable[[object], None]]:
+    """Yields a function to call with a trainer of this class that is constructed within the context; it then shares prefixes.
 
-    Most trainers give their models, the reference model too, TRL's fused output layer while they are made, and may compute reference
-    log-probabilities right then: in here that layer comes with folding. The others are changed afterwards.
+    The trainer's `token_count` is set to the count of tokens (see TokenCount), or to None if `training.share_prefixes` is off; then the
+    trainer stays TRL's own. `texts` is the number of texts in a row.
+
+    Most trainers add TRL's fused output layer to their models, the reference model included, while they are constructed, and may compute
+    reference log-probabilities at once: within the context adding that layer adds prefix sharing too. The others are changed afterwards.
     """
-    # Of a trainer of the user's own, that of the TRL trainer it is derived from.
+    # For a user's own trainer class this is the module of the TRL trainer it is derived from.
     modules = [sys.modules[base.__module__] for base in trainer_class.__mro__]
     module = next((module for module in modules if hasattr(module, "add_fused_lm_head")), None)
-    count = TokenCount(texts, stock_batch(training)) if training.share_prefixes else None
+    count = TokenCount(texts, unshared_batch(training)) if training.share_prefixes else None
     settings = (training.tokens_per_tree, training.max_activation_tokens, training.tree_mask, count)
 
-    def counted(trainer) -> None:
+    def set_token_count(trainer) -> None:
         trainer.token_count = count
 
     if not training.share_prefixes:
-        yield counted
+        yield set_token_count
     elif module is not None:
         add_fused_lm_head = module.add_fused_lm_head
 
@@ -42,21 +45,21 @@ def sharing(trainer_class: type, training, texts: int) -> Iterator[Callable[[obj
             share_prefixes(model, *settings)
 
         with patch.object(module, "add_fused_lm_head", add_both):
-            yield counted
+            yield set_token_count
     else:
 
-        def share(trainer) -> None:
-            counted(trainer)
+        def change_trainer(trainer) -> None:
+            set_token_count(trainer)
             _share_in_logit_trainer(trainer, *settings)
 
-        yield share
+        yield change_trainer
 
 
 def _share_in_logit_trainer(trainer, *settings) -> None:
-    """Folding for trainers (CPO with SimPO's loss, ORPO) that take log-probabilities from `model(...).logits`.
+    """Adds prefix sharing to trainers (CPO with SimPO's loss, ORPO) that compute log-probabilities from `model(...).logits`.
 
-    They read log-probabilities of the responses, and ORPO the likelihood of the whole chosen row; the logits themselves go into two
-    logged means, which are here over the scored positions and not over prompts and padding.
+    They need the log-probabilities of the responses, and ORPO also the likelihood of the whole chosen row. The logits themselves only
+    go into two logged means, which are here over the scored positions and not over prompts and padding.
     """
     from peft import PeftModel
     from trl.trainer.utils import add_fused_lm_head
@@ -68,10 +71,10 @@ def _share_in_logit_trainer(trainer, *settings) -> None:
 
 
 def _concatenated_forward(trainer, model, batch: dict):
-    """(chosen log-probabilities, rejected ones, chosen logits, rejected logits, negative log-likelihood) as TRL's method returns.
+    """Returns what TRL's method returns: chosen and rejected log-probabilities, chosen and rejected logits, negative log-likelihood.
 
-    Log-probabilities, (pairs,), are means over the response where the loss asks for means. In place of logits stand their means over
-    the vocabulary, at the scored positions.
+    Log-probabilities, (pairs,), are means over the response if the loss uses means. In place of the logits are their means over the
+    vocabulary at the scored positions, (scored,).
     """
     rows = trainer.concatenated_inputs(
         batch, padding_value=trainer.processing_class.pad_token_id, device=trainer.accelerator.device
@@ -80,21 +83,21 @@ def _concatenated_forward(trainer, model, batch: dict):
     in_response = rows["concatenated_labels"] != IGNORED
     pairs = len(batch["chosen_labels"])
     chosen = torch.arange(len(ids), device=ids.device)[:, None] < pairs
-    # ORPO's likelihood is that of the whole chosen row, prompt and all; the others' only that of the chosen response.
+    # ORPO's likelihood term covers the whole chosen row, prompt included; the others' only the chosen response.
     orpo = not hasattr(trainer, "cpo_alpha")
-    liked = chosen & (attended.bool() if orpo else in_response)
+    in_likelihood = chosen & (attended.bool() if orpo else in_response)
     output = model(
         input_ids=ids,
         attention_mask=attended,
-        labels=ids.masked_fill(~(in_response | liked), IGNORED),
+        labels=ids.masked_fill(~(in_response | in_likelihood), IGNORED),
         fused_lm_head=True,
         use_cache=False,
     )
-    in_response, liked = in_response[:, 1:], liked[:, 1:]
+    in_response, in_likelihood = in_response[:, 1:], in_likelihood[:, 1:]
     log_probs = (output.log_probs * in_response).sum(-1)
     if orpo or trainer.loss_type in ("ipo", "simpo"):
         log_probs = log_probs / in_response.sum(-1)
-    likelihood = -output.log_probs[liked].mean() if orpo or trainer.cpo_alpha else log_probs.new_zeros(())
+    likelihood = -output.log_probs[in_likelihood].mean() if orpo or trainer.cpo_alpha else log_probs.new_zeros(())
     logits = output.mean_logits
     return (
         log_probs[:pairs],

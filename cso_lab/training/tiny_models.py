@@ -1,4 +1,4 @@
-"""Tiny random models with the tokenizers' and chat templates' quirks of their big sisters, for tests without downloads."""
+"""Tiny random models with the tokenizer and chat template peculiarities of real model families, for tests without downloads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _SHAPE = {
     "max_position_embeddings": 8192,
 }
 
-# What the byte-level merges are learnt from: enough English for prompts to be a few hundred tokens long, not thousands.
+# Text from which the tokenizer learns its merges: enough English for a prompt to have a few hundred tokens, not thousands.
 _ENGLISH = [
     "You are a caring supporter in a conversation with someone who is having a hard time.",
     "I feel so tired and I do not know what to do. It has been like this for weeks now.",
@@ -54,7 +54,7 @@ _GEMMA_TEMPLATE = (
 
 @dataclass(frozen=True)
 class _Architecture:
-    """A family's model class, special tokens and chat template, reduced to what rows and trainers can stumble over."""
+    """A family's model class, special tokens and chat template, reduced to what matters to rows and trainers."""
 
     config: str
     model: str
@@ -103,9 +103,9 @@ _ARCHITECTURES = {
 
 
 def save_tiny_model(architecture: str, folder: Path, seed: int) -> None:
-    """Write a random two-layer model (width 64, vocabulary 512) and its byte-level tokenizer into `folder`.
+    """Writes a random two-layer model (width 64, vocabulary 512) and its byte-level tokenizer to `folder`.
 
-    The seed decides the weights; the process's own random state is left as it was.
+    The weights depend on `seed` only, and the process's random state does not change. Raises UserError if the architecture is unknown.
     """
     import torch
     import transformers

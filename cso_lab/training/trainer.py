@@ -1,19 +1,37 @@
-"""The trainer of a training: the algorithm's own from TRL, with its model, its rows in their order, and what listens to it."""
+"""Builds the algorithm's TRL trainer with its model, its rows in training order, and its callbacks."""
 
 import math
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from cso_lab.training.backbone import device, load_weights, resolve_dtype
-from cso_lab.training.launch import WORKERS
+from cso_lab.training.processes import WORKERS
 from cso_lab.training.rows import RESPONSES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 LOG = "train_log.jsonl"
 
 
-def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start: Path | None):
-    """The algorithm's trainer, with the model it trains, its rows and what it reports to."""
+def build_trainer(
+    cfg: DictConfig,
+    arguments: "TrainingArguments",
+    rows: list[dict],
+    tokenizer: "PreTrainedTokenizerBase",
+    out: Path,
+    start: Path | None,
+) -> "Trainer":
+    """Returns the algorithm's trainer, ready to train on `rows` (as `fit_rows` returns them).
+
+    `start` is the checkpoint to start from, None for the backbone itself; the log of steps goes to `out`.
+    """
     import torch
     from datasets import Dataset
     from hydra.utils import instantiate
@@ -24,21 +42,21 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     from cso_lab.training.shared_forward import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
-    number_type = resolve_dtype(training.dtype, device(cfg))
-    # An adapter is small and stays float32 on weights of `number_type`. In full training the float32 weights themselves are
-    # what is stepped: at these learning rates most steps would vanish in bfloat16's rounding.
-    weights_type = torch.float32 if mode.peft is None else number_type
+    torch_dtype = resolve_dtype(training.dtype, device(cfg))
+    # An adapter is small and stays float32 on weights of `torch_dtype`. In full training the optimizer updates float32 weights: at these
+    # learning rates bfloat16's rounding would lose most updates.
+    weights_dtype = torch.float32 if mode.peft is None else torch_dtype
     set_seed(training.seed)
-    model = load_weights(cfg, start, weights_type)
+    model = load_weights(cfg, start, weights_dtype)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
-    rows, sampler = _in_order(rows, training, arguments)
+    rows, sampler = _order_rows(rows, training, arguments)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])
     if arguments.world_size > 1:
-        dataset = _for_all(dataset, out / WORKERS / "rows", arguments)
+        dataset = _shared_on_disk(dataset, out / WORKERS / "rows", arguments)
 
-    make = instantiate(cfg.algorithm.trainer, _partial_=True)
-    with sharing(make.func, training, texts=sum(field in rows[0] for field in RESPONSES)) as share:
-        trainer = make(
+    trainer_class = instantiate(cfg.algorithm.trainer, _partial_=True)
+    with sharing(trainer_class.func, training, texts=sum(field in rows[0] for field in RESPONSES)) as share_prefixes_of:
+        trainer = trainer_class(
             model=model,
             args=arguments,
             train_dataset=dataset,
@@ -46,10 +64,10 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
             callbacks=[StepLog(out / LOG), StepManifest(), StepProgress(cfg.algorithm.label)],
             **adapter,
         )
-        share(trainer)
+        share_prefixes_of(trainer)
     trainer.remove_callback(PrinterCallback)
     if cfg.hardware.deepspeed is not None:
-        _keep_floats(trainer)
+        _keep_float_inputs(trainer)
     if sampler is not None:
         trainer._get_train_sampler = lambda dataset=None: sampler
     if isinstance(sampler, TreeSampler):
@@ -57,51 +75,57 @@ def build_trainer(cfg, arguments, rows: list[dict], tokenizer, out: Path, start:
     return trainer
 
 
-def _in_order(rows: list[dict], training, arguments) -> tuple:
-    """(rows as the dataset holds them, the order in which they are drawn; None: the trainer's own).
+def _order_rows(
+    rows: list[dict], training: DictConfig, arguments: "TrainingArguments"
+) -> tuple[list[dict], Iterable[int] | None]:
+    """Returns the rows in the dataset's order, and the order in which a training draws them (None: the trainer's own order).
 
-    Sets `arguments.max_steps` where that is less than one pass: the other rows are neither tokenized nor read by the reference model.
+    If the training has less than one epoch, only the rows it draws are kept, so that the others are neither tokenized nor read by the
+    reference model, and `arguments.max_steps` is set.
     """
-    from cso_lab.training.samplers import Dealer, TreeSampler, pad_to_multiple, tree_order
+    from cso_lab.training.samplers import Partitioner, TreeSampler, pad_to_multiple, tree_order
 
-    tree, drawn = training.batching == "tree", arguments.train_sampling_strategy == "random"
-    at_once = arguments.per_device_train_batch_size
-    whole = at_once * arguments.world_size if arguments.world_size > 1 else 1
-    if tree:
-        # For trainers that compute reference log-probabilities before training, or read rows as they come.
-        rows = [rows[i] for i in tree_order(*_trees(rows), training.batch_size, training.seed)]
+    by_tree, shuffled = training.batching == "tree", arguments.train_sampling_strategy == "random"
+    per_device_batch = arguments.per_device_train_batch_size
+    multiple = per_device_batch * arguments.world_size if arguments.world_size > 1 else 1
+    if by_tree:
+        # Trainers that compute reference log-probabilities before training, or that read rows in the given order, need it here already.
+        rows = [rows[i] for i in tree_order(*_dialogues_and_prompts(rows), training.batch_size, training.seed)]
     steps = _steps(arguments, len(rows), training.batch_size)
-    part = steps * training.batch_size < len(rows)
-    if part:
-        # These come in the order in which they would be drawn; where TRL would shuffle, any as likely as the others.
-        if tree and drawn:
-            order = TreeSampler(*_trees(rows), training.batch_size, training.seed)
-        elif drawn:
+    below_one_epoch = steps * training.batch_size < len(rows)
+    if below_one_epoch:
+        # The first rows in the order in which a whole epoch would draw them; if TRL would shuffle, a random sample.
+        if by_tree and shuffled:
+            order = TreeSampler(*_dialogues_and_prompts(rows), training.batch_size, training.seed)
+        elif shuffled:
             order = Random(training.seed).sample(range(len(rows)), len(rows))
         else:
             order = range(len(rows))
         rows = [rows[i] for i in islice(order, steps * training.batch_size)]
         arguments.max_steps = steps
-    if not drawn:
-        rows = pad_to_multiple(rows, whole)
-    if not tree:
+    if not shuffled:
+        rows = pad_to_multiple(rows, multiple)
+    if not by_tree:
         return rows, None
-    deal = Dealer(rows, training.batch_size, at_once)
-    order = deal(range(len(rows)))
-    if "label" in rows[0] and not drawn:
-        # KTO's trainer gives a row the response of its neighbour in the dataset, which is to be of another dialogue.
+    partition = Partitioner(rows, training.batch_size, per_device_batch)
+    order = partition(range(len(rows)))
+    if "label" in rows[0] and not shuffled:
+        # KTO's trainer pairs a row with the response of its neighbour in the dataset, which has to be of another dialogue.
         return rows, order
-    # The reference model reads the rows in the dataset's order, so that they are dealt there as well.
-    dealt = [rows[i] for i in order]
-    if part or not drawn:
-        return dealt, range(len(dealt))
-    position = {row: place for place, row in enumerate(order)}
-    return dealt, TreeSampler(*_trees(rows), training.batch_size, training.seed, whole, deal, position)
+    # The reference model reads the rows in the dataset's order: partitioned there as well, its batches share prefixes too.
+    partitioned = [rows[i] for i in order]
+    if below_one_epoch or not shuffled:
+        return partitioned, range(len(partitioned))
+    position = {row: index for index, row in enumerate(order)}
+    sampler = TreeSampler(*_dialogues_and_prompts(rows), training.batch_size, training.seed, multiple, partition, position)
+    return partitioned, sampler
 
 
-def _keep_floats(trainer) -> None:
-    """With DeepSpeed a trainer casts the floats of a batch to the weights' type. They are reference log-probabilities: in bfloat16 one of
-    some -400 is off by up to 1, and so would be the margin that beta multiplies."""
+def _keep_float_inputs(trainer: "Trainer") -> None:
+    """Keeps float inputs float32 under DeepSpeed, where a trainer casts them to the weights' type.
+
+    They are reference log-probabilities: in bfloat16 one of about -400 is off by up to 1, and so is the margin that beta multiplies.
+    """
     prepare = trainer._prepare_inputs
 
     def prepare_inputs(inputs: dict) -> dict:
@@ -111,15 +135,15 @@ def _keep_floats(trainer) -> None:
     trainer._prepare_inputs = prepare_inputs
 
 
-def _steps(arguments, rows: int, batch_size: int) -> int:
-    """Optimizer steps of the training, as the trainers count them; an epoch's last, partial step is one."""
+def _steps(arguments: "TrainingArguments", rows: int, batch_size: int) -> int:
+    """Returns the number of optimizer steps as the trainers count them; the partial step at an epoch's end counts as one."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     return math.ceil(arguments.num_train_epochs * math.ceil(rows / batch_size))
 
 
-def _for_all(dataset, folder: Path, arguments):
-    """The dataset from one place on disk, where all processes find what one of them computes of it (reference log-probabilities)."""
+def _shared_on_disk(dataset: "Dataset", folder: Path, arguments: "TrainingArguments") -> "Dataset":
+    """Returns the dataset loaded from `folder`, beside which all processes find what one of them caches (reference log-probabilities)."""
     from datasets import load_from_disk
 
     with arguments.main_process_first(local=False):
@@ -128,5 +152,5 @@ def _for_all(dataset, folder: Path, arguments):
     return load_from_disk(folder)
 
 
-def _trees(rows: list[dict]) -> tuple[list[str], list[str]]:
+def _dialogues_and_prompts(rows: list[dict]) -> tuple[list[str], list[str]]:
     return [row["dialogue"] for row in rows], [row["prompt"] for row in rows]

@@ -1,11 +1,12 @@
-"""Attention where tokens of several rows stand side by side, and each is told which ones it sees.
+"""Attention over the tokens of a prefix tree, with a mask by which a token attends to its ancestors only.
 
-In a prefix tree in pre-order, token i is seen by token j exactly when i <= j < end[i].
+In a prefix tree in pre-order, token j attends to token i exactly if i <= j < end[i].
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -15,34 +16,38 @@ from transformers.masking_utils import sdpa_mask
 
 from cso_lab.core.errors import UserError
 
-# Queries of a tree that are answered together on CPUs, which compute what a mask hides as well.
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Queries of a tree that are computed together on CPUs, where masked scores are computed too and only missing keys save time.
 _BLOCK = 128
-# What a model's configuration calls the attention below while it runs.
+# Name under which the attention below is registered with transformers.
 _PACKED = "packed_sdpa"
 _FLEX = "flex_attention"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring queries, and the keys that any of them sees."""
+    """The queries `first` to `last` - 1, and the keys that any of them attends to."""
 
     first: int
     last: int
-    keys: torch.Tensor  # (keys,)
-    seen: torch.Tensor  # (1, 1, last - first, keys), bool
+    keys: torch.Tensor  # (keys,), indices
+    attends: torch.Tensor  # (1, 1, last - first, keys), bool
 
 
 def ancestors(end: torch.Tensor, depth: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """(query, key) bool: whether a token sees another one, itself included; within `window` positions if given."""
+    """Returns (query, key) bool: whether the key is the query itself or an ancestor, and within `window` positions if given."""
     token = torch.arange(len(end), device=end.device)
-    seen = (token[None, :] <= token[:, None]) & (token[:, None] < end[None, :])
-    return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)
+    attends = (token[None, :] <= token[:, None]) & (token[:, None] < end[None, :])
+    return attends if window is None else attends & (depth[:, None] - depth[None, :] < window)
 
 
-def use_tree_attention(config, form: str = "auto") -> None:
-    """Have a model of this configuration take the masks made here, of this form, from now on; its other calls stay what they are.
+def use_tree_attention(config: "PretrainedConfig", form: str = "auto") -> None:
+    """Makes a model with this configuration accept the masks of this module, of this form; calls with other masks are not affected.
 
-    Nothing is switched back after a forward pass: with activation checkpointing, the backward pass runs the layers again.
+    It stays so after a forward pass, because the backward pass runs the layers again if activations are recomputed.
+    Raises UserError if the form does not go with the model's attention.
     """
     own = config._attn_implementation
     if form in ("blocks", "dense") and own == _FLEX:
@@ -54,8 +59,8 @@ def use_tree_attention(config, form: str = "auto") -> None:
 
 
 @contextmanager
-def running(config) -> Iterator[None]:
-    """Within it, a model of this configuration takes the masks made here. For passes without gradients: see `use_tree_attention`."""
+def tree_attention_enabled(config: "PretrainedConfig") -> Iterator[None]:
+    """Makes a model with this configuration accept the masks of this module within the context. Only for passes without gradients."""
     own = config._attn_implementation
     use_tree_attention(config)
     try:
@@ -64,24 +69,34 @@ def running(config) -> Iterator[None]:
         config._attn_implementation = own
 
 
-def tree_mask(end: torch.Tensor, depth: torch.Tensor, config, dtype: torch.dtype, form: str = "auto") -> dict:
-    """The arguments with which a backbone that uses tree attention attends as a tree says; `form` as in `training.tree_mask`."""
-    kinds = _windows(config)
+def tree_mask(
+    end: torch.Tensor, depth: torch.Tensor, config: "PretrainedConfig", dtype: torch.dtype, form: str = "auto"
+) -> dict:
+    """Returns the mask arguments of a forward pass over one tree, given its `end` and `depth` (tokens,).
+
+    `form` is one of `training.tree_mask`, `dtype` the model's. Raises UserError if the model's layers do not allow the form.
+    """
+    windows = _windows(config)
     if config._attn_implementation == _FLEX:
-        return {"attention_mask": _one_or_all({kind: _block_mask(end, depth, window) for kind, window in kinds.items()})}
-    takes_blocks = config._attn_implementation == _PACKED and set(kinds.values()) == {None}
+        return {"attention_mask": _one_or_all({kind: _flex_mask(end, depth, window) for kind, window in windows.items()})}
+    takes_blocks = config._attn_implementation == _PACKED and set(windows.values()) == {None}
     if form == "blocks" and not takes_blocks:
         raise UserError(
             "training.tree_mask=blocks needs SDPA and layers that all see everything before them: use dense or flex"
         )
     if takes_blocks and (form == "blocks" or (form == "auto" and end.device.type == "cpu")):
-        # Not looked at, but a mask that is there already is one the model does not make.
+        # The mask is not used, but if there were none the model would build its own.
         return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool), "tree_blocks": _blocks(ancestors(end, depth))}
     return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype)}
 
 
-def dense_mask(seen: Callable[[int | None], torch.Tensor], config, dtype: torch.dtype):
-    """`seen(window)`, (batch, 1, queries, keys) bool, as the model's attention takes it; for models whose layers differ, one a kind."""
+def dense_mask(
+    attends: Callable[[int | None], torch.Tensor], config: "PretrainedConfig", dtype: torch.dtype
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Returns `attends(window)`, (batch, 1, queries, keys) bool, as the mask that the model's attention adds to its scores.
+
+    For a model with several kinds of layers it is {kind of layer: mask}. Raises UserError if the attention takes no mask.
+    """
     implementation = config._attn_implementation
     if implementation not in (_PACKED, "eager"):
         raise UserError(
@@ -89,16 +104,16 @@ def dense_mask(seen: Callable[[int | None], torch.Tensor], config, dtype: torch.
             " eager, or training.share_prefixes=false"
         )
 
-    def prepared(window: int | None) -> torch.Tensor:
-        # Added to the scores: SDPA would make the same of a bool mask, once in every layer.
-        mask = seen(window)
+    def additive(window: int | None) -> torch.Tensor:
+        # SDPA would convert a bool mask to the same in every layer.
+        mask = attends(window)
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
-    return _one_or_all({kind: prepared(window) for kind, window in _windows(config).items()})
+    return _one_or_all({kind: additive(window) for kind, window in _windows(config).items()})
 
 
-def _windows(config) -> dict[str, int | None]:
-    """The kinds of layer a model has, and how far back each looks."""
+def _windows(config: "PretrainedConfig") -> dict[str, int | None]:
+    """Returns {kind of layer: its sliding window in tokens, None if it attends to all}. Raises UserError for any other kind."""
     known = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if unknown := kinds - known.keys():
@@ -107,24 +122,26 @@ def _windows(config) -> dict[str, int | None]:
 
 
 def _one_or_all(masks: dict):
+    # transformers takes a single mask for a model with full layers only, and a mask a kind for any other.
     return masks["full_attention"] if masks.keys() == {"full_attention"} else masks
 
 
-def _block_mask(end: torch.Tensor, depth: torch.Tensor, window: int | None):
-    """The mask for FlexAttention, which skips the blocks no token of which is seen."""
+def _flex_mask(end: torch.Tensor, depth: torch.Tensor, window: int | None):
+    """Returns the mask for FlexAttention, which skips blocks that are masked as a whole."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def seen(batch, head, query, key):
-        inside = (key <= query) & (query < end[key])
-        return inside if window is None else inside & (depth[query] - depth[key] < window)
+    def attends(batch, head, query, key):
+        ancestor = (key <= query) & (query < end[key])
+        return ancestor if window is None else ancestor & (depth[query] - depth[key] < window)
 
-    return create_block_mask(seen, None, None, len(end), len(end), device=end.device)
+    return create_block_mask(attends, None, None, len(end), len(end), device=end.device)
 
 
-def _blocks(seen: torch.Tensor) -> list[Block]:
+def _blocks(attends: torch.Tensor) -> list[Block]:
+    """Returns the blocks of a (query, key) bool mask."""
     blocks = []
-    for first in range(0, len(seen), _BLOCK):
-        rows = seen[first : first + _BLOCK]
+    for first in range(0, len(attends), _BLOCK):
+        rows = attends[first : first + _BLOCK]
         keys = rows.any(0).nonzero().squeeze(1)
         blocks.append(Block(first, first + len(rows), keys, rows[:, keys][None, None]))
     return blocks
@@ -136,30 +153,33 @@ def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_b
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
     if tree_blocks is None:
         return _packed(query, key, value, attention_mask, scaling).transpose(1, 2), None
-    answers = [
+    outputs = [
         _packed(
             query[:, :, block.first : block.last],
             key.index_select(2, block.keys),
             value.index_select(2, block.keys),
-            block.seen,
+            block.attends,
             scaling,
         )
         for block in tree_blocks
     ]
-    return torch.cat(answers, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _packed(query, key, value, seen, scaling):
-    """Attention of (batch, heads, queries, width). The heads that share keys ask as one head with more queries: no key is repeated."""
+def _packed(query, key, value, mask, scaling):
+    """Returns the attention of queries (batch, heads, queries, width).
+
+    The query heads of one key head are packed into one head with more queries, so that keys and values are not repeated.
+    """
     batch, heads, queries, width = query.shape
     group = heads // key.shape[1]
     if group > 1:
         query = query.reshape(batch, key.shape[1], group * queries, width)
-        seen = seen.repeat(1, 1, group, 1)
-    answer = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
-    return answer.reshape(batch, heads, queries, width)
+        mask = mask.repeat(1, 1, group, 1)
+    output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    return output.reshape(batch, heads, queries, width)
 
 
 AttentionInterface.register(_PACKED, _packed_sdpa)
-# The masks a model makes itself where it is given none, or one of rows and padding.
+# The mask that a model builds itself for this attention, in calls without a mask or with one of padding.
 AttentionMaskInterface.register(_PACKED, sdpa_mask)

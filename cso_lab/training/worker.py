@@ -1,6 +1,6 @@
-"""One of several processes that train together: `python -m cso_lab.training.worker FOLDER`, started by torchrun.
+"""Entry point of one of several processes that train together: `python -m cso_lab.training.worker FOLDER`, started by torchrun.
 
-FOLDER is a shared one, where `launch` has left the job and waits for the result.
+FOLDER holds the job that `processes.train_in_processes` wrote; the result or the failure is written there.
 """
 
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 from cso_lab.config.error_messages import explain, said
 from cso_lab.core.errors import tracebacks_shown
 from cso_lab.core.files import write_json
-from cso_lab.training.agent import end_with_parent
-from cso_lab.training.launch import RESULT, Failure, read_job
+from cso_lab.training.processes import RESULT, Failure, end_with_parent, read_job
 
 
 def main() -> None:
+    """Trains as one process of the job; rank 0 writes the summary. Exits with a UserError's code or 1 if the training failed."""
     end_with_parent()
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-    if rank != 0:  # what the first shows is true of all
+    if rank != 0:  # all ranks print the same, so only rank 0 prints to the terminal
         log = os.open(folder / f"process-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -34,9 +34,9 @@ def main() -> None:
         if tracebacks_shown():
             traceback.print_exc()
         if known := explain(error):
-            Failure(str(known), order=0).leave(folder, str(rank))
+            Failure(str(known), order=0).write(folder, str(rank))
             sys.exit(known.exit_code)
-        Failure(f"process {rank}: {said(error)}", order=2).leave(folder, str(rank))
+        Failure(f"process {rank}: {said(error)}", order=2).write(folder, str(rank))
         sys.exit(1)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from small_search import seeker, supporter
 
-from cso_lab.analysis.strategy_by_stage import stage, strategy_progress
+from cso_lab.analysis.strategy_by_stage import stage, strategies_by_stage
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_shares_are_of_the_labelled_turns_of_a_stage():
     four = [seeker("k"), supporter("A", "s"), seeker("k"), supporter("B", "s")]  # stages 1, 3, 4, 5
     two = [seeker("k"), supporter("A", "s")]  # stages 3, 5
     greeting = [supporter(None, "hello"), seeker("k"), supporter("B", "s"), seeker("k")]  # stages 1, 3, 4, 5
-    found = strategy_progress([four, two, greeting, two], ["A", "B", "C"])
+    found = strategies_by_stage([four, two, greeting, two], ["A", "B", "C"])
     assert found["stages"] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert found["turns"] == [0, 0, 0, 1, 1, 3]
     third = 100 / 3

@@ -314,9 +314,8 @@ def stages_of(folder: Path, server: FakeOpenAI, shared: Path, *overrides) -> lis
 
 
 @pytest.mark.parametrize("one_folder", [False, True])
-def test_checkpoints_of_different_trainings_at_one_address_share_nothing(one_folder, tmp_path, monkeypatch):
+def test_checkpoints_of_different_trainings_at_one_address_share_nothing(one_folder, tmp_path):
     """The server is given another checkpoint between two cells, and nothing but the training on the command line tells."""
-    monkeypatch.setattr("cso_lab.generation.served._fitting", lambda cfg: (lambda messages: messages, False))
     holds = []
     with FakeOpenAI(lambda body: Reply(f"(Affirmation) {holds[-1]}")) as server:
         trainings = ("algo=sft", "algo=dpo", "algo=dpo mode=full", "algo=dpo seed=1", "algo=dpo training.learning_rate=1e-3")

@@ -22,7 +22,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.judging.study import Study
 from cso_lab.llm.errors import ServiceError
 from cso_lab.preferences.generate_negatives import generate_negatives
-from cso_lab.preferences.random import Wanted
+from cso_lab.preferences.random import ReplyRequest
 
 PASSING = {name: fault for name, fault in FAULTS.items() if name not in (*REPLIES, "hanging")}
 SAYS = {"429": "429: no", "500": "500: no", "cut": "connection failed", "no choice": "not a chat completion"}
@@ -61,7 +61,7 @@ def for_toxicity(folder: Path, server: FakeOpenAI, texts: int = 5, *overrides: s
 
 def for_fresh_replies(folder: Path, server: FakeOpenAI) -> object:
     roles = OmegaConf.to_container(config("roles=openai").roles, resolve=True) | {"api_base": server.api_base}
-    wanted = [Wanted("d", "", "", DIALOGUES[0].turns[:1], name) for name in EXTES.names[:5]]
+    wanted = [ReplyRequest("d", "", "", DIALOGUES[0].turns[:1], name) for name in EXTES.names[:5]]
     return generate_negatives(wanted, roles, EXTES, 0, folder)
 
 

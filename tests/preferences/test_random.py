@@ -14,7 +14,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.pipeline.check import check
 from cso_lab.preferences.escpro import EscPro, sample_paths
 from cso_lab.preferences.generate_negatives import generate_negatives
-from cso_lab.preferences.random import RandomNegatives, Wanted
+from cso_lab.preferences.random import RandomNegatives, ReplyRequest
 from cso_lab.preferences.rows import pair_rows
 from cso_lab.roles.prompts import PLACEHOLDERS
 
@@ -99,7 +99,7 @@ def test_a_server_is_asked_once_by_the_supporters_prompt(tmp_path):
         return Reply("In " + re.search(r"Strategy for your next reply: (.*?) \(", request["messages"][1]["content"]).group(1))
 
     history = hand_made().nodes[0].history()
-    wanted = [Wanted("d", "", "", history, name) for name in EXTES.names]
+    wanted = [ReplyRequest("d", "", "", history, name) for name in EXTES.names]
     with FakeOpenAI(reply) as server:
         models = [f"roles.{role}.model=openai/m" for role in PLACEHOLDERS]
         cfg = composed("roles=server", f"roles.api_base={server.api_base}", *models)

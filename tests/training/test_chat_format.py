@@ -1,5 +1,7 @@
 """Chat templates of every kind: what is prompt and what is reply, what is worked around, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 from templates import SMOLLM2, STORED, stored, tokenizer
 
@@ -197,11 +199,10 @@ def test_rows_generation_and_chat_are_shown_the_same_prompt(name, tmp_path, monk
     from cso_lab.training.rows import fit_rows
 
     cfg = config(tmp_path, "backbone=tiny_qwen", "generation.max_new_tokens=1")
-    path = prepare_backbone(cfg)
-    (tmp_path / "backbones" / "tiny_qwen" / "chat_template.jinja").write_text(
-        stored(name).replace("<｜end▁of▁sentence｜>", "<|im_end|>"), encoding="utf-8"
-    )
-    cfg.backbone.path = path
+    path = Path(prepare_backbone(cfg))
+    template = stored(name).replace("<｜end▁of▁sentence｜>", "<|im_end|>")
+    (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    cfg.backbone.path = str(path)
     chat = ChatFormat(load_tokenizer(cfg))
     (row,), _ = fit_rows([{"prompt": MESSAGES, "completion": [REPLY]}], chat, 10_000, 512, None, seed=0)
     assert row["completion"] == REPLY["content"] + "<|im_end|>"

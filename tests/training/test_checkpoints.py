@@ -36,11 +36,6 @@ def files_of(folder):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     prompts = [prompt_messages([Turn(SEEKER, f"I feel low today, number {i}.")], EXTES) for i in range(8)]

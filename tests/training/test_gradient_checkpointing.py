@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from project import ROOT, run_py
-from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 # One algorithm of each trainer class.
@@ -17,7 +16,7 @@ _WORKER = """
 import os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from cso_lab.files import write_json
+from cso_lab.core.files import write_json
 from cso_lab.training.train import train_here
 
 folder, data = map(Path, sys.argv[1:])
@@ -33,7 +32,7 @@ def losses(folder):
 
 
 @pytest.mark.long
-def test_two_processes_log_the_same_losses_with_it_and_without(shared, data, tmp_path):  # noqa: F811
+def test_two_processes_log_the_same_losses_with_it_and_without(shared, data, tmp_path):
     """All trainings one after the other in the same two processes, which take longer to start than to train."""
     from omegaconf import OmegaConf
 

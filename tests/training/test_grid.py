@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from training.test_shared_forward import ALGOS, ARCHITECTURES, data, shared  # noqa: F401
+from training.test_shared_forward import ALGOS, ARCHITECTURES
 from trainings import config
 
 QUICK = {("tiny_llama", "lora", "simpo"), ("tiny_qwen", "lora", "orpo"), ("tiny_gemma", "full", "kto")}
@@ -19,7 +19,7 @@ def test_the_grid_has_36_cells():
 
 
 @pytest.mark.parametrize(("backbone", "mode", "algo"), CELLS)
-def test_two_steps_of_a_cell_change_its_weights(shared, data, tmp_path, backbone, mode, algo):  # noqa: F811
+def test_two_steps_of_a_cell_change_its_weights(shared, data, tmp_path, backbone, mode, algo):
     import torch
 
     from cso_lab.training.backbone import load_model

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from training.test_shared_forward import ALGOS, data, shared  # noqa: F401
+from training.test_shared_forward import ALGOS
 from trainings import config
 
 from cso_lab.training.balance import balance_warning
@@ -20,7 +20,7 @@ OWN = {
 }
 
 
-def trainer_of(cfg, data, out):  # noqa: F811
+def trainer_of(cfg, data, out):
     """(trainer, its chat format, its rows) just before the training, all rows in one batch."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
@@ -101,7 +101,7 @@ CASES += [("dpo", "full", False, "tiny_gemma"), ("dpo", "full", True, "tiny_qwen
 
 
 @pytest.mark.parametrize(("algo", "mode", "precomputed", "backbone"), CASES)
-def test_a_batchs_loss_is_the_formula_written_out(shared, data, tmp_path, algo, mode, precomputed, backbone):  # noqa: F811
+def test_a_batchs_loss_is_the_formula_written_out(shared, data, tmp_path, algo, mode, precomputed, backbone):
     from cso_lab.training.backbone import load_model
 
     line = [
@@ -129,7 +129,7 @@ def test_a_batchs_loss_is_the_formula_written_out(shared, data, tmp_path, algo, 
 
 
 @pytest.mark.parametrize("algo", ALGOS)
-def test_a_row_at_the_limit_keeps_its_whole_response_and_one_above_it_is_counted_out(shared, data, tmp_path, algo):  # noqa: F811
+def test_a_row_at_the_limit_keeps_its_whole_response_and_one_above_it_is_counted_out(shared, data, tmp_path, algo):
     """The longest response fits to the token and histories are dropped; one token less, and its rows are left out, never cut."""
     cfg = config(shared, f"algo={algo}", "training.batch_size=8", "training.batching=random")
     _, chat, rows, _ = trainer_of(cfg, data, tmp_path)
@@ -170,7 +170,7 @@ def test_weights_out_of_balance_are_said_with_the_numbers():
     assert "is 2.00 to 1" in balance_warning(300, 300, 1.0, 0.5)
 
 
-def test_kto_says_so_and_trains(shared, data, tmp_path, capfd):  # noqa: F811
+def test_kto_says_so_and_trains(shared, data, tmp_path, capfd):
     from cso_lab.training.train import train
 
     # 4 preferred turns and 8 dispreferred ones; Table 15's weights, 1.0 and 0.5, would balance them

@@ -3,14 +3,13 @@
 import pytest
 import torch
 from training.test_losses import trainer_of
-from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 LINE = ("training.batch_size=2", "training.max_prompt_length=2000", "training.max_steps=-1")
 
 
 @pytest.mark.parametrize(("algo", "steps"), [("sft", 1), ("dpo", 2), ("kto", 3), ("simpo", 2)])
-def test_half_a_pass_is_the_first_half_of_a_whole_one(shared, data, tmp_path, algo, steps):  # noqa: F811
+def test_half_a_pass_is_the_first_half_of_a_whole_one(shared, data, tmp_path, algo, steps):
     half, _, rows, _ = trainer_of(
         config(shared, f"algo={algo}", *LINE, "training.num_train_epochs=0.5"), data, tmp_path / "half"
     )
@@ -24,7 +23,7 @@ def test_half_a_pass_is_the_first_half_of_a_whole_one(shared, data, tmp_path, al
     assert half.state.global_step == steps
 
 
-def test_random_batches_of_half_a_pass_are_not_the_first_dialogues(shared, data, tmp_path):  # noqa: F811
+def test_random_batches_of_half_a_pass_are_not_the_first_dialogues(shared, data, tmp_path):
     line = ("algo=sft", *LINE, "training.batching=random", "training.num_train_epochs=0.5")
     drawn = []
     for seed in (0, 1):
@@ -36,7 +35,7 @@ def test_random_batches_of_half_a_pass_are_not_the_first_dialogues(shared, data,
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_reference_log_probabilities_taken_before_change_nothing(shared, data, tmp_path, mode):  # noqa: F811
+def test_reference_log_probabilities_taken_before_change_nothing(shared, data, tmp_path, mode):
     from cso_lab.training.train import train
 
     line = ["algo=dpo", f"mode={mode}", *LINE, "training.num_train_epochs=0.5", "algorithm.beta=0.5"]

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from trainings import config
 
 from cso_lab.training.prefix_forest import IGNORED, build_prefix_forest, share_prefixes
-from cso_lab.training.tree_attention import ancestors, running, tree_mask
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared")
-
+from cso_lab.training.tree_attention import ancestors, tree_attention_enabled, tree_mask
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=6)
 
@@ -30,7 +24,7 @@ def padded(rows: list[list[int]], left: bool = False) -> tuple[torch.Tensor, tor
     return torch.tensor(ids), torch.tensor(real)
 
 
-def folded(rows, left=False, limit=10_000):
+def forest_of(rows, left=False, limit=10_000):
     ids, real = padded(rows, left)
     return build_prefix_forest(ids, real, ids.masked_fill(real == 0, IGNORED), limit)
 
@@ -38,10 +32,10 @@ def folded(rows, left=False, limit=10_000):
 @settings(max_examples=300, deadline=None)
 @given(ROWS, st.booleans(), st.integers(1, 20))
 def test_every_row_finds_its_own_tokens_and_sees_exactly_its_own_prefix(rows, left, limit):
-    forest = folded(rows, left, limit)
+    forest = forest_of(rows, left, limit)
     scored = [(tree, int(node)) for tree in forest.trees for node in tree.scored]
     width = max(map(len, rows))
-    for row, places in zip(rows, forest.place.tolist(), strict=True):
+    for row, places in zip(rows, forest.score_index.tolist(), strict=True):
         first = width - len(row) if left else 0
         found = places[first : first + len(row) - 1]
         assert [p for i, p in enumerate(places) if not first <= i < first + len(row) - 1] == [len(scored)] * (width - len(row))
@@ -57,7 +51,7 @@ def test_every_row_finds_its_own_tokens_and_sees_exactly_its_own_prefix(rows, le
 def test_a_forest_without_limit_holds_every_distinct_prefix_once(rows):
     prefixes = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
     asked = {prefix for prefix in prefixes if len(prefix) > 1}
-    forest = folded(rows)
+    forest = forest_of(rows)
     assert sum(len(tree.scored) for tree in forest.trees) == len(asked)
     assert len(forest) == (len(prefixes) if asked else 0)
 
@@ -65,7 +59,7 @@ def test_a_forest_without_limit_holds_every_distinct_prefix_once(rows):
 @settings(max_examples=300, deadline=None)
 @given(ROWS, st.integers(1, 20))
 def test_trees_keep_to_the_limit_and_repeat_as_little_as_any_cut(rows, limit):
-    forest = folded(rows, limit=limit)
+    forest = forest_of(rows, limit=limit)
     assert all(len(tree) <= max(limit, *map(len, rows)) for tree in forest.trees)
 
     def size(part):
@@ -81,7 +75,7 @@ def test_trees_keep_to_the_limit_and_repeat_as_little_as_any_cut(rows, limit):
 
 
 def test_the_window_of_a_sliding_layer_counts_positions_not_tokens():
-    forest = folded([[1, 2, 3, 4], [1, 5, 6]])
+    forest = forest_of([[1, 2, 3, 4], [1, 5, 6]])
     tree = forest.trees[0]
     assert tree.tokens.tolist() == [1, 2, 3, 4, 5, 6]
     assert ancestors(tree.end, tree.depth, window=2).int().tolist() == [
@@ -149,14 +143,14 @@ def test_hidden_states_are_equal_in_float64(shared, backbone):
 
     model = load_model(config(shared, f"backbone={backbone}")).double()
     rows = SHAPES["long"] + SHAPES["shared"]
-    forest = folded(rows)
+    forest = forest_of(rows)
     [tree] = forest.trees
     with torch.no_grad():
         alone = [model.model(input_ids=torch.tensor([row])).last_hidden_state[0] for row in rows]
-        with running(model.config):
+        with tree_attention_enabled(model.config):
             mask = tree_mask(tree.end, tree.depth, model.config, model.dtype)
             states = model.model(input_ids=tree.tokens[None], position_ids=tree.depth[None], **mask).last_hidden_state[0]
-    for row, places, expected in zip(rows, forest.place.tolist(), alone, strict=True):
+    for row, places, expected in zip(rows, forest.score_index.tolist(), alone, strict=True):
         nodes = tree.scored[places[: len(row) - 1]]
         # Gemma-2's own attention takes its softmax in float32
         close = 1e-5 if backbone == "tiny_gemma" else 1e-9

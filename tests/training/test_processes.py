@@ -10,7 +10,6 @@ import time
 
 import pytest
 from project import ROOT
-from training.test_shared_forward import data, shared  # noqa: F401
 from trainings import config
 
 from cso_lab.core.errors import UserError
@@ -28,7 +27,7 @@ def losses(folder):
     return [entry["loss"] for entry in log(folder)]
 
 
-def start(cfg, data, out):  # noqa: F811
+def start(cfg, data, out):
     """The training as a process of its own, which can be killed."""
     from omegaconf import OmegaConf
 
@@ -63,7 +62,7 @@ def wait_for(condition, seconds=240):
         time.sleep(0.02)
 
 
-def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):  # noqa: F811
+def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):
     from cso_lab.training.arguments import batches
 
     for processes in (1, 2, 4, 8):
@@ -87,7 +86,7 @@ def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):
         (["backbone.attn_implementation=flex_attention"], "trains on GPUs only"),
     ],
 )
-def test_what_cannot_be_trained_so_is_said_before_work_starts(shared, line, expected):  # noqa: F811
+def test_what_cannot_be_trained_so_is_said_before_work_starts(shared, line, expected):
     with pytest.raises(UserError, match=expected):
         check(config(shared, *line))
 
@@ -117,7 +116,7 @@ def test_an_epochs_last_step_has_the_rows_one_process_has_in_it():
         ("zero3", "full", "dpo"),
     ],
 )
-def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, algo):  # noqa: F811
+def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, algo):
     import torch
     from safetensors.torch import load_file
 
@@ -139,7 +138,7 @@ def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, al
 
 @pytest.mark.long
 @pytest.mark.parametrize(("mode", "algo"), [("lora", "dpo"), ("full", "dpo"), ("lora", "kto")])
-def test_in_bfloat16_deepspeed_leaves_reference_log_probabilities_as_they_are(shared, data, tmp_path, mode, algo):  # noqa: F811
+def test_in_bfloat16_deepspeed_leaves_reference_log_probabilities_as_they_are(shared, data, tmp_path, mode, algo):
     """Before the first step policy and reference are one, whatever beta: DPO's loss is log 2, KTO's half of its weights' mean."""
     from cso_lab.training.train import train
 
@@ -150,7 +149,7 @@ def test_in_bfloat16_deepspeed_leaves_reference_log_probabilities_as_they_are(sh
 
 
 @pytest.mark.long
-def test_killed_in_the_middle_two_processes_end_as_if_they_had_not_been(shared, data, tmp_path):  # noqa: F811
+def test_killed_in_the_middle_two_processes_end_as_if_they_had_not_been(shared, data, tmp_path):
     """Ended by kill -9 of the run alone: its processes end by themselves, and the same command goes on."""
     import torch
     from safetensors.torch import load_file
@@ -177,7 +176,7 @@ def test_killed_in_the_middle_two_processes_end_as_if_they_had_not_been(shared, 
 
 
 @pytest.mark.long
-def test_a_process_that_dies_ends_all_with_one_line_and_ctrl_c_too(shared, data, tmp_path):  # noqa: F811
+def test_a_process_that_dies_ends_all_with_one_line_and_ctrl_c_too(shared, data, tmp_path):
     cfg = config(shared, *TWO, "algo=dpo", "mode=full", "hardware=ddp", "hardware.device=cpu", "training.max_steps=100000")
     run = start(cfg, data, tmp_path / "dying")
     wait_for(lambda: (tmp_path / "dying" / "train_log.jsonl").exists())
@@ -196,7 +195,7 @@ def test_a_process_that_dies_ends_all_with_one_line_and_ctrl_c_too(shared, data,
 
 
 @pytest.mark.long
-def test_what_a_process_finds_wrong_is_the_runs_own_error(shared, data, tmp_path):  # noqa: F811
+def test_what_a_process_finds_wrong_is_the_runs_own_error(shared, data, tmp_path):
     from cso_lab.training.train import train
 
     cfg = config(shared, *TWO, "algo=sft", "mode=full", "hardware=ddp", "hardware.device=cpu", "training.learning_rate=1e30")
@@ -216,7 +215,7 @@ exit $((one > two ? one : two))
 
 
 @pytest.mark.long
-def test_a_launcher_takes_the_processes_to_several_nodes(shared, data, tmp_path):  # noqa: F811
+def test_a_launcher_takes_the_processes_to_several_nodes(shared, data, tmp_path):
     from cso_lab.training.train import train
 
     srun = tmp_path / "srun"

@@ -20,11 +20,6 @@ from cso_lab.core.strategies import EXTES
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     prompts = [prompt_messages([Turn(SEEKER, f"I feel low today, number {i}.")], EXTES) for i in range(8)]
@@ -94,8 +89,10 @@ def test_impossible_settings_are_said_in_one_line(shared, data, tmp_path):
         train(config(shared, "training.dtype=float8"), data, tmp_path)
     with pytest.raises(UserError, match="hardware.device"):
         train(config(shared, "hardware.device=tpu"), data, tmp_path)
-    with pytest.raises(UserError, match="settings of algo=dpo do not go together"):
+    with pytest.raises(UserError, match="unknown training.lr_scheduler_type 'cosinus': did you mean 'cosine'"):
         train(config(shared, "training.lr_scheduler_type=cosinus"), data, tmp_path)
+    with pytest.raises(UserError, match="settings of algo=dpo .* do not go together"):
+        train(config(shared, "training.warmup_ratio=-1"), data, tmp_path)
     with pytest.raises(UserError, match="algo=base trains nothing"):
         train(config(shared, "algo=base"), data, tmp_path)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cso_lab.training.prefix_forest import IGNORED, TokenCount, build_prefix_forest
-from cso_lab.training.samplers import Dealer, TreeSampler
+from cso_lab.training.samplers import Partitioner, TreeSampler
 
 BATCH = 32
 WORDS = [f"w{i}" for i in range(500)]
@@ -48,7 +48,7 @@ def ratio(rows: list[dict], order: list[int], share: int) -> float:
     """Tokens of padded rows over those of their trees, over all shares. Tokens are words; TRL takes four rows at once."""
     number: dict[str, int] = {}
     texts = len({"chosen", "rejected", "completion"} & rows[0].keys())
-    count = TokenCount(texts, at_once=4)
+    count = TokenCount(texts, rows_per_batch=4)
     for first in range(0, len(order), share):
         taken = [rows[row] for row in order[first : first + share]]
         sides = [row["prompt"] + row[side] for side in ("chosen", "rejected", "completion") for row in taken if side in row]
@@ -62,7 +62,7 @@ def ratio(rows: list[dict], order: list[int], share: int) -> float:
 
 def drawn(rows: list[dict], processes: int, steps: int | None = None) -> list[int]:
     """The rows of the first epoch, or its first steps, in the order in which so many processes take them."""
-    deal = Dealer(rows, BATCH, BATCH // processes)
+    deal = Partitioner(rows, BATCH, BATCH // processes)
     names, prompts = ([row[field] for row in rows] for field in ("dialogue", "prompt"))
     order = list(TreeSampler(names, prompts, BATCH, 0, BATCH if processes > 1 else 1, deal))
     return order if steps is None else order[: steps * BATCH]
@@ -93,7 +93,7 @@ def test_bundles_stay_whole_where_they_fit():
         for name, count in {"a": 4, "b": 4, "c": 3, "d": 3, "e": 1, "f": 1}.items()
         for i in range(count)
     ]
-    dealt = Dealer(rows, 16, 4)(random.Random(0).sample(range(16), 16))
+    dealt = Partitioner(rows, 16, 4)(random.Random(0).sample(range(16), 16))
     shares = [Counter(rows[row]["dialogue"] for row in dealt[first : first + 4]) for first in range(0, 16, 4)]
     assert sorted(dealt) == list(range(16))
     assert sorted(sorted(share.values()) for share in shares) == [[1, 3], [1, 3], [4], [4]]
