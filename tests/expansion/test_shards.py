@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from reporting.trees import hand_made, write_search
 
-from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_parts
+from cso_lab.expansion.shards import copy_finished_trees, part_folder, union, usage_of_parts
 from cso_lab.pipeline.cell_names import cell_name, register_resolvers
 from cso_lab.pipeline.stages import RESULTS
 
@@ -75,10 +75,10 @@ def test_finished_trees_are_taken_over_and_none_is_overwritten(tmp_path):
     first = part(tmp_path, "1/2", "d-1", "d-3", ended=False)
     out = part(tmp_path, "1/3", "d-1")
     (out / "trees" / "d-1.json").write_text("{}")
-    assert take_over(tmp_path, out, ["d-1", "d-2", "d-3"]) == 1
+    assert copy_finished_trees(tmp_path, out, ["d-1", "d-2", "d-3"]) == 1
     assert (out / "trees" / "d-1.json").read_text() == "{}"
     assert (out / "trees" / "d-3.json").read_bytes() == (first / "trees" / "d-3.json").read_bytes()
-    assert take_over(tmp_path, out, ["d-1", "d-2", "d-3"]) == 0
+    assert copy_finished_trees(tmp_path, out, ["d-1", "d-2", "d-3"]) == 0
 
 
 def test_what_each_part_used_is_told(tmp_path):

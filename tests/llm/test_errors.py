@@ -126,7 +126,7 @@ def paced(calls: list[int], requests: float | None = None, tokens: float | None 
         pace, began = RateLimiter(requests, tokens), time.monotonic()
 
         async def one(number: int):
-            await pace.turn(number)
+            await pace.acquire(number)
             return time.monotonic() - began
 
         return await asyncio.gather(*map(one, calls))
