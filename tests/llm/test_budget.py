@@ -1,4 +1,4 @@
-"""Budgets stop a search cleanly, at the call after the cap, and it goes on when they are raised; estimates come close."""
+"""A budget stops a search at the call after the cap, and the search continues when it is raised; estimates come close."""
 
 import os
 import re
@@ -143,7 +143,7 @@ def test_what_an_estimate_says():
     assert estimate(plan(), []).calls.total() == 0
 
 
-def test_prompts_the_rehearsal_cannot_read_are_counted_all_the_same():
+def test_prompts_that_the_simulated_players_cannot_read_are_counted_as_well():
     strange = plan("roles.supporter.query='{dialogue}'", "roles.strategist.system=Score.")
     assert estimate(strange, load(config(("roles.api_base=x",)).data).dialogues[:1]).calls["supporter"] > 3
 

@@ -1,4 +1,4 @@
-"""The journal: what was answered once is never asked again, whatever ends the process, and the trees are those of an undisturbed run."""
+"""The journal: whatever ends the process, no answered question is asked again, and the trees are those of an uninterrupted run."""
 
 import json
 import multiprocessing
