@@ -99,7 +99,7 @@ def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2) -> 
         roles=OmegaConf.to_container(cfg.roles, resolve=True),
         strategies=strategy_set(cfg.data.strategies),
         folder=folder,
-        account={},
+        corpus_report={},
         theta=cfg.preferences.theta,
         min_end_visits=cfg.preferences.min_end_visits,
     )

@@ -1,4 +1,4 @@
-"""Many questions that do not depend on one another, put to models at once, each answer kept before it is used."""
+"""Sends many independent requests at once; each reply is in the journal before it is used."""
 
 import asyncio
 from collections import Counter
@@ -11,57 +11,59 @@ from cso_lab.llm.client import Client, Question
 from cso_lab.llm.errors import RefusedError, RoleFailure, ServiceError
 from cso_lab.llm.journal import Journal
 
-LOST_IN_A_ROW = 3
-"""Questions that got no answer, one after another, after which no other is asked: the server is at fault, and not they."""
+MAX_CONSECUTIVE_FAILURES = 3
+"""After so many questions in a row without an answer the server is at fault rather than the questions, and sending stops."""
 
 
 def ask_all(
     client: Client, journal: Journal, questions: Sequence[Question], title: str, unit: str
 ) -> tuple[list, dict[int, str]]:
-    """(the answers in order, {number: reason} of those the models refused or answered nonsense to, whose answer is None).
+    """Returns (the parsed answers in the order of `questions`, {index: reason} of the refused questions, whose answer is None).
 
-    `journal`: the client's. What it holds is not asked again, nor what was refused in as many attempts as allowed by an earlier run.
-    A question that got no reply is a UserError once all others are answered, and at once where every other would get none either (no
-    credit, no such model, LOST_IN_A_ROW): the next run asks what is missing, and nothing else. `title` and `unit` (of an answer) are for
-    the progress bar.
+    `journal` is the client's. Answers it holds are not requested again, nor are questions whose replies failed to parse
+    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar.
+
+    Raises UserError once all other questions are answered if some got no reply, and BudgetSpent or ServiceError at once if every
+    further question would fail as well: the budget is used up, there is no credit or no such model, or
+    MAX_CONSECUTIVE_FAILURES questions in a row got no reply. The next run sends only the questions that are still open.
     """
     from tqdm.auto import tqdm
 
     answers: list = [None] * len(questions)
     refused: dict[int, str] = {}
     failures: Counter[str] = Counter()
-    in_a_row = 0
+    consecutive_failures = 0
 
-    async def one(number: int, question: Question) -> None:
-        nonlocal in_a_row
+    async def ask_one(index: int, question: Question) -> None:
+        nonlocal consecutive_failures
         try:
-            if journal.garbled[question.key] >= client.max_attempts and question.key not in journal.answers:
+            if journal.parse_failures[question.key] >= client.max_attempts and question.key not in journal.answers:
                 raise RefusedError(f"no usable answer in {client.max_attempts} attempts")
-            answers[number] = await client.ask(question)
-            in_a_row = 0
-        except RefusedError as reason:
-            refused[number] = str(reason)
-        except RoleFailure as reason:
-            failures[str(reason)] += 1
-            in_a_row += 1
-            if in_a_row >= LOST_IN_A_ROW:
-                raise ServiceError(f"{in_a_row} questions in a row got no answer, the last: {reason}") from None
+            answers[index] = await client.ask(question)
+            consecutive_failures = 0
+        except RefusedError as error:
+            refused[index] = str(error)
+        except RoleFailure as error:
+            failures[str(error)] += 1
+            consecutive_failures += 1
+            if consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
+                raise ServiceError(f"{consecutive_failures} questions in a row got no answer, the last: {error}") from None
         usage = journal.usage
         bar.set_postfix_str(f"${usage.cost:.4f}{' and calls of unknown price' if usage.unpriced else ''}", refresh=False)
         bar.update()
 
-    async def every() -> None:
+    async def run() -> None:
         async with client:
-            await gather(one(number, question) for number, question in enumerate(questions))
+            await gather(ask_one(index, question) for index, question in enumerate(questions))
 
     with tqdm(total=len(questions), desc=title, unit=unit) as bar:
         try:
-            asyncio.run(every())
-        except (BudgetSpent, ServiceError) as stopped:
+            asyncio.run(run())
+        except (BudgetSpent, ServiceError) as error:
             answered = sum(answer is not None for answer in answers) + len(refused)
-            first = "raise the cap, and " if isinstance(stopped, BudgetSpent) else ""
-            raise type(stopped)(
-                f"{stopped}: {answered} of {len(questions)} questions are answered and kept; {first}the same command goes on"
+            advice = "raise the cap, and " if isinstance(error, BudgetSpent) else ""
+            raise type(error)(
+                f"{error}: {answered} of {len(questions)} questions are answered and kept; {advice}the same command goes on"
             ) from None
     if failures:
         raise UserError(

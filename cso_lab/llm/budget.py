@@ -1,4 +1,4 @@
-"""What a search, or a cell, has used, and the caps on it."""
+"""Counts of what requests have used, and caps on them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,21 +6,24 @@ from dataclasses import dataclass, field
 
 from cso_lab.core.errors import UserError
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.prices import priced
+from cso_lab.llm.prices import has_known_price
 
 CAPS = ("calls", "tokens", "dollars")
 
 
 class BudgetSpent(UserError):
-    """A cap on calls, tokens or dollars is reached. The same command goes on once it is raised."""
+    """A cap on calls, tokens or dollars is reached. Once it is raised, the same command continues."""
 
     exit_code = 3
 
 
 @dataclass
 class Usage:
-    """What was used so far, over all runs. `unpriced` counts calls to models whose price nobody knows; they are not free.
-    `unmetered` counts replies that came without a count of tokens; theirs are estimated."""
+    """What has been used so far, over all runs that share a journal.
+
+    `unpriced` counts calls to models whose price is unknown, which does not mean that they are free. `unmetered` counts replies without
+    token counts; their tokens are estimated.
+    """
 
     calls: Counter = field(default_factory=Counter)  # by role
     failed_attempts: int = 0
@@ -31,10 +34,10 @@ class Usage:
     unmetered: int = 0
 
     def add(self, call: Mapping) -> None:
-        """Count one call as it stands in the journal."""
+        """Adds one call, given as a line of the journal."""
         self.calls[call["role"]] += 1
         self.failed_attempts += "fault" in call
-        if "prompt_tokens" not in call:  # it brought no reply
+        if "prompt_tokens" not in call:  # it failed without a reply
             return
         self.prompt_tokens += call["prompt_tokens"]
         self.completion_tokens += call["completion_tokens"]
@@ -46,26 +49,29 @@ class Usage:
 
     @property
     def tokens(self) -> int:
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     def to_json(self) -> dict:
+        """Returns all counts, as `usage` in search.json and usage.json holds them."""
         return vars(self) | {"calls": dict(self.calls)}
 
 
 class Budget:
-    """Caps on what may be used in all, over all runs; None: no cap.
+    """Caps on calls, tokens and dollars in total, over all runs that share a journal; None means no cap.
 
-    Calls under way when a cap is reached are finished and kept, so tokens and dollars can exceed it by those; calls never do.
+    Calls in flight when a cap is reached are completed and journaled, so tokens and dollars can exceed it by those; calls cannot.
     """
 
     def __init__(self, caps: Mapping | None = None, place: ConfigLocation = ROLES):
+        """`caps`: by the names in CAPS; `place`: where they are configured, for error messages."""
         self._place = place
         self._caps = dict.fromkeys(CAPS) | dict(caps or {})
 
     def check_models(self, models: Mapping[str, str]) -> None:
-        """A UserError when dollars are capped and a role's model has no known price. `models`: by role."""
+        """Raises UserError if dollars are capped and one of `models` (by role) has no known price."""
         for role, model in models.items():
-            if self._caps["dollars"] is not None and not priced(model):
+            if self._caps["dollars"] is not None and not has_known_price(model):
                 budget = f"{self._place.node}.budget"
                 raise UserError(
                     f"{budget}.dollars needs a known price, and nobody knows that of {model} ({self._place.model(role)}): "
@@ -73,7 +79,7 @@ class Budget:
                 )
 
     def check(self, usage: Usage, in_flight: int) -> None:
-        """Raise BudgetSpent unless one more call may be made. `in_flight`: calls made whose reply is not in `usage` yet."""
+        """Raises BudgetSpent if no further call may be made. `in_flight`: the number of calls that `usage` does not count yet."""
         used = {"calls": usage.calls.total() + in_flight, "tokens": usage.tokens, "dollars": usage.cost}
         for name, cap in self._caps.items():
             if cap is not None and used[name] >= cap:

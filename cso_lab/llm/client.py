@@ -1,4 +1,4 @@
-"""Asks models until they answer: limits on calls under way and a minute, timeouts, bounded attempts, budget, journal and counts of use."""
+"""Sends requests with retries, timeouts, rate limits, a budget and a journal, and counts what they use."""
 
 import asyncio
 import random
@@ -15,14 +15,18 @@ from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
-"""Of English text, roughly; used only before a call is made and where a server counts no tokens."""
-LONGEST_HOLD = 300
-"""Seconds. Who is asked to wait longer than this (a day's quota, say) stops instead."""
+"""A rough average for English text, used before a call is made and where a server reports no token counts."""
+MAX_RETRY_AFTER = 300
+"""Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one role. `model`: its config (model, temperature, max_tokens); `parse` raises ParseError."""
+    """One request to the model of one role, with the parser of its reply.
+
+    `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (model,
+    temperature, max_tokens); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form.
+    """
 
     key: str
     dialogue: str
@@ -34,9 +38,7 @@ class Question:
 
 
 class Client:
-    """One instance a search: its limits and counts are global over all dialogues and roles.
-
-    Use it in an `async with`."""
+    """Asks models questions. Use it in an `async with`; its limits and counts hold over all roles and dialogues of one run."""
 
     def __init__(
         self,
@@ -54,9 +56,11 @@ class Client:
         place: ConfigLocation = ROLES,
         transport: Transport | None = None,
     ):
-        """`timeout` and `max_backoff` (before asking again) in seconds; `max_attempts` counts transport faults and garbled replies
-        together; the limits a minute hold for each provider; `budget`: caps on calls, tokens and dollars; without a `journal`
-        nothing is kept; `place`: where all this is configured, for errors; `transport`: what makes the calls, if not `Transport`."""
+        """`timeout` (of a call) and `max_backoff` (between attempts) are in seconds. `max_attempts` bounds failed calls and replies
+        that do not parse together. The limits per minute hold for each provider. `budget` caps calls, tokens and dollars. Without a
+        `journal` no reply is saved. `place` is where the client is configured, for error messages. `transport` replaces the default
+        `Transport`.
+        """
         self.max_concurrency = max_concurrency
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
@@ -66,19 +70,19 @@ class Client:
         self._limits = requests_per_minute, tokens_per_minute
         self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
-        self._garbled = journal.garbled if journal else Counter()
+        self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._calls: set[asyncio.Task] = set()
-        self._silences: defaultdict[str, _Silence] = defaultdict(_Silence)  # by model
-        # Seconds that somebody who asks again and again pauses in all.
-        self._patience = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
-        self._stopped: ServiceError | None = None
+        self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
+        # Seconds one question backs off in all before its attempts are used up.
+        self._total_backoff = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
+        self._fatal_error: ServiceError | None = None
 
     async def __aenter__(self) -> "Client":
         await self._transport.__aenter__()
         return self
 
-    async def __aexit__(self, kind, *_) -> None:
-        """Calls under way have been paid for: they are waited for and kept, but not for long when somebody wants to leave."""
+    async def __aexit__(self, kind: type[BaseException] | None, *_) -> None:
+        """Calls in flight are already paid for, so they are awaited and journaled; after a cancellation for 5 seconds at most."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=min(self._timeout, 5) if kind is asyncio.CancelledError else None)
         for call in self._calls:
@@ -86,17 +90,17 @@ class Client:
         await self._transport.__aexit__()
 
     def check(self, models: Mapping[str, str]) -> None:
-        """A UserError when no call to these models (by role) could work, or their cost could not be capped as asked."""
+        """Raises UserError if no call to one of `models` (by role) could work, or if dollars are capped and its price is unknown."""
         for role, model in models.items():
             self._transport.check(role, model)
         self._budget.check_models(models)
 
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
-        """The parsed reply: the journal's, or the model's, which is asked until its reply parses.
+        """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
 
-        A question that nobody has `wanted` any more by the time its turn comes is not asked: CancelledError. Raises RoleFailure when
-        all attempts were in vain; RefusedError where that is the model's own doing, since it replied each time and never usably; and
-        UserError when no question can be answered now (no key, no such model, budget spent, a server that answers nobody).
+        `wanted` is called just before a call is made. Raises CancelledError if it returns False; RoleFailure if all attempts failed;
+        RefusedError (a RoleFailure) if the model refused, or if no reply of it could be parsed; and UserError if no question can be
+        answered now: no key, no such model, a spent budget, a server that is down.
         """
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -104,11 +108,11 @@ class Client:
             try:
                 return question.parse(reply)
             except ParseError:
-                pass  # it parsed once; what parses has changed since
-        back_off = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
+                pass  # the reply parsed when it was written; the parser has changed since
+        backoff = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.max_attempts),
-            wait=lambda state: back_off(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
+            wait=lambda state: backoff(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
             retry=retry_if_exception_type((ParseError, RetryableError)),
         )
         try:
@@ -116,31 +120,34 @@ class Client:
                 with attempt:
                     return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
-            raise self._in_vain(question, error.last_attempt.exception()) from None
+            raise self._exhausted(question, error.last_attempt.exception()) from None
 
-    def _in_vain(self, question: Question, last: Exception) -> Exception:
-        """What it means that all attempts at a question failed, the last one by `last`."""
-        said = f"{question.role}: no usable answer in {self.max_attempts} attempts, last: {one_line(last)}"
-        if self._garbled[question.key] >= self.max_attempts:
-            return RefusedError(said)
+    def _exhausted(self, question: Question, last: Exception) -> Exception:
+        """Returns the error to raise when all attempts at a question have failed, the last one with `last`."""
+        message = f"{question.role}: no usable answer in {self.max_attempts} attempts, last: {one_line(last)}"
+        if self._parse_failures[question.key] >= self.max_attempts:
+            return RefusedError(message)
         model = question.model["model"]
-        # When nobody else got a reply in the meantime either, it is not this question that is at fault.
-        if isinstance(last, RetryableError) and len(self._silences[model].dialogues) > 1:
-            self._stopped = ServiceError(f"{model} as {said}; no other question was answered meanwhile")
-            return self._stopped
-        return RoleFailure(said)
+        # If questions of other dialogues got no reply in the meantime either, the server is at fault and not this question.
+        if isinstance(last, RetryableError) and len(self._outages[model].dialogues) > 1:
+            self._fatal_error = ServiceError(f"{model} as {message}; no other question was answered meanwhile")
+            return self._fatal_error
+        return RoleFailure(message)
 
     async def _attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
-        """Make a call as soon as the limits let it through. Who is cancelled leaves the call behind; it is finished and kept."""
+        """Makes one call as soon as the limits allow it and returns the parsed reply.
+
+        A cancelled waiter does not cancel the call; its reply is still journaled.
+        """
         limiter = self._rate_limiter(question)
         tokens = estimated_tokens(question.messages) + (question.model["max_tokens"] or 0)
-        await limiter.turn(tokens)
-        await self._slot(limiter)
+        await limiter.acquire(tokens)
+        await self._acquire_slot(limiter)
         try:
             if not wanted():
                 raise asyncio.CancelledError
-            if self._stopped:
-                raise self._stopped
+            if self._fatal_error:
+                raise self._fatal_error
             self._budget.check(self.usage, self.in_flight)
         except BaseException:
             self._slots.release()
@@ -148,29 +155,29 @@ class Client:
         self.in_flight += 1
         call = asyncio.create_task(self._call(question, number, limiter, tokens))
         self._calls.add(call)
-        call.add_done_callback(self._landed)
+        call.add_done_callback(self._finish_call)
         return await asyncio.shield(call)
 
-    async def _slot(self, limiter: RateLimiter) -> None:
-        """Take a slot, at a time at which the provider is not held."""
+    async def _acquire_slot(self, limiter: RateLimiter) -> None:
+        """Acquires a slot at a time at which the provider is not paused."""
         await self._slots.acquire()
-        while limiter.held:
+        while limiter.paused_for:
             self._slots.release()
-            # Jitter: all that were held back would come at once.
-            await asyncio.sleep(limiter.held + random.uniform(0, min(1.0, self._max_backoff)))
+            # Jitter, since otherwise all paused calls would be sent at the same moment.
+            await asyncio.sleep(limiter.paused_for + random.uniform(0, min(1.0, self._max_backoff)))
             await self._slots.acquire()
 
-    def _landed(self, call: asyncio.Task) -> None:
+    def _finish_call(self, call: asyncio.Task) -> None:
         self._calls.discard(call)
         self.in_flight -= 1
         self._slots.release()
         if not call.cancelled():
-            call.exception()  # has been noted; perhaps nobody waits for it any more
+            call.exception()  # it is in the journal; retrieved so that asyncio does not warn when every waiter was cancelled
 
     async def _call(self, question: Question, number: int, limiter: RateLimiter, tokens: int) -> object:
-        """One call, from sending to the journal."""
-        # After nonsense another seed: a model that answered nonsense to one would answer the same nonsense again.
-        seed = question.seed + self._garbled[question.key]
+        """Makes one call, journals it and returns the parsed reply. `tokens`: what the rate limiter let through for it."""
+        # A new seed after a reply that did not parse: with the same seed the model might give the same reply.
+        seed = question.seed + self._parse_failures[question.key]
         call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
         try:
@@ -179,43 +186,48 @@ class Client:
         except Exception as error:
             if isinstance(error, TimeoutError):
                 error = RetryableError(f"no answer within {self._timeout:g} s")
-            self._note(call | {"fault": one_line(error)})
-            error = self._heed(limiter, question, error)
+            self._record(call | {"fault": one_line(error)})
+            error = self._handle_failure(limiter, question, error)
             if isinstance(error, ServiceError):
-                self._stopped = error
+                self._fatal_error = error
             raise error from None
-        self._silences.pop(question.model["model"], None)
-        call |= _use(question, reply)
-        limiter.correct(call["prompt_tokens"] + call["completion_tokens"] - tokens)
+        self._outages.pop(question.model["model"], None)
+        call |= _usage_fields(question, reply)
+        limiter.adjust(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
             if not reply.text.strip():
-                raise ParseError(reply.wordless)
-            parsed = question.parse(reply.text)
+                raise ParseError(reply.empty_reason)
+            answer = question.parse(reply.text)
         except ParseError as error:
-            self._garbled[question.key] += 1
-            self._note(call | {"reply": reply.text, "fault": one_line(error)})
+            self._parse_failures[question.key] += 1
+            self._record(call | {"reply": reply.text, "fault": one_line(error)})
             raise
-        self._note(call | {"reply": reply.text})
-        self._garbled.pop(question.key, None)
-        return parsed
+        self._record(call | {"reply": reply.text})
+        self._parse_failures.pop(question.key, None)
+        return answer
 
-    def _heed(self, limiter: RateLimiter, question: Question, error: Exception) -> Exception:
-        """What a failed call means beyond its question; holds all calls to a provider that asks for a pause."""
+    def _handle_failure(self, limiter: RateLimiter, question: Question, error: Exception) -> Exception:
+        """Returns the error to raise for a failed call, and pauses the provider if it asked for a pause.
+
+        A RetryableError becomes a ServiceError if the pause is longer than MAX_RETRY_AFTER or if the model has been down too long.
+        """
         if not isinstance(error, RetryableError):
             return error
-        who, pause = f"{question.model['model']} as {question.role}", error.retry_after or 0
-        if pause > LONGEST_HOLD:
-            return ServiceError(f"{who}: told to wait {pause:.0f} s: {one_line(error)}")
-        limiter.hold(pause)
-        silence = self._silences[question.model["model"]]
-        silence.dialogues.add(question.dialogue)
-        silence.questions.add(question.key)
-        # More questions than can be under way: those that wait for their turn would only fare the same, one after another.
-        if silence.seconds >= self._patience and len(silence.questions) > self.max_concurrency:
-            return ServiceError(f"{who}: no reply to any question for {silence.seconds:.0f} s, last: {one_line(error)}")
+        model_as_role, pause = f"{question.model['model']} as {question.role}", error.retry_after or 0
+        if pause > MAX_RETRY_AFTER:
+            return ServiceError(f"{model_as_role}: told to wait {pause:.0f} s: {one_line(error)}")
+        limiter.pause(pause)
+        outage = self._outages[question.model["model"]]
+        outage.dialogues.add(question.dialogue)
+        outage.questions.add(question.key)
+        # With more failed questions than slots, those still waiting for a slot would only fail in turn, one after another.
+        if outage.seconds >= self._total_backoff and len(outage.questions) > self.max_concurrency:
+            return ServiceError(
+                f"{model_as_role}: no reply to any question for {outage.seconds:.0f} s, last: {one_line(error)}"
+            )
         return error
 
-    def _note(self, call: Mapping) -> None:
+    def _record(self, call: Mapping) -> None:
         if self._journal:
             self._journal.write(call)
         self.usage.add(call)
@@ -228,8 +240,8 @@ class Client:
 
 
 @dataclass
-class _Silence:
-    """What a model has been asked since it last replied, and not replied to."""
+class _Outage:
+    """The questions (and their dialogues) that a model has failed to reply to since its last reply."""
 
     dialogues: set[str] = field(default_factory=set)
     questions: set[str] = field(default_factory=set)
@@ -241,15 +253,15 @@ class _Silence:
 
 
 def estimated_tokens(messages: list[dict]) -> int:
-    """Tokens of a prompt, before any model has counted them."""
+    """Returns the approximate number of tokens in a prompt, from its number of characters."""
     return sum(len(message["content"]) for message in messages) // CHARACTERS_A_TOKEN
 
 
-def _use(question: Question, reply: Reply) -> dict:
-    """The part of a journal line that says what a reply took."""
-    use = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "cost": reply.cost}
+def _usage_fields(question: Question, reply: Reply) -> dict:
+    """Returns the fields of a journal line that record what a reply used; estimated tokens are marked as such."""
+    usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "cost": reply.cost}
     if None in (reply.prompt_tokens, reply.completion_tokens):
-        use["prompt_tokens"] = estimated_tokens(question.messages)
-        use["completion_tokens"] = len(reply.text) // CHARACTERS_A_TOKEN
-        use["estimated"] = True
-    return use
+        usage["prompt_tokens"] = estimated_tokens(question.messages)
+        usage["completion_tokens"] = len(reply.text) // CHARACTERS_A_TOKEN
+        usage["estimated"] = True
+    return usage

@@ -1,11 +1,11 @@
-"""Where a client is configured, so that its errors name the keys to change."""
+"""Where in the configuration a client is described, so that its errors can name the keys to change."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ConfigLocation:
-    """`node`: the key of the client's limits; `model_key`: the key of a model, with {role} for the role that asks it."""
+    """`node`: the config node of the client's limits; `model_key`: the key of a role's model, with {role} for the role's name."""
 
     node: str
     model_key: str

@@ -1,4 +1,4 @@
-"""What a failed call means, for its question and for the search; and how to speak of it without a key."""
+"""Errors of LLM calls, how responses are mapped to them, and the removal of API keys from messages."""
 
 import json
 import os
@@ -11,50 +11,50 @@ from cso_lab.core.errors import UserError
 
 
 class RoleFailure(Exception):
-    """One question got no usable answer within its attempts. The dialogue it belongs to cannot go on."""
+    """One question got no usable answer within its attempts, so the dialogue it belongs to cannot be continued."""
 
 
 class ParseError(ValueError):
-    """A reply that does not have the form its role promises. It is asked again, a bounded number of times."""
+    """A reply does not have the form that its role prescribes. The question is asked again, a bounded number of times."""
 
 
 class RefusedError(RoleFailure):
-    """The model's own doing: it refused this question for its content, or answered nonsense in every attempt."""
+    """The model refused this question for its content, or none of its replies could be parsed."""
 
 
 class ServiceError(UserError):
-    """What every question would meet: an account without credit or rights, no such model, a server that answers nobody.
+    """Every further question would fail as well: an account without credit or rights, no such model, a server that is down.
 
-    Nothing more is asked. What was answered is kept, and the same command goes on.
+    No more requests are sent. All answers are kept, and the same command continues from there.
     """
 
 
 class RetryableError(Exception):
-    """A call that brought no reply; asking again may help, `retry_after` seconds from now if the provider says so."""
+    """A call got no reply, but a retry may help, after `retry_after` seconds if the provider says so."""
 
     def __init__(self, message: str, retry_after: float | None = None):
         super().__init__(message)
         self.retry_after = retry_after
 
 
-_HOPELESS = (401, 402, 403, 404, 405, 410)  # every question would meet these
-_PASSING = (408, 409, 425, 429)  # and all from 500 on
-_REFUSING = (None, 400, 403, 422, 451)  # with which servers refuse a question for its content, and much else
-_NAMING_THE_MODEL = (None, 400, 404, 422)
+_FATAL_STATUSES = (401, 402, 403, 404, 405, 410)  # every request would get these
+_RETRYABLE_STATUSES = (408, 409, 425, 429)  # and all from 500 on
+_REFUSAL_STATUSES = (None, 400, 403, 422, 451)  # used for refused content, among other things
+_UNKNOWN_MODEL_STATUSES = (None, 400, 404, 422)
 
-# How providers say it, in message, code or type of an error. Code and type have underscores for blanks.
-_OF_CONTENT = re.compile(
+# The wording of providers in the message, code or type of an error; code and type have underscores instead of spaces.
+_CONTENT_REFUSED = re.compile(
     r"content[ _-]?(filter|policy|management|moderation|exists risk|safety)|prohibited[ _]content|responsible ?ai ?polic"
     r"|data[ _]?inspection[ _]?failed|moderation|\bflagged\b|safety (system|filter|polic)|considered high risk",
     re.IGNORECASE,
 )
-_OF_ACCOUNT = re.compile(
+_ACCOUNT_PROBLEM = re.compile(
     r"insufficient[ _](quota|balance|credits?|funds)|exceeded_current_quota|credit balance|out of credits?|payment required"
     r"|arrearage|(invalid|incorrect|missing|wrong|expired)[ _]api[ _-]?key|api key (is )?(not valid|invalid|expired)|invalid_api_key"
     r"|account[^.]{0,40}(deactivated|suspended|disabled|blocked)",
     re.IGNORECASE,
 )
-_OF_MODEL = re.compile(
+_UNKNOWN_MODEL = re.compile(
     r"model[ _]not[ _](found|exist)|\binvalid[ _]model\b|unknown model|no such model|\bmodel\b[^.]{0,80}(does not exist|not found)"
     r"|not a valid model",
     re.IGNORECASE,
@@ -62,8 +62,8 @@ _OF_MODEL = re.compile(
 
 
 def error_in(answer: object) -> object:
-    """The error in a JSON answer, whatever its status was: under "error", alone or within the first choice. None where there is none."""
-    if isinstance(answer, list) and answer:  # as some servers wrap it
+    """Returns the error in a JSON response of any status, at the top level or in the first choice; None if there is none."""
+    if isinstance(answer, list) and answer:  # some servers wrap it in a list
         answer = answer[0]
     if not isinstance(answer, dict):
         return None
@@ -75,7 +75,7 @@ def error_in(answer: object) -> object:
 
 
 def error_text(error: object) -> str:
-    """The message of an error in OpenAI's form, with its code or type; of any other, its words."""
+    """Returns the message of an error object in OpenAI's form with its code or type; of any other object, its text."""
     if not isinstance(error, dict):
         return str(error)
     message = error.get("message") or json.dumps(error)
@@ -84,7 +84,7 @@ def error_text(error: object) -> str:
 
 
 def error_of(payload: bytes) -> str:
-    """What the body of a failed request says."""
+    """Returns the error message in the body of a failed request, or the start of the body if there is none."""
     try:
         answer = json.loads(payload)
     except ValueError:
@@ -94,31 +94,31 @@ def error_of(payload: bytes) -> str:
 
 
 def error_status(error: object) -> int | None:
-    """The HTTP status an error that came with status 200 names for itself."""
+    """Returns the HTTP status that an error object names; None if it names none. For errors sent with status 200."""
     code = error.get("code") or error.get("status") if isinstance(error, dict) else None
     return int(code) if str(code).isdecimal() and 400 <= int(code) <= 599 else None
 
 
 def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
-    """The error that says what a failed call means for the question and for the work. `status`: None where the server gave none.
+    """Returns the exception to raise for a failed call. `status` is None if the response had none.
 
-    RefusedError: the model, or the provider on its behalf, refuses this content. ServiceError: every question would meet it.
-    RetryableError: ask again. RoleFailure: this question cannot be asked as it is, too long for instance.
+    RefusedError: the model or its provider refuses this content. ServiceError: every further request would fail as well.
+    RetryableError: a retry may help. RoleFailure: this request is invalid, because it is too long for instance.
     """
-    said = one_line(f"{status}: {message}" if status else message)
-    if _OF_ACCOUNT.search(message) or (status in _NAMING_THE_MODEL and _OF_MODEL.search(message)):
-        return ServiceError(f"{model} as {role}: {said}")
-    if status in _REFUSING and _OF_CONTENT.search(message):
-        return RefusedError(f"{role}: refused for its content: {said}")
-    if status in _HOPELESS:
-        return ServiceError(f"{model} as {role}: {said}")
-    if status is None or status in _PASSING or not 400 <= status <= 499:
-        return RetryableError(said, retry_after(headers.get("Retry-After")))
-    return RoleFailure(f"{role}: request refused: {said}")
+    description = one_line(f"{status}: {message}" if status else message)
+    if _ACCOUNT_PROBLEM.search(message) or (status in _UNKNOWN_MODEL_STATUSES and _UNKNOWN_MODEL.search(message)):
+        return ServiceError(f"{model} as {role}: {description}")
+    if status in _REFUSAL_STATUSES and _CONTENT_REFUSED.search(message):
+        return RefusedError(f"{role}: refused for its content: {description}")
+    if status in _FATAL_STATUSES:
+        return ServiceError(f"{model} as {role}: {description}")
+    if status is None or status in _RETRYABLE_STATUSES or not 400 <= status <= 499:
+        return RetryableError(description, retry_after(headers.get("Retry-After")))
+    return RoleFailure(f"{role}: request refused: {description}")
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds, from a Retry-After header: a number, or a date of HTTP (RFC 9110, 10.2.3). None when there is none to be read."""
+    """Returns the seconds to wait by a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3); None if it has neither."""
     if not value:
         return None
     try:
@@ -131,16 +131,17 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
 
 
-secret_names: set[str] = set()  # variables that hold a key whatever they are called
+secret_names: set[str] = set()  # environment variables named as keys in the configuration
 
 
-def keys() -> dict[str, str]:
-    """The keys in the environment, by the names of their variables."""
+def api_keys() -> dict[str, str]:
+    """Returns the API keys in the environment by the names of their variables."""
     variables = os.environ.items()
     return {n: value for n, value in variables if (n in secret_names or n.endswith(("_KEY", "_TOKEN"))) and len(value) >= 8}
 
 
-def hide(text: str, keys: Mapping[str, str]) -> str:
+def redact(text: str, keys: Mapping[str, str]) -> str:
+    """Returns `text` with every key replaced by the name of its variable, $NAME."""
     for name, key in keys.items():
         if key in text:
             text = text.replace(key, f"${name}")
@@ -148,6 +149,6 @@ def hide(text: str, keys: Mapping[str, str]) -> str:
 
 
 def one_line(error: object) -> str:
-    """An error's first words, short enough for one line, without any key."""
-    text = hide(" ".join(str(error).split()), keys()) or type(error).__name__
+    """Returns an error's message on one line of at most 200 characters, with API keys redacted; its type if it has no message."""
+    text = redact(" ".join(str(error).split()), api_keys()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

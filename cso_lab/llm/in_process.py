@@ -1,17 +1,18 @@
-"""Models that answer in this process: who offers them registers a provider here, and the client asks them by PROVIDER/NAME."""
+"""Models that answer in this process. A package registers them as a provider; the client addresses them as PROVIDER/NAME."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 
 class InProcessModels(Protocol):
-    """The models of one provider. They cost nothing and ask no network."""
+    """The models of one provider, by name. Calls to them are free and need no network."""
 
     names: Sequence[str]
 
     def answer(self, name: str, messages: Sequence[Mapping], seed: int | None) -> tuple[str, int, int]:
-        """Returns (reply, tokens of the prompt, tokens of the reply). Raises litellm's CustomLLMError if
-        there is no reply to such messages."""
+        """Returns (reply, number of prompt tokens, number of reply tokens).
+
+        Raises litellm's CustomLLMError if the model cannot reply to such messages."""
 
     def litellm_handler(self) -> object:
         """Returns the same models as a litellm.CustomLLM."""
@@ -21,7 +22,7 @@ _loaders: dict[str, Callable[[], InProcessModels]] = {}
 
 
 def register_in_process(provider: str, load: Callable[[], InProcessModels]) -> None:
-    """Make the models of `provider` known. `load` is called when the first of them is needed."""
+    """Registers the models of `provider`. `load` is called when the registered models are first needed."""
     _loaders[provider] = load
 
 

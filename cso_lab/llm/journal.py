@@ -1,4 +1,4 @@
-"""The journal of a search's calls: what was paid for once is never asked again. Also its checkpoint."""
+"""The journal of LLM calls: every reply is saved before it is used, so that a restarted run does not pay for it again."""
 
 import json
 import os
@@ -14,20 +14,23 @@ FILE = "calls.jsonl"
 
 
 class Journal:
-    """Append-only JSON Lines, one a call, written before anybody sees the reply. One process at a time; use it in a `with`.
+    """An append-only JSON Lines file with one line per call. Use it in a `with`, which locks it for one process at a time.
 
-    A line holds key, dialogue, role, model, seed and attempt, and where there was a reply its text, tokens and cost; what failed has
-    its `fault`. Every line is one write to the file, so that a killed process loses no more than the last line's end, which is cut
-    off when the journal is opened again. (Of a machine that loses power, the last seconds.)
+    A line holds key, dialogue, role, model, seed and attempt; the reply's text, tokens and cost if there was a reply; and `fault` if
+    the call failed or its reply did not parse. Each line is written with one system call, so a killed process can leave at most one
+    incomplete line, which is cut off when the journal is opened again. (A power failure can lose the last few seconds.)
+
+    `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
+    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` covers all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
-        """`dialogues`: ids of those whose answers are still needed."""
+        """`dialogues`: ids of the dialogues whose answers are still needed."""
         self.path = Path(folder) / FILE
-        self.answers: dict[str, str] = {}  # replies by key
-        self.garbled: Counter[str] = Counter()  # replies that did not parse, by key
+        self.answers: dict[str, str] = {}
+        self.parse_failures: Counter[str] = Counter()
         self.usage = Usage()
-        self.kept: Counter[str] = Counter()  # answers of `dialogues`, by dialogue; also those written since
+        self.answered: Counter[str] = Counter()
         self._needed = frozenset(dialogues)
         self._failure: UserError | None = None
 
@@ -54,29 +57,36 @@ class Journal:
         self._lock.release()
 
     def pop_cached(self, key: str) -> str | None:
-        """The reply to a question; it is taken once, whoever asks keeps what it says."""
+        """Removes and returns the saved reply to a question; None if there is none.
+
+        It is removed to free memory: the caller keeps the parsed answer.
+        """
         return self.answers.pop(key, None)
 
     def write(self, call: Mapping) -> None:
-        """Append one call. A UserError when the disk does not take it; from then on nothing is written, and the file stays whole."""
+        """Appends one call. Raises UserError if it cannot be written; every later call then raises the same error, so that the file
+        holds complete lines only."""
         if self._failure:
             raise self._failure
         line = json.dumps(call, ensure_ascii=False).encode() + b"\n"
         try:
             written = os.write(self._file, line)
             if written < len(line):
-                os.write(self._file, line[written:])  # says what the matter is
+                os.write(self._file, line[written:])  # raises the OSError that names the cause
         except OSError as error:
             self._failure = UserError(f"cannot write {self.path}: {error.strerror}; the same command goes on from here")
-            with suppress(OSError):  # what stays of the line is cut off when the journal is opened again
+            with suppress(OSError):  # an incomplete line is cut off when the journal is opened again, too
                 os.ftruncate(self._file, self._size)
             raise self._failure from None
         self._size += len(line)
         if "fault" not in call:
-            self.kept[call["dialogue"]] += 1
+            self.answered[call["dialogue"]] += 1
 
     def read(self) -> int:
-        """Take in all whole lines; returns the length of the file up to the last one's end. Part of opening, and enough to look."""
+        """Reads all complete lines and returns their total length in bytes. Raises UserError if one of them is damaged.
+
+        Opening the journal does this; call it directly to read without locking or writing.
+        """
         end = 0
         if not self.path.exists():
             return end
@@ -85,18 +95,18 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    self._take_in(json.loads(line))
+                    self._index(json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError):
                     raise UserError(f"{self.path}:{number} is damaged: delete the line, and its call is asked again") from None
                 end += len(line)
         return end
 
-    def _take_in(self, call: Mapping) -> None:
+    def _index(self, call: Mapping) -> None:
         self.usage.add(call)
         if call["dialogue"] not in self._needed:
             return
         if "fault" not in call:
             self.answers[call["key"]] = call["reply"]
-            self.kept[call["dialogue"]] += 1
+            self.answered[call["dialogue"]] += 1
         elif "reply" in call:
-            self.garbled[call["key"]] += 1
+            self.parse_failures[call["key"]] += 1

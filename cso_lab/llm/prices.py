@@ -1,4 +1,4 @@
-"""What is known of a model before it is called: its provider and its price. litellm is set up here, once."""
+"""What litellm knows about a model before it is called: provider, required keys, price. Sets litellm up, once."""
 
 import logging
 from functools import cache
@@ -9,11 +9,11 @@ from cso_lab.llm.in_process import in_process_providers
 
 @cache
 def load_litellm():
-    """Returns litellm, set up once: no chatter, and the models that answer in this process known by their providers."""
+    """Returns litellm, set up once: without log messages and telemetry, and with the in-process providers registered."""
     import litellm
 
     litellm.suppress_debug_info = True
-    litellm.drop_params = True  # a provider without `seed`, say, simply does not get it
+    litellm.drop_params = True  # omit what a provider does not support, such as `seed`
     litellm.telemetry = False
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
     providers = in_process_providers()
@@ -21,7 +21,7 @@ def load_litellm():
         {"provider": name, "custom_handler": models.litellm_handler()} for name, models in providers.items()
     ]
     litellm.utils.custom_llm_setup()
-    # They cost nothing, and that is known; other models without a price are counted as unpriced.
+    # Registered with a price of zero; models without any price would be counted as unpriced.
     free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "mode": "chat"}
     for name, models in providers.items():
         litellm.register_model({f"{name}/{model}": free | {"litellm_provider": name} for model in models.names})
@@ -29,7 +29,7 @@ def load_litellm():
 
 
 def provider(key: str, model: str) -> str:
-    """litellm's name of who serves `model`, which was configured under `key`; a UserError when the name says nothing of it."""
+    """Returns litellm's name of the provider of `model`. Raises UserError, naming the config `key`, if the model names none."""
     litellm = load_litellm()
     try:
         return litellm.get_llm_provider(model)[1]
@@ -38,28 +38,28 @@ def provider(key: str, model: str) -> str:
 
 
 def missing_keys(model: str) -> list[str]:
-    """The variables any one of which would let litellm ask `model`, where none is set; [] where one is, or where it takes no key.
+    """Returns the environment variables of which one must be set before `model` can be called; [] if one is, or if none is needed.
 
-    Of what litellm names, addresses and cloud credentials are left out: they can be had in other ways.
+    Base URLs and cloud credentials that litellm names as well are left out, since they can also be configured in other ways.
     """
     return [name for name in load_litellm().validate_environment(model)["missing_keys"] if name.endswith("_API_KEY")]
 
 
 @cache
-def speaks_chat(model: str) -> bool:
-    """Whether OpenAI serves this model over /chat/completions, as far as litellm knows; a few speak another protocol."""
+def uses_chat_completions(model: str) -> bool:
+    """Returns whether OpenAI serves this model at /chat/completions; a few use another protocol. True if litellm does not know it."""
     info = _info(model)
     return info is None or info["mode"] == "chat"
 
 
-def priced(model: str) -> bool:
-    """Whether litellm knows what a token costs."""
+def has_known_price(model: str) -> bool:
+    """Returns whether litellm knows the price of the model's tokens."""
     return _info(model) is not None
 
 
 def cost(model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
-    """US dollars; None when nobody knows the price, which is not the same as nothing. `cached_tokens` are part of `prompt_tokens`."""
-    if not priced(model):
+    """Returns the cost of a call in US dollars; None if the price is unknown. `prompt_tokens` include `cached_tokens`."""
+    if not has_known_price(model):
         return None
     tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     return sum(load_litellm().cost_per_token(model=model, **tokens, cache_read_input_tokens=cached_tokens))

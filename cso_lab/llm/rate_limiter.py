@@ -1,40 +1,40 @@
-"""How fast a provider may be asked."""
+"""Limits how fast requests are sent to one provider."""
 
 import asyncio
 
 
 class RateLimiter:
-    """Spaces the calls to one provider evenly, by requests and by tokens a minute, and pauses them when it asks for a pause.
+    """Spaces the calls to one provider evenly, by requests and by tokens per minute, and pauses them when the provider asks for it.
 
-    Evenly, not with a full minute's allowance at once: a burst at the start would make up to twice the limit in its first minute.
+    Evenly rather than as a full minute's allowance at once: a burst at the start could use twice the limit within one minute.
     """
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None):
-        """None: no limit."""
+        """A limit of None means no limit."""
         self._per_request = 60 / requests_per_minute if requests_per_minute else 0.0  # seconds
         self._per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
-        self._next_request = self._next_tokens = self._held_until = 0.0
+        self._next_request = self._next_tokens = self._paused_until = 0.0
 
-    async def turn(self, tokens: int) -> None:
-        """Wait until a call of about `tokens` may be made. First come, first served."""
+    async def acquire(self, tokens: int) -> None:
+        """Waits until a call of about `tokens` tokens may be made, in first-in, first-out order."""
         now = _now()
-        at = max(now, self._next_request, self._next_tokens)
+        start = max(now, self._next_request, self._next_tokens)
         self._next_request = max(now, self._next_request) + self._per_request
         self._next_tokens = max(now, self._next_tokens) + self._per_token * tokens
-        await asyncio.sleep(at - now)
+        await asyncio.sleep(start - now)
 
-    def correct(self, tokens: int) -> None:
-        """The call took so many tokens more than it was let through for; fewer when negative."""
+    def adjust(self, tokens: int) -> None:
+        """Corrects the estimate of a finished call: it used `tokens` more (or, if negative, fewer) than it acquired."""
         self._next_tokens += self._per_token * tokens
 
-    def hold(self, seconds: float) -> None:
-        """No call for the next `seconds`: the provider has said so."""
-        self._held_until = max(self._held_until, _now() + seconds)
+    def pause(self, seconds: float) -> None:
+        """Pauses all calls for the next `seconds`; a longer pause already in effect stays."""
+        self._paused_until = max(self._paused_until, _now() + seconds)
 
     @property
-    def held(self) -> float:
-        """Seconds until calls may be made again."""
-        return max(0.0, self._held_until - _now())
+    def paused_for(self) -> float:
+        """Seconds until the pause ends; 0 if there is none."""
+        return max(0.0, self._paused_until - _now())
 
 
 def _now() -> float:

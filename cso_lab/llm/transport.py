@@ -1,7 +1,7 @@
-"""One call to one model: OpenAI's protocol over an aiohttp session, simulated players in this process, all else through litellm.
+"""One call to one model: OpenAI-compatible servers over aiohttp, in-process models directly, other providers through litellm.
 
-litellm's own way to OpenAI-compatible servers takes about 6 ms of processor time a call, most of it to check the request's types, look up
-prices and prepare logs; this one takes a tenth. What litellm knows (a model's parameters, its price) is asked of it all the same.
+litellm's own client for OpenAI-compatible servers takes about 6 ms of CPU time per call, most of it for type checks, price lookups and
+logging; this one takes a tenth of that. It still uses litellm's tables of model parameters and prices.
 """
 
 import json
@@ -18,14 +18,14 @@ from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import (
     RetryableError,
     RoleFailure,
+    api_keys,
     error_in,
     error_of,
     error_status,
     error_text,
     fault,
-    hide,
-    keys,
     one_line,
+    redact,
     secret_names,
 )
 from cso_lab.llm.in_process import in_process_providers
@@ -33,39 +33,42 @@ from cso_lab.llm.in_process import in_process_providers
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call brought. Tokens are None when the server does not count them, `cost` (US dollars) when nobody knows the price.
+    """A model's reply. Token counts are None if the server reports none; `cost`, in US dollars, is None if the price is unknown.
 
-    `wordless` says why `text` is empty, where it is.
+    `empty_reason` says why `text` is empty, if it is.
     """
 
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None
     cost: float | None
-    wordless: str = "an empty reply"
+    empty_reason: str = "an empty reply"
 
 
 class Transport:
-    """Makes calls; limits, attempts and accounts are the client's affair. Use it in an `async with`."""
+    """Makes single calls; limits, retries and counting are up to the client. Use it in an `async with`."""
 
     def __init__(self, api_base: str | None = None, api_key_env: str | None = None, place: ConfigLocation = ROLES):
-        """`api_base`: of an OpenAI-compatible server. It is sent the key that `api_key_env` names and no other."""
+        """`api_base`: the base URL of an OpenAI-compatible server. Only the key that `api_key_env` names is sent to it.
+
+        Raises UserError if `api_key_env` names a variable that is not set.
+        """
         if api_key_env and not os.environ.get(api_key_env):
             raise UserError(f"{place.node}.api_key_env names {api_key_env}, which is not set in the environment")
         self._base, self._place = api_base, place
         self._key = os.environ[api_key_env] if api_key_env else None
         if api_key_env:
             secret_names.add(api_key_env)
-        self._keys = keys()
+        self._keys = api_keys()
         self._providers: dict[str, str] = {}
         self._session = None
 
     async def __aenter__(self) -> "Transport":
         import aiohttp
 
-        # How many calls are under way is limited by the client; each has its own timeout there, too.
+        # No limits here: the client limits the number of calls in flight and gives each a timeout.
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout())
-        # Looked up once; aiohttp's own trust_env does so for every request, and in a thread.
+        # Looked up once; aiohttp's trust_env would look it up for every request, in a thread.
         url = urlsplit(self._url())
         self._proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
         return self
@@ -74,23 +77,24 @@ class Transport:
         await self._session.close()
 
     def check(self, role: str, model: str) -> str:
-        """The provider's name; a UserError when no call to `model` could work."""
+        """Returns the provider's name. Raises UserError if no call to `model` could work, MissingKey if it lacks a key."""
         if model in self._providers:
             return self._providers[model]
         provider = prices.provider(self._place.model(role), model)
-        if not (self._base or self._key) and (needed := prices.missing_keys(model)):
-            raise MissingKey(f"{model} as {role} needs {' or '.join(needed)}, and it is not set in the environment")
+        if not (self._base or self._key) and (missing := prices.missing_keys(model)):
+            raise MissingKey(f"{model} as {role} needs {' or '.join(missing)}, and it is not set in the environment")
         self._providers[model] = provider
         return provider
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """The reply of `model` (its config: model, temperature, max_tokens).
+        """Returns the reply of `model` (its config: model, temperature, max_tokens) to `messages`.
 
-        Raises RetryableError (there was no reply), RefusedError (this question is refused for its content), RoleFailure (it cannot be
-        asked as it is) or UserError (no question can)."""
+        Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, RoleFailure if this
+        request is invalid (too long, say), and UserError if every request would fail.
+        """
         name = model["model"]
         provider = self.check(role, name)
-        if provider == "openai" and prices.speaks_chat(name):
+        if provider == "openai" and prices.uses_chat_completions(name):
             return await self._over_http(role, model, messages, seed)
         if provider in in_process_providers():
             return self._in_process(provider, role, name, messages, seed)
@@ -105,7 +109,7 @@ class Transport:
         return self._read_completion(role, name, await self._post(role, name, body))
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
-        """What the server answers with status 200; the errors of `complete` for anything else."""
+        """Returns the body of a response with status 200. Raises the errors of `complete` for anything else."""
         import aiohttp
 
         try:
@@ -121,11 +125,11 @@ class Transport:
 
     async def _over_litellm(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         litellm = prices.load_litellm()
-        # With an address of the user's own, no key of the environment that litellm would find for the provider.
+        # A user's own server must not get the key that litellm would find in the environment for the provider.
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
             target["api_key"] = self._key
-        sampling = _given(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
+        sampling = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         try:
             response = await litellm.acompletion(
                 model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
@@ -136,7 +140,7 @@ class Transport:
             headers = getattr(getattr(error, "response", None), "headers", None) or {}
             raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
         if response is None:
-            # litellm repeats what a server calls unprocessable once, with less, and forgets the second refusal
+            # litellm retries an unprocessable request once with fewer parameters, and returns None if that fails as well
             raise RoleFailure(f"{role}: request refused as unprocessable (422)")
         if not response.choices:
             raise RetryableError("an answer without a reply in it")
@@ -147,7 +151,7 @@ class Transport:
             usage and usage.prompt_tokens,
             usage and usage.completion_tokens,
             response._hidden_params.get("response_cost"),
-            self._wordless(more.get("refusal"), choice.finish_reason),
+            self._empty_reason(more.get("refusal"), choice.finish_reason),
         )
 
     def _in_process(self, provider: str, role: str, name: str, messages: list[dict], seed: int) -> Reply:
@@ -165,14 +169,15 @@ class Transport:
         return base.rstrip("/") + "/chat/completions"
 
     def _headers(self) -> dict[str, str]:
-        # Servers of one's own ask for no key, but some insist on the header.
+        # Self-hosted servers need no key, but some require the header.
         key = self._key or ("none" if self._base else os.environ["OPENAI_API_KEY"])
         return {"Authorization": f"Bearer {key}"}
 
     def _read_completion(self, role: str, name: str, payload: bytes) -> Reply:
-        """OpenAI's chat.completion object. One without words gives an empty text: it is a reply, and may have cost something.
+        """Parses OpenAI's chat.completion object. One without content gives a Reply with an empty text, since it may still cost money.
 
-        An error, or anything else that is no completion, is no reply, whatever its status was."""
+        Raises the errors of `complete` for an error object or anything else that is no completion, although the status was 200.
+        """
         try:
             completion = json.loads(payload)
         except (ValueError, RecursionError):
@@ -182,35 +187,35 @@ class Transport:
         try:
             choice, usage = completion["choices"][0], completion.get("usage") or {}
             message = choice["message"]
-            text, why = message.get("content"), self._wordless(message.get("refusal"), choice.get("finish_reason"))
+            text, reason = message.get("content"), self._empty_reason(message.get("refusal"), choice.get("finish_reason"))
             prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             cost = prices.cost(name, prompt or 0, answer or 0, cached)
-            return Reply(self._clean(text), prompt, answer, cost, why)
+            return Reply(self._clean(text), prompt, answer, cost, reason)
         except (TypeError, AttributeError, KeyError, IndexError):
             raise RetryableError(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
 
-    def _wordless(self, refusal: str | None, finish_reason: str | None) -> str:
-        """Why a completion has no words, as far as it says so."""
+    def _empty_reason(self, refusal: str | None, finish_reason: str | None) -> str:
+        """Returns why a completion has no content, as far as the response says."""
         if refusal:
             return f"refused: {one_line(refusal)}"
         ending = "" if finish_reason in (None, "stop") else f" (finish_reason: {one_line(finish_reason)})"
         return f"an empty reply{ending}"
 
     def _clean(self, text: str | None) -> str:
-        """Text that any file takes: no half characters, and no key, should a server repeat the one it was given."""
-        return hide((text or "").encode("utf-8", "replace").decode(), self._keys)
+        """Returns the text without lone surrogates, which no file could store, and without API keys that a server may echo."""
+        return redact((text or "").encode("utf-8", "replace").decode(), self._keys)
 
 
-def _given(**parameters: float | None) -> dict:
-    """The parameters that are sent; None leaves one out, and the model's own default holds."""
+def _without_none(**parameters: float | None) -> dict:
+    """Returns the parameters that are not None; for the others the model's own default holds."""
     return {name: value for name, value in parameters.items() if value is not None}
 
 
 @cache
 def _parameters(model: str, temperature: float | None, max_tokens: int | None) -> dict:
-    """The sampling parameters under the names this model takes; newer OpenAI models want other ones, and litellm knows which."""
-    given = _given(temperature=temperature, max_tokens=max_tokens, seed=0, drop_params=True)
+    """Returns the sampling parameters under the names that this model accepts, which litellm knows; newer OpenAI models renamed some."""
+    given = _without_none(temperature=temperature, max_tokens=max_tokens, seed=0, drop_params=True)
     litellm, name = prices.load_litellm(), model.removeprefix("openai/")
-    known = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
-    return {key: value for key, value in known.items() if key not in ("stream", "extra_body")}
+    parameters = litellm.get_optional_params(model=name, custom_llm_provider="openai", **given)
+    return {key: value for key, value in parameters.items() if key not in ("stream", "extra_body")}

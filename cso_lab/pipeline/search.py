@@ -99,10 +99,10 @@ def _search(cell: CellContext, whole: Path, out: Path) -> bool:
     corpus, _, _ = cell.dialogues()
     print(corpus)
     dialogues, settings = _dialogues_and_settings(cell, out)
-    if taken := shards.take_over(whole, out, (dialogue.id for dialogue in dialogues)):
+    if taken := shards.copy_finished_trees(whole, out, (dialogue.id for dialogue in dialogues)):
         print(f"took over {taken} trees that other parts of this search have finished")
     watch = partial(cell.cache.tracker.log, "search")
-    summary = expand(dialogues, **settings, account=corpus.rejects(), watch=watch)
+    summary = expand(dialogues, **settings, corpus_report=corpus.rejects(), log_metrics=watch)
     if parts := shards.usage_of_parts(whole) if out == whole else {}:
         write_json(out / SUMMARY, summary | {"parts": parts})
     if summary["trees"]:

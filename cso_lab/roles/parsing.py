@@ -1,4 +1,4 @@
-"""What players reply, read strictly enough to notice nonsense and kindly enough to take any reasonable form."""
+"""Parsers of the four roles' replies: they accept every reasonable form and raise ParseError for anything else."""
 
 import re
 from functools import partial
@@ -9,7 +9,7 @@ from cso_lab.llm.errors import ParseError
 from cso_lab.roles.scores import integer, read_table
 
 _END_WORDS = r"end(?:[ _-](?:of[ _-](?:the[ _-])?)?(?:dialogue?|conversation|chat))?"
-# In brackets or slashes of any kind, with the marks a model puts around code; or the bare words as the whole reply.
+# In brackets or slashes of any kind, with quotes or backticks around them; or the bare words as the whole reply.
 _END = re.compile(
     r"(?:(?<!\S)[\"'`*“‘\\]+)?(?:(?:[<\[{(]|&lt;)\s*[/\\|]*|(?<!\w)/)\s*"
     + _END_WORDS
@@ -23,7 +23,10 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
 def parse_seeker(reply: str) -> SeekerReply:
-    """The seeker's words, and whether any reasonable spelling of the end token stands among them."""
+    """Returns the seeker's words before the end token, and whether there is one in any reasonable spelling.
+
+    Raises ParseError if there are neither words nor an end token.
+    """
     reply = _utterance(reply)
     end = _END.search(reply)
     text = _utterance(reply[: end.start()] if end else reply)
@@ -33,7 +36,7 @@ def parse_seeker(reply: str) -> SeekerReply:
 
 
 def parse_supporter(reply: str, strategies: StrategySet) -> str:
-    """The supporter's words alone, whatever label or quotes the model put around them."""
+    """Returns the supporter's words without speaker name, strategy label and quotes. Raises ParseError if none are left."""
     text = _utterance(parse_reply(_utterance(reply), strategies)[1])
     if not text:
         raise ParseError("the supporter said nothing")
@@ -41,7 +44,10 @@ def parse_supporter(reply: str, strategies: StrategySet) -> str:
 
 
 def parse_strategist(reply: str, strategies: StrategySet) -> dict[str, int]:
-    """Score (0 to 10) by strategy name, of those the reply names; by numbers, strategies are counted in their order."""
+    """Returns {strategy: score from 0 to 10} for the strategies in the reply, which may be numbered in the order of `strategies`.
+
+    Raises ParseError as `scores.read_table` does.
+    """
     return read_table(reply, strategies.names, partial(integer, low=0, high=10), strategies.find, partial=True)
 
 
@@ -49,34 +55,38 @@ _CRITERIA = {"empathy": "E", "information": "I", "humanoid": "H", "strategy": "S
 
 
 def _criterion(label: str) -> str | None:
+    """Returns the criterion that a label names; None if it names none."""
     name = fold_label(label)
-    name = "strategy" if name == "strategies" else name  # the paper's own name for the fourth criterion
+    name = "strategy" if name == "strategies" else name  # the paper calls the fourth criterion so
     return name if name in _CRITERIA else None
 
 
 def parse_judge(reply: str) -> Scores:
-    """{"E", "I", "H", "S"}, each 0 to 4, by the criteria's names or by the paper's numbered lines ("(1): 3")."""
+    """Returns {"E", "I", "H", "S"}, each 0 to 4, given by the criteria's names or in the paper's numbered lines ("(1): 3").
+
+    Raises ParseError as `scores.read_table` does, and if a criterion is missing.
+    """
     table = read_table(reply, tuple(_CRITERIA), partial(integer, low=0, high=4), _criterion)
     return {letter: table[name] for name, letter in _CRITERIA.items()}
 
 
 def parse_ratings(reply: str, names: tuple[str, ...], highest: int) -> dict[str, int]:
-    """An integer from 0 to `highest` for each of `names`."""
+    """Returns an integer from 0 to `highest` for each of `names`. Raises ParseError as `scores.read_table` does."""
     table = read_table(reply, names, partial(integer, low=0, high=highest))
     return {name: table[name] for name in names}
 
 
 def _utterance(text: str) -> str:
-    """One line, without a speaker's name in front or quotes around it."""
-    text, before = " ".join(text.split()), None
-    while text != before:
-        before = text
+    """Returns the text on one line, without a leading speaker name and without quotes around it."""
+    text, previous = " ".join(text.split()), None
+    while text != previous:
+        previous = text
         text = _unquoted(_SPEAKER.sub("", text)).strip()
     return text
 
 
 def _unquoted(text: str) -> str:
-    """`text` without the quotes around it; those of '"no" and "yes"' are not around it."""
+    """Returns the text without quotes around it. In '"no" and "yes"' there are none around the whole text."""
     if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
         return text
     inner, mark = text[1:-1], f"[{text[0]}{text[-1]}]"

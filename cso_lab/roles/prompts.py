@@ -1,4 +1,7 @@
-"""From a dialogue to the chat messages of one role: fixed part first, what changes last."""
+"""Prompts: the chat messages of one role, from its two templates and a dialogue.
+
+The fixed part comes first and the dialogue last, so that servers can reuse their prefix cache.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,7 @@ PLACEHOLDERS = {
 
 
 def transcript(history: Sequence[Turn], show_strategies: bool) -> str:
-    """One line a turn: "Seeker: ..." and "Supporter: ..." or, where asked, "Supporter (Strategy): ..."."""
+    """Returns one line per turn: "Seeker: ..." and "Supporter: ...", or "Supporter (Strategy): ..." if `show_strategies`."""
     lines = []
     for turn in history:
         name = "Seeker" if turn.speaker == SEEKER else "Supporter"
@@ -26,19 +29,19 @@ def transcript(history: Sequence[Turn], show_strategies: bool) -> str:
 
 
 def check_template(role: str, part: str, template: str) -> None:
-    """A UserError names a placeholder that `role` does not have."""
+    """Raises UserError if a template of `role` (`part`: "system" or "query") has a placeholder that the role does not have."""
     check_placeholders(f"roles.{role}.{part}", template, PLACEHOLDERS[role])
 
 
 def check_placeholders(key: str, template: str, known: Sequence[str]) -> None:
-    """A UserError names a placeholder of the template under `key` that is not among those `known`."""
+    """Raises UserError if the template under the config key `key` has a placeholder that is not in `known`."""
     for name in _PLACEHOLDER.findall(template):
         if name not in known:
             raise unknown(f"placeholder in {key}", f"{{{name}}}", (f"{{{p}}}" for p in known))
 
 
 def messages(system: str, query: str, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Fill both templates. Values are inserted as they are: braces in what somebody said mean nothing."""
+    """Returns a system and a user message from two templates. Braces within the inserted `values` are not placeholders."""
 
     def fill(template: str) -> str:
         return _PLACEHOLDER.sub(lambda match: values[match.group(1)], template).strip()

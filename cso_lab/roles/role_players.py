@@ -1,10 +1,11 @@
-"""The four players as the search sees them: each turns a history into messages, asks its model, and parses the reply."""
+"""The four roles played by language models: each turns a history into messages, asks its model and parses the reply."""
 
 import asyncio
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
@@ -18,56 +19,69 @@ History = tuple[Turn, ...]
 class RolePlayers:
     """Seeker, supporter, strategist and judge of appendix A over one client.
 
-    The same question (dialogue, role, messages, sample_key) has one answer: a second asker waits for the first one's.
+    Questions with the same dialogue, role, messages and sample key have one answer: a second caller waits for that of the first.
     """
 
     def __init__(self, config: Mapping, client: Client, strategies: StrategySet, seed: int):
-        """`config`: for each role its model, sampling, prompt templates and `show_strategies`."""
+        """`config`: for each role its model, sampling parameters, prompt templates and `show_strategies`.
+
+        Raises UserError if a template has an unknown placeholder or if a model cannot be called.
+        """
         for role in PLACEHOLDERS:
             for part in ("system", "query"):
                 check_template(role, part, config[role][part])
         self._config, self._client, self._strategies, self._seed = config, client, strategies, seed
-        self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)  # by dialogue, by question: _Asked, or parsed
-        self._open = 0  # questions without an answer yet
+        # By dialogue id and question key: a _PendingAnswer, or the parsed answer.
+        self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)
+        self._pending = 0  # questions without an answer yet
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
-        self._rubric = "\n".join(f"- {name}: {what}" for name, what in strategies.descriptions.items())
+        self._strategy_list = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
+        """Returns the seeker's reply to the last supporter turn. Raises the errors of `Client.ask`, like the other roles."""
         return await self._ask("seeker", dialogue, history, sample_key, parsing.parse_seeker)
 
     async def supporter(self, dialogue: Dialogue, history: History, strategy: str, sample_key: str) -> str:
-        description = self._strategies.descriptions[strategy]
-        values = {"strategy": strategy, "strategy_description": description}
+        """Returns a supporter's utterance in `strategy` after the last seeker turn."""
+        values = {"strategy": strategy, "strategy_description": self._strategies.descriptions[strategy]}
         return await self._ask(
             "supporter", dialogue, history, sample_key, self._with_strategies(parsing.parse_supporter), values
         )
 
     async def strategist(self, dialogue: Dialogue, history: History, sample_key: str) -> dict[str, int]:
+        """Returns scores from 0 to 10 for strategies of the next supporter turn; some strategies may be missing."""
         return await self._ask("strategist", dialogue, history, sample_key, self._with_strategies(parsing.parse_strategist))
 
     async def judge(self, dialogue: Dialogue, history: History, sample_key: str) -> Scores:
+        """Returns the scores of the last supporter turn, {"E", "I", "H", "S"}, each 0 to 4."""
         return await self._ask("judge", dialogue, history, sample_key, parsing.parse_judge)
 
-    def _with_strategies(self, parse: Callable) -> Callable[[str], object]:
+    def _with_strategies(self, parse: Callable[[str, StrategySet], object]) -> Callable[[str], object]:
         return lambda reply: parse(reply, self._strategies)
 
     @property
     def idle(self) -> int:
-        """How many of the slots for calls are free while nobody waits for one; 0 when anyone does.
-
-        Simulated players answer in this very process: with them nothing is ever idle.
-        """
+        """The number of free slots for calls; 0 if any question waits for one, and with simulated players, who need no slots."""
         if all(self._config[role]["model"].startswith("simulated/") for role in PLACEHOLDERS):
             return 0
-        return max(0, self._client.max_concurrency - self._open)
+        return max(0, self._client.max_concurrency - self._pending)
 
-    async def _ask(self, role, dialogue: Dialogue, history: History, sample_key: str, parse: Callable, values: Mapping = {}):  # noqa: B006
+    async def _ask(
+        self,
+        role: str,
+        dialogue: Dialogue,
+        history: History,
+        sample_key: str,
+        parse: Callable[[str], object],
+        values: Mapping[str, str] = MappingProxyType({}),
+    ) -> object:
+        """Returns the parsed answer of `role`; `values` are those of the placeholders that only this role has."""
         config = self._config[role]
         values = {
             "dialogue": transcript(history, config["show_strategies"]),
             "scene": dialogue.scene,
             "description": dialogue.description,
-            "strategies": self._rubric,
+            "strategies": self._strategy_list,
             **values,
         }
         chat = messages(config["system"], config["query"], values)
@@ -75,52 +89,52 @@ class RolePlayers:
         sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
         key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, sample_key).hex()
         answers = self._answers[dialogue.id]
-        asked = answers.get(key)
-        if asked is not None and not isinstance(asked, _Asked):
-            return asked
-        if asked is None:
+        pending = answers.get(key)
+        if pending is not None and not isinstance(pending, _PendingAnswer):
+            return pending
+        if pending is None:
             seed = self._question_seed(dialogue.id, role, query, sample_key)
-            asked = answers[key] = self._put(Question(key, dialogue.id, role, config, chat, seed, parse))
-        asked.waiters += 1
+            pending = answers[key] = self._submit(Question(key, dialogue.id, role, config, chat, seed, parse))
+        pending.waiters += 1
         try:
-            # Who stops waiting takes the answer from nobody else.
-            return await asyncio.shield(asked.answer)
+            # Shielded, since cancelling one waiter must not cancel the answer for the others.
+            return await asyncio.shield(pending.task)
         finally:
-            asked.waiters -= 1
+            pending.waiters -= 1
 
-    def _put(self, question: Question) -> "_Asked":
-        """Ask, on behalf of whoever waits for the answer by the time it can be asked."""
+    def _submit(self, question: Question) -> "_PendingAnswer":
+        """Starts asking a question; it is dropped if nobody waits for the answer when the call would be made."""
 
         def wanted() -> bool:
-            if not asked.waiters:
+            if not pending.waiters:
                 self._answers.get(question.dialogue, {}).pop(question.key, None)
-            return asked.waiters > 0
+            return pending.waiters > 0
 
-        def answered(answer: asyncio.Task) -> None:
-            self._open -= 1
-            # An error is its askers' affair; there may be none left. Of an answer only the words are kept, there are so many.
-            if not answer.cancelled() and not answer.exception() and question.dialogue in self._answers:
-                self._answers[question.dialogue][question.key] = answer.result()
+        def finish(task: asyncio.Task) -> None:
+            self._pending -= 1
+            # Only the answer is kept, not its task, to save memory. An error is raised by the waiters, if there are any.
+            if not task.cancelled() and not task.exception() and question.dialogue in self._answers:
+                self._answers[question.dialogue][question.key] = task.result()
 
-        self._open += 1
-        asked = _Asked(asyncio.ensure_future(self._client.ask(question, wanted)))
-        asked.answer.add_done_callback(answered)
-        return asked
+        self._pending += 1
+        pending = _PendingAnswer(asyncio.ensure_future(self._client.ask(question, wanted)))
+        pending.task.add_done_callback(finish)
+        return pending
 
     def forget(self, dialogue: Dialogue) -> None:
-        """Drop the answers of a dialogue that is finished or set aside."""
+        """Drops the answers of a dialogue that is finished or set aside, to free memory."""
         self._answers.pop(dialogue.id, None)
 
     def _question_seed(self, *key: str) -> int:
-        """A seed for this question alone, so that answers do not depend on the order in which questions are asked."""
+        """Returns the seed of one question, from 0 to 2**31 - 1; it does not depend on the order in which questions are asked."""
         return int.from_bytes(_digest(str(self._seed), *key)[:4], "big") >> 1
 
 
 @dataclass
-class _Asked:
-    """One question's answer to come, and how many wait for it."""
+class _PendingAnswer:
+    """The task that gets the answer to one question, and how many callers wait for it."""
 
-    answer: asyncio.Task
+    task: asyncio.Task
     waiters: int = 0
 
 

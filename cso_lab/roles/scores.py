@@ -1,7 +1,7 @@
-"""Scores and verdicts by name, read from any form in which a model may reasonably give them.
+"""Reads named scores or verdicts from a reply, in any form in which a model may reasonably give them.
 
-JSON bare, fenced or amid prose: one object, a list of objects or of pairs, scores under a key of their own, a score beside its reason;
-or lines and tables of text. What contradicts itself is refused, like what says nothing.
+The forms are JSON, bare, fenced or within prose (one object, a list of objects or pairs, scores nested under a key, a score with its
+reason), and lines or tables of text. A reply without scores or with contradictory ones is rejected.
 """
 
 import json
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 _NAME_KEYS = {"strategy", "name", "criterion", "label", "dimension", "aspect", "category", "metric", "attribute"}
 _VALUE_KEYS = {"score", "rating", "value", "points", "grade", "verdict", "winner", "choice", "answer", "better", "preference"}
-# What stands under these is said about the scores and is none of them.
+# Keys of remarks about the scores, which are no scores themselves.
 _NOTE_KEYS = {"reason", "reasons", "reasoning", "rationale", "explanation", "explanations", "justification", "analysis"} | {
     *("thought", "thoughts", "thinking", "comment", "comments", "note", "notes", "summary", "confidence", "scale"),
     *("total", "sum", "average", "mean", "overall", "overall score", "total score", "max score", "turn", "id"),
@@ -52,23 +52,27 @@ def read_table(
     find: Callable[[str], str | None] | None = None,
     partial: bool = False,
 ) -> dict[str, Value]:
-    """{name: value} as the last part of `reply` that holds any gives them, in the reply's order.
+    """Returns {name: value} from the last part of `reply` that has any, in the order of the reply.
 
-    `read` makes a value of what stands beside a name and raises ParseError where it is none; `find` gives the name that a label means
-    (default: the one spelt like it). `partial`: some names may be missing, but then a value under any other label is refused, since it may
-    be meant for one of them. Raises ParseError for a reply without values, with a missing or contradictory one, or with one that `read`
-    refuses.
+    `read` converts the value given for a name and raises ParseError if it is invalid. `find` returns the name that a label refers to,
+    or None; by default labels are compared with `names`, ignoring case and spaces. With `partial`, names may be missing, but a value
+    under an unknown label is an error, since it may have been meant for one of them.
+
+    Raises ParseError if the reply has no values, or if a value is missing, contradictory or invalid.
     """
     by_label = {fold_label(name): name for name in names}
-    form = _Form(tuple(names), read, find or (lambda label: by_label.get(fold_label(label))), partial)
+    reader = _TableReader(tuple(names), read, find or (lambda label: by_label.get(fold_label(label))), partial)
     try:
-        return form.table(reply)
+        return reader.table(reply)
     except RecursionError:
         raise ParseError("too deeply nested") from None
 
 
 def integer(value: object, low: int, high: int) -> int:
-    """An integer from `low` to `high`, also when it came as "7", 7.0, "7/10" on a scale to 10, or "7 (fits well)"."""
+    """Returns `value` as an integer; accepts 7.0, "7", "7/10" if `high` is 10, and "7 (fits well)".
+
+    Raises ParseError if it is no integer from `low` to `high`.
+    """
     number = value
     if isinstance(value, str) and (match := _INTEGER.fullmatch(value.strip(" \t\n*_`\"'"))):
         on_this_scale = match["highest"] is None or int(match["highest"]) == high
@@ -80,12 +84,12 @@ def integer(value: object, low: int, high: int) -> int:
 
 
 class _Object(list):
-    """A JSON object as (key, value) pairs, so that a key which stands there twice is seen twice."""
+    """A JSON object as a list of (key, value) pairs, which keeps duplicate keys."""
 
 
 @dataclass(frozen=True)
-class _Form(Generic[Value]):
-    """The names that are asked for, and how labels and values are read; see `read_table`."""
+class _TableReader(Generic[Value]):
+    """The arguments of `read_table`, and one method per form of reply."""
 
     names: tuple[str, ...]
     read: Callable[[object], Value]
@@ -93,6 +97,7 @@ class _Form(Generic[Value]):
     partial: bool
 
     def table(self, reply: str) -> dict[str, Value]:
+        """See `read_table`."""
         incomplete = None
         for value in _json_values(reply):
             if table := self._of_json(value):
@@ -111,15 +116,15 @@ class _Form(Generic[Value]):
 
     def _of_json(self, value: object) -> dict[str, Value]:
         table: dict[str, Value] = {}
-        for name, label, given in self._entries(value):
+        for name, label, child in self._entries(value):
             if name is not None:
-                self._put(table, name, self.read(given))
-            elif self.partial and self._readable(given):
+                self._set(table, name, self.read(child))
+            elif self.partial and self._readable(child):
                 raise ParseError(f"{_short(label)} is not one of {', '.join(self.names)}")
         return table
 
     def _entries(self, value: object) -> Iterator[tuple[str | None, str, object]]:
-        """(name or None, label, what stands there) of all that may be a value, anywhere in a JSON value."""
+        """Yields (name or None, label, value) of everything in a JSON value that may be a score."""
         if isinstance(value, _Object):
             yield from self._entries_of_object(value)
         elif isinstance(value, list):
@@ -139,7 +144,7 @@ class _Form(Generic[Value]):
                 return
         for key, child in value:
             if name := self._name(key):
-                yield name, key, _beside_its_reason(child)
+                yield name, key, _without_reason(child)
             elif fold_label(key) not in _NOTE_KEYS:
                 if isinstance(child, list):
                     yield from self._entries(child)
@@ -158,30 +163,30 @@ class _Form(Generic[Value]):
             return numbered
         if len(numbered) > len(named):
             raise ParseError("numbered scores, some of them under unknown names")
-        return named  # numbered in an order of their own, such as the best first
+        return named  # the numbers follow an order of the model's own, such as the best first
 
     def _named(self, reply: str) -> dict[str, Value]:
         table: dict[str, Value] = {}
-        others = []
+        unknown_labels = []
         for match in _NAMED.finditer(reply):
             label, value = match["label"], match["value"]
             if name := self._name(label):
-                # "Strategy: well chosen" speaks of it; "Strategy: 11" must be noticed.
+                # "Strategy: well chosen" is a remark and is skipped; "Strategy: 11" is an invalid score and must be an error.
                 if self._readable(value) or any(map(str.isdigit, value)):
-                    self._put(table, name, self.read(value))
+                    self._set(table, name, self.read(value))
             elif self._readable(value) and fold_label(label) not in _NOTE_KEYS:
-                others.append(label)
-        if table and others and self.partial:
-            raise ParseError(f"{_short(others[0])} is not one of {', '.join(self.names)}")
+                unknown_labels.append(label)
+        if table and unknown_labels and self.partial:
+            raise ParseError(f"{_short(unknown_labels[0])} is not one of {', '.join(self.names)}")
         return table
 
     def _numbered(self, reply: str) -> dict[str, Value]:
-        """By lines that count the names from 1."""
+        """Reads lines that number the names from 1 instead of naming them."""
         table: dict[str, Value] = {}
         for number, _, value in _NUMBERED.findall(reply):
             if not 1 <= int(number) <= len(self.names):
                 raise ParseError(f"there is no number {number}")
-            self._put(table, self.names[int(number) - 1], self.read(value))
+            self._set(table, self.names[int(number) - 1], self.read(value))
         return table
 
     # both
@@ -200,13 +205,13 @@ class _Form(Generic[Value]):
         return True
 
     @staticmethod
-    def _put(table: dict[str, Value], name: str, value: Value) -> None:
+    def _set(table: dict[str, Value], name: str, value: Value) -> None:
         if table.setdefault(name, value) != value:
             raise ParseError(f"{name} has two different values")
 
 
-def _beside_its_reason(value: object) -> object:
-    """The one score of {"score": 3, "reason": "..."}; anything else as it is."""
+def _without_reason(value: object) -> object:
+    """Returns the score of {"score": 3, "reason": "..."}; any other value unchanged."""
     if isinstance(value, _Object):
         values = [child for key, child in value if fold_label(key) in _VALUE_KEYS]
         if len(values) == 1:
@@ -215,12 +220,12 @@ def _beside_its_reason(value: object) -> object:
 
 
 def _json_values(text: str) -> Iterator[object]:
-    """The JSON objects and arrays in `text`, the last first, since models think before they answer.
+    """Returns the JSON objects and arrays in `text`, the last first, since models reason before they answer.
 
-    Those with nothing but blanks or a comma between them are one answer: some models give one object a line.
+    Values separated only by spaces or a comma are combined in one list: some models write one object per line.
     """
     decoder = json.JSONDecoder(object_pairs_hook=_Object)
-    found: list[list] = []
+    groups: list[list] = []
     end = 0
     opening = re.compile(r"[{\[]")
     match = opening.search(text)
@@ -230,13 +235,13 @@ def _json_values(text: str) -> Iterator[object]:
         except (ValueError, RecursionError):
             after = match.start() + 1
         else:
-            if found and text[end : match.start()].strip() in ("", ","):
-                found[-1].append(value)
+            if groups and text[end : match.start()].strip() in ("", ","):
+                groups[-1].append(value)
             else:
-                found.append([value])
+                groups.append([value])
             end = after
         match = opening.search(text, after)
-    return reversed(found)
+    return reversed(groups)
 
 
 def _short(value: object) -> str:

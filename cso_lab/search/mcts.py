@@ -1,38 +1,28 @@
 """Monte Carlo Tree Search over support strategies (section 3.1), started from the gold dialogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from cso_lab.core.records import Dialogue, Scores
-from cso_lab.search.idle_slots import IdleSlots
+from cso_lab.core.records import Dialogue
+from cso_lab.search.low_priority import LowPriorityQueue
+from cso_lab.search.outcome import Outcome
 from cso_lab.search.prefetch import Prefetcher
-from cso_lab.search.rollout import Expansion, Simulator, until_supporter
+from cso_lab.search.rollout import Simulator, until_supporter
 from cso_lab.search.tree import Node, Tree
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that working on one leaf found out, before any of it is applied to the tree."""
-
-    reward: float
-    expansion: Expansion | None = None  # of the leaf, when it was unexpanded
-    scores: Scores | None = None  # of the leaf's own turn, when the leaf is an end
-    priors: Mapping[str, float] | None = None  # of its new children
-    child: Expansion | None = None  # of the child the simulation starts from
-    child_scores: Scores | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MCTS(Simulator):
-    """The search of section 3.1. `search` grows one dialogue into a tree.
+    """The search of section 3.1: select, expand, simulate and backpropagate until the stop rule holds.
 
-    What an iteration asks its roles depends on the leaf alone, not on Q or N: `evaluate_leaf` asks, `apply` changes the tree.
+    `evaluate_leaf` asks the roles and `apply` changes the tree. What is asked depends on the leaf alone, not on Q or N.
 
-    Stop: never before `min_iterations` and `min_ends`, always at `max_iterations` or `max_ends`.
-    `speculation`: likely next leaves worked on ahead of time, at most so many at once; changes no tree (see `Prefetcher`).
-    `leaf_batch_size`: above 1, so many leaves are selected with virtual loss and worked on at once. Faster, and another search:
-    its trees depend on the number, though never on the order of answers.
+    `c`: exploration constant of eq. 1. The search stops at `min_iterations` if there are `min_ends` end nodes, and always at
+    `max_iterations` or `max_ends`.
+    `speculation`: how many likely next leaves may be evaluated in advance at once; it changes no tree (see `Prefetcher`).
+    `leaf_batch_size`: if above 1, that many leaves are selected with virtual loss and evaluated at once. This is faster, but another
+    search: the trees depend on the batch size, though never on the order of replies.
     """
 
     c: float
@@ -44,18 +34,20 @@ class MCTS(Simulator):
     leaf_batch_size: int = 1
 
     @cached_property
-    def idle_slots(self) -> IdleSlots:
-        """For work ahead of time, shared by all dialogues."""
-        return IdleSlots(self.roles)
+    def low_priority_queue(self) -> LowPriorityQueue:
+        """The queue for prefetched questions, shared by all dialogues."""
+        return LowPriorityQueue(self.roles)
 
-    async def search(self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, done: None) -> Tree:
-        """Grow `dialogue` into a tree; `on_iteration` hears of every finished iteration."""
+    async def search(
+        self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, iteration: None
+    ) -> Tree:
+        """Returns the tree of `dialogue`; `on_iteration` is called with the tree and the number of each finished iteration."""
         tree = await self.init_from_gold(dialogue)
         iteration = 0
-        async with Prefetcher(self, dialogue, tree) as ahead:
-            while left := self._left(tree, iteration):
-                leaves = self._next_leaves(tree, min(self.leaf_batch_size, left))
-                for leaf, outcome in zip(leaves, await ahead.outcomes(leaves, left), strict=True):
+        async with Prefetcher(self, dialogue, tree) as prefetcher:
+            while remaining := self.remaining_iterations(tree, iteration):
+                leaves = self.select_batch(tree, min(self.leaf_batch_size, remaining))
+                for leaf, outcome in zip(leaves, await prefetcher.outcomes(leaves, remaining), strict=True):
                     if self.finished(tree, iteration):
                         break
                     self.apply(tree, leaf, outcome)
@@ -64,36 +56,39 @@ class MCTS(Simulator):
         return tree
 
     def finished(self, tree: Tree, iteration: int) -> bool:
-        """The stop rule. Looks only; expands nothing."""
-        return self._left(tree, iteration) == 0
+        """Returns whether the search stops after `iteration` iterations. Does not change the tree."""
+        return self.remaining_iterations(tree, iteration) == 0
 
-    def _left(self, tree: Tree, iteration: int) -> int:
-        """How many iterations the stop rule leaves, as long as no further end is found."""
+    def remaining_iterations(self, tree: Tree, iteration: int) -> int:
+        """Returns how many iterations are left by the stop rule if no further end node is found."""
         ends = sum(1 for _ in tree.ends())
         if ends >= self.max_ends:
             return 0
         return max(0, (self.min_iterations if ends >= self.min_ends else self.max_iterations) - iteration)
 
-    def _next_leaves(self, tree: Tree, most: int) -> list[Node]:
-        """The next leaf, or up to `most` different ones with virtual loss: one that is chosen counts as a visit of the worst
-        reward until the wave is complete, so that the others are looked for elsewhere. Changes nothing."""
-        leaves, before = [], []
-        while len(leaves) < most and (leaf := tree.select(self.c)) not in leaves:
+    def select_batch(self, tree: Tree, size: int) -> list[Node]:
+        """Returns up to `size` different leaves, selected one after another with virtual loss. Does not change the tree.
+
+        Until the batch is complete, a selected leaf counts as visited with the worst reward, so that the next selection descends
+        elsewhere. The batch ends early when a leaf is selected again.
+        """
+        leaves, saved = [], []
+        while len(leaves) < size and (leaf := tree.select(self.c)) not in leaves:
             leaves.append(leaf)
-            before += [(node, node.q, node.n) for node in leaf.path()]
+            saved += [(node, node.q, node.n) for node in leaf.path()]
             leaf.backpropagate(self.reward.worst)
-        for node, q, n in reversed(before):
+        for node, q, n in reversed(saved):
             node.q, node.n = q, n
         return leaves
 
-    def known(self, leaf: Node) -> Outcome | None:
-        """The outcome of a leaf that nobody need be asked about: an end that was scored before."""
+    def known_outcome(self, leaf: Node) -> Outcome | None:
+        """Returns the outcome of a leaf that needs no questions, an end that was scored before; else None."""
         return Outcome(reward=self.reward(leaf.scores), scores=leaf.scores) if leaf.end and leaf.scores else None
 
     async def evaluate_leaf(self, dialogue: Dialogue, leaf: Node) -> Outcome:
-        """Expansion and simulation (3.1.3, 3.1.4) from `leaf`: everything that is asked in one iteration."""
-        if known := self.known(leaf):
-            return known
+        """Returns the outcome of expansion and simulation from `leaf` (3.1.3, 3.1.4): all questions of one iteration."""
+        if outcome := self.known_outcome(leaf):
+            return outcome
         path_key = leaf.path_key
         if leaf.end:
             scores = await self.roles.judge(dialogue, until_supporter(leaf.history()), self.sample_key(path_key))
@@ -114,9 +109,9 @@ class MCTS(Simulator):
         return Outcome(reward=reward, expansion=expansion, priors=priors, child=child, child_scores=scores[0])
 
     def apply(self, tree: Tree, leaf: Node, outcome: Outcome) -> None:
-        """Write an outcome into the tree and backpropagate it (3.1.5)."""
+        """Writes an outcome into the tree and backpropagates its reward (3.1.5)."""
         if outcome.expansion:
-            outcome.expansion.write(leaf)
+            outcome.expansion.apply_to(leaf)
         if outcome.scores:
             leaf.scores = outcome.scores
         if outcome.priors is None:
@@ -124,6 +119,6 @@ class MCTS(Simulator):
             return
         children = {strategy: tree.add(leaf, strategy, prior) for strategy, prior in outcome.priors.items()}
         best = max(children.values(), key=lambda node: node.prior)
-        outcome.child.write(best)
+        outcome.child.apply_to(best)
         best.scores = outcome.child_scores
         best.backpropagate(outcome.reward)

@@ -1,136 +1,159 @@
-"""Working on likely next leaves ahead of time, without changing what the search finds.
+"""Evaluates likely next leaves before the search selects them, without changing the resulting tree.
 
-What working on a leaf finds out depends on the leaf alone, not on Q or N. So it may be found out early, and be kept until the
-search itself selects the leaf; if it never does, only the calls were in vain. Outcomes are applied in the search's own order.
+The outcome of evaluating a leaf depends on the leaf alone, not on Q or N. So it can be computed early and kept until the search selects
+the leaf; if it never does, the only cost are the calls. Outcomes are applied in the order of the search itself.
 """
 
 import asyncio
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cso_lab.core.records import Dialogue
-from cso_lab.search.idle_slots import AskedAhead
+from cso_lab.search.low_priority import LowPriorityQueue, LowPriorityRoles
+from cso_lab.search.outcome import Outcome
+from cso_lab.search.roles import Roles
 from cso_lab.search.tree import Node, Tree
 
-if TYPE_CHECKING:
-    from cso_lab.search.mcts import MCTS, Outcome
+MAX_KEPT_RATIO = 2
+"""Outcomes kept for leaves that were not selected yet, as a multiple of `speculation`. It bounds what is unused at the end."""
 
-KEPT = 2  # outcomes kept for leaves not selected yet, as a multiple of `speculation`: the most that can be in vain at the end
+
+class LeafSearch(Protocol):
+    """What the prefetcher uses of a search, a dataclass such as `MCTS`."""
+
+    roles: Roles
+    c: float
+    speculation: int
+    low_priority_queue: LowPriorityQueue
+
+    def known_outcome(self, leaf: Node) -> Outcome | None:
+        """Returns the outcome of a leaf that needs no questions; else None."""
+
+    async def evaluate_leaf(self, dialogue: Dialogue, leaf: Node) -> Outcome:
+        """Returns the outcome of expansion and simulation from `leaf`."""
+
+    def apply(self, tree: Tree, leaf: Node, outcome: Outcome) -> None:
+        """Writes an outcome into the tree and backpropagates its reward."""
 
 
 class TreeOverlay(Tree):
-    """A copy of a tree to go on searching in. It copies only what it looks at; the tree itself stays as it is."""
+    """A copy-on-read view of a tree, to continue the search in. Nodes are copied when visited; the tree itself does not change."""
 
     def __init__(self, tree: Tree):
         super().__init__(tree.id, tree.scene, tree.description)
-        self.nodes.append(_copied(tree.root, None))
+        self.nodes.append(_copy(tree.root, None))
 
     def children_of(self, node: Node) -> list[Node]:
+        """Returns the children of a copied node, which are copied first if they have not been."""
         if node.children and node.children[0].parent is not node:
-            node.children = [_copied(child, node) for child in node.children]
+            node.children = [_copy(child, node) for child in node.children]
         return node.children
 
 
-def _copied(node: Node, parent: Node | None) -> Node:
+def _copy(node: Node, parent: Node | None) -> Node:
     return dataclasses.replace(node, parent=parent, children=list(node.children))
 
 
 @dataclass(frozen=True)
-class Work:
-    """One leaf being worked on, or worked on already."""
+class Evaluation:
+    """A running or finished evaluation of one leaf, and the role players it asks."""
 
-    players: AskedAhead
-    task: "asyncio.Task[Outcome]"
+    roles: LowPriorityRoles
+    task: asyncio.Task[Outcome]
 
     @property
-    def found(self) -> "Outcome | None":
-        """What it found out, as soon as it has. An error is shown only to the search that needs the outcome."""
-        failed = not self.task.done() or self.task.cancelled() or self.task.exception()
-        return None if failed else self.task.result()
+    def outcome(self) -> Outcome | None:
+        """The outcome; None while the task runs, and if it failed (the error is raised only if the search needs the outcome)."""
+        unavailable = not self.task.done() or self.task.cancelled() or self.task.exception()
+        return None if unavailable else self.task.result()
 
 
 class Prefetcher:
-    """Outcomes of leaves, those of likely next ones worked on in advance. A context: leaving it cancels what is under way.
+    """Provides the outcomes of leaves, some of them evaluated in advance. Leaving its `async with` cancels what is still running.
 
-    Leaves are known by their path keys: a likely one may stand in an overlay only, where it has no number yet.
+    Leaves are identified by their `path_key`, since a predicted leaf may exist in an overlay only, where it has no id of the tree.
     """
 
-    def __init__(self, search: "MCTS", dialogue: Dialogue, tree: Tree):
+    def __init__(self, search: LeafSearch, dialogue: Dialogue, tree: Tree):
         self._search, self._dialogue, self._tree = search, dialogue, tree
-        self._works: dict[str, Work] = {}  # by path_key, until the search has taken the outcome
-        self._permission: asyncio.Future | None = None  # to look ahead, once a slot is idle
-        self._looked = False  # since anything was last found out
+        self._evaluations: dict[str, Evaluation] = {}  # by path_key, until the search has used the outcome
+        self._slot: asyncio.Future | None = None  # done once a slot is idle, which allows another prediction
+        self._predicted = False  # whether leaves were predicted since the last new outcome
 
     async def __aenter__(self) -> "Prefetcher":
         return self
 
     async def __aexit__(self, *_) -> None:
-        waiting = [work.task for work in self._works.values()] + ([self._permission] if self._permission else [])
-        for task in waiting:
+        running = [evaluation.task for evaluation in self._evaluations.values()] + ([self._slot] if self._slot else [])
+        for task in running:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
-    async def outcomes(self, leaves: Sequence[Node], left: int) -> "list[Outcome]":
-        """What working on `leaves` finds out; the search will take at most `left` iterations, theirs included."""
-        works = [self._work(leaf) for leaf in leaves]
-        for work in works:
-            work.players.promote()
-        self._looked = False
-        while not all(work.task.done() and work.found for work in works):
-            await self._wait([work.task for work in works], left)
-            for work in works:
-                if work.task.done():
-                    work.task.result()  # an error comes out as itself, as soon as it is there
-        for leaf in leaves:
-            del self._works[leaf.path_key]
-        return [work.found for work in works]
+    async def outcomes(self, leaves: Sequence[Node], remaining: int) -> list[Outcome]:
+        """Returns the outcomes of `leaves`, in order. Raises the first error of their evaluations.
 
-    async def _wait(self, needed: Sequence[asyncio.Task], left: int) -> None:
-        """Until anything is found out; meanwhile start what is likely to be needed, where slots are idle."""
-        under_way = {work.task for work in self._works.values() if not work.task.done()}
-        most, ahead = self._search.speculation, len(self._works) - len(needed)
-        room = min(most - len(under_way.difference(needed)), (1 + KEPT) * most - ahead)
-        waiting = set(under_way)
-        if room > 0 and not self._looked:
-            self._permission = self._permission or self._search.idle_slots.ask()
-            waiting.add(self._permission)
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if self._permission in done:
-            self._permission, self._looked = None, True
-            for leaf in self._likely(left, room):
-                self._work(leaf)
-        if done & under_way:
-            self._looked = False
-
-    def _work(self, leaf: Node) -> Work:
-        """The work on a leaf, begun now if it was not before."""
-        if leaf.path_key not in self._works:
-            players = AskedAhead(self._search.roles, self._search.idle_slots)
-            search = dataclasses.replace(self._search, roles=players)
-            self._works[leaf.path_key] = Work(players, asyncio.ensure_future(search.evaluate_leaf(self._dialogue, leaf)))
-        return self._works[leaf.path_key]
-
-    def _likely(self, left: int, most: int) -> list[Node]:
-        """At most `most` leaves that will probably be selected within `left` iterations and nobody works on yet.
-
-        The search is simply continued in an overlay: with the outcome where it is known; where not, the leaf is guessed to be
-        worth what the search takes it for now, its Q.
+        `remaining`: the largest number of iterations that the search may still make, those for `leaves` included.
         """
-        overlay, unknown, likely = TreeOverlay(self._tree), set(), []
-        for _ in range(left):
+        evaluations = [self._evaluate(leaf) for leaf in leaves]
+        for evaluation in evaluations:
+            evaluation.roles.promote()
+        self._predicted = False
+        while not all(evaluation.task.done() and evaluation.outcome for evaluation in evaluations):
+            await self._wait([evaluation.task for evaluation in evaluations], remaining)
+            for evaluation in evaluations:
+                if evaluation.task.done():
+                    evaluation.task.result()  # raises its error as soon as there is one
+        for leaf in leaves:
+            del self._evaluations[leaf.path_key]
+        return [evaluation.outcome for evaluation in evaluations]
+
+    async def _wait(self, needed: Sequence[asyncio.Task], remaining: int) -> None:
+        """Waits until any evaluation is finished; if a slot becomes idle first, starts evaluating predicted leaves."""
+        running = {evaluation.task for evaluation in self._evaluations.values() if not evaluation.task.done()}
+        limit, prefetched = self._search.speculation, len(self._evaluations) - len(needed)
+        room = min(limit - len(running.difference(needed)), (1 + MAX_KEPT_RATIO) * limit - prefetched)
+        waiting = set(running)
+        if room > 0 and not self._predicted:
+            self._slot = self._slot or self._search.low_priority_queue.request_slot()
+            waiting.add(self._slot)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if self._slot in done:
+            self._slot, self._predicted = None, True
+            for leaf in self._predict_leaves(remaining, room):
+                self._evaluate(leaf)
+        if done & running:
+            self._predicted = False
+
+    def _evaluate(self, leaf: Node) -> Evaluation:
+        """Returns the evaluation of a leaf, which is started now if it was not before."""
+        if leaf.path_key not in self._evaluations:
+            roles = LowPriorityRoles(self._search.roles, self._search.low_priority_queue)
+            search = dataclasses.replace(self._search, roles=roles)
+            task = asyncio.ensure_future(search.evaluate_leaf(self._dialogue, leaf))
+            self._evaluations[leaf.path_key] = Evaluation(roles, task)
+        return self._evaluations[leaf.path_key]
+
+    def _predict_leaves(self, iterations: int, limit: int) -> list[Node]:
+        """Returns at most `limit` leaves that will probably be selected in the next `iterations` and are not evaluated yet.
+
+        The search is continued in an overlay, with the outcomes that are known; the reward of any other leaf is predicted to be its
+        current Q.
+        """
+        overlay, unknown, predicted = TreeOverlay(self._tree), set(), []
+        for _ in range(iterations):
             leaf = overlay.select(self._search.c)
-            work = self._works.get(leaf.path_key)
-            outcome = self._search.known(leaf) or (work and work.found)
+            evaluation = self._evaluations.get(leaf.path_key)
+            outcome = self._search.known_outcome(leaf) or (evaluation and evaluation.outcome)
             if outcome:
                 self._search.apply(overlay, leaf, outcome)
                 continue
             if leaf.path_key not in unknown:
                 unknown.add(leaf.path_key)
-                if not work:
-                    likely.append(leaf)
-                if len(likely) == most:
+                if not evaluation:
+                    predicted.append(leaf)
+                if len(predicted) == limit:
                     break
             leaf.backpropagate(leaf.q)
-        return likely
+        return predicted

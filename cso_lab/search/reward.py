@@ -1,4 +1,4 @@
-"""Rewards: from the judge's scores of one supporter turn to a number (eq. 2)."""
+"""Rewards: functions from the judge's scores of one supporter turn to a number (eq. 2)."""
 
 import math
 from collections.abc import Mapping
@@ -12,22 +12,26 @@ CRITERIA = ("E", "I", "H", "S")
 
 
 class Reward(Protocol):
-    """What a search needs of a reward."""
+    """The interface of a reward, as the search uses it."""
 
-    def __call__(self, scores: Scores) -> float: ...
+    def __call__(self, scores: Scores) -> float:
+        """Returns the reward of a turn with these scores."""
 
     @property
     def best(self) -> float:
-        """The reward of a turn that scores 4 throughout, which a gold turn is taken to deserve."""
+        """The reward of a turn with all scores 4, which is the Q of gold nodes."""
 
     @property
     def worst(self) -> float:
-        """The reward of a turn that scores 0 throughout, which a leaf under way is taken to deserve (virtual loss)."""
+        """The reward of a turn with all scores 0, which is the virtual loss of a leaf in a batch."""
 
 
 @dataclass(frozen=True)
 class LinearReward:
-    """Eq. 2, R = (sum of weight x score) / divisor + bias. The paper: weights E 1, I 1, H 1, S 7, divisor 10, bias -3."""
+    """Eq. 2: R = (sum of weight x score) / divisor + bias. In the paper: weights E 1, I 1, H 1, S 7, divisor 10, bias -3.
+
+    Raises UserError if a criterion is unknown, a weight is negative, the divisor is not positive, or a value is no number.
+    """
 
     weights: Mapping[str, float]
     divisor: float
@@ -59,7 +63,10 @@ class LinearReward:
 
 @dataclass(frozen=True)
 class WeakestReward:
-    """R = min(E, I, H, S) + bias: warmth cannot make up for a strategy that does not fit, nor the other way round."""
+    """R = min(E, I, H, S) + bias: empathy cannot compensate for an unsuitable strategy, nor the reverse.
+
+    Raises UserError if `bias` is no number.
+    """
 
     bias: float
 

@@ -1,4 +1,4 @@
-"""The conversation tree: nodes of section 3.1.1, eq. 1, eq. 4, and the tree's JSON form."""
+"""The conversation tree: its nodes (section 3.1.1), selection (eq. 1), backpropagation (eq. 4) and its JSON form."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,17 +9,18 @@ from cso_lab.core.records import SEEKER, SUPPORTER, Scores, Turn
 
 @dataclass(eq=False)
 class Node:
-    """One state of the conversation: a supporter turn in one strategy and the seeker's answer to it.
+    """One state of the conversation: a supporter turn in one strategy and the seeker's reply to it.
 
-    Root: no parent, no strategy, the dialogue's opening. Unexpanded: `supporter` is None. End: `end` is True; `seeker` then
-    holds the seeker's last words, if there were any. `scores` are the judge's for this node's own supporter turn, or None.
+    The root has no parent and no strategy; it holds the opening of the dialogue. An unexpanded node has `supporter` None. An end node
+    has `end` True; `seeker` is then the seeker's last utterance, if there is one. `prior`, `q` and `n` are P, Q and N of eq. 1.
+    `scores` are the judge's for this node's own supporter turn, or None.
     """
 
     id: int
     parent: "Node | None"
     strategy: str | None
     prior: float
-    q: float | None = 0.0  # None: not from a search
+    q: float | None = 0.0  # None in trees that no search has made
     n: int = 0
     supporter: str | None = None
     seeker: str | None = None
@@ -30,10 +31,11 @@ class Node:
 
     @property
     def expanded(self) -> bool:
+        """Whether the node has its supporter turn; the root always counts as expanded."""
         return self.parent is None or self.supporter is not None
 
     def path(self) -> list["Node"]:
-        """The nodes from the root to this one."""
+        """Returns the nodes from the root to this one."""
         nodes, node = [], self
         while node is not None:
             nodes.append(node)
@@ -42,11 +44,11 @@ class Node:
 
     @property
     def path_key(self) -> str:
-        """The strategies from the root down: what a node is called before it has a number, whatever the order of the search."""
+        """The strategies from the root down, joined by dots. Unlike `id` it does not depend on the order of the search."""
         return ".".join(node.strategy for node in self.path()[1:])
 
     def history(self) -> tuple[Turn, ...]:
-        """Everything said up to and including this node."""
+        """Returns all turns up to and including this node."""
         turns = []
         for node in self.path():
             if node.supporter is not None:
@@ -56,18 +58,18 @@ class Node:
         return tuple(turns)
 
     def pucb(self, c: float) -> float:
-        """Eq. 1: Q(S) + c P(S) sqrt(N(parent)) / (N(S) + 1)."""
+        """Returns eq. 1: Q(S) + c P(S) sqrt(N(parent)) / (N(S) + 1)."""
         return self.q + c * self.prior * math.sqrt(self.parent.n) / (self.n + 1)
 
     def backpropagate(self, reward: float) -> None:
-        """Eq. 4, from this node up to the root."""
+        """Updates N and the mean reward Q (eq. 4) of this node and all nodes above it."""
         for node in self.path():
             node.q = (node.n * node.q + reward) / (node.n + 1)
             node.n += 1
 
 
 class Tree:
-    """A dialogue's tree. Nodes are numbered in the order in which they came to be; the root is 0."""
+    """The tree of one dialogue. A node's id is its index in `nodes`, in order of creation; the root is 0."""
 
     def __init__(self, id: str, scene: str, description: str):
         self.id, self.scene, self.description = id, scene, description
@@ -75,10 +77,11 @@ class Tree:
 
     @property
     def root(self) -> Node:
+        """The first node."""
         return self.nodes[0]
 
     def add(self, parent: Node | None, strategy: str | None, prior: float, **fields) -> Node:
-        """Append a node below `parent` (None for the root)."""
+        """Appends and returns a node below `parent` (None for the root); `fields` are further fields of Node."""
         node = Node(id=len(self.nodes), parent=parent, strategy=strategy, prior=prior, **fields)
         self.nodes.append(node)
         if parent is not None:
@@ -86,20 +89,22 @@ class Tree:
         return node
 
     def select(self, c: float) -> Node:
-        """Section 3.1.2: descend by the highest PUCB (the first of equals) to a node without children. Changes nothing."""
+        """Returns the leaf reached by following the highest PUCB, the first of equals (section 3.1.2). Changes no node."""
         node = self.root
         while children := self.children_of(node):
             node = max(children, key=lambda child: child.pucb(c))
         return node
 
     def children_of(self, node: Node) -> list[Node]:
+        """Returns the children of a node; `select` uses this, so that an overlay can copy them first."""
         return node.children
 
     def ends(self) -> Iterator[Node]:
+        """Returns the end nodes, in order of creation."""
         return (node for node in self.nodes if node.end)
 
     def to_json(self) -> dict:
-        """The file format of `trees/*.json`."""
+        """Returns the content of a file `trees/*.json`."""
         return {
             "id": self.id,
             "scene": self.scene,
@@ -124,7 +129,7 @@ class Tree:
 
     @classmethod
     def from_json(cls, data: Mapping) -> "Tree":
-        """Inverse of `to_json`."""
+        """Returns the tree that `to_json` has written. Raises KeyError, IndexError or TypeError if `data` is not of that form."""
         tree = cls(data["id"], data["scene"], data["description"])
         for row in data["nodes"]:
             fields = {key: value for key, value in row.items() if key not in ("id", "parent")}

@@ -67,7 +67,7 @@ def _search(overrides: list[str], number: int) -> dict:
             roles=cfg.roles,
             strategies=strategies,
             folder=Path(folder),
-            account={},
+            corpus_report={},
             theta=cfg.preferences.theta,
             min_end_visits=cfg.preferences.min_end_visits,
         )

@@ -62,7 +62,7 @@ def files(data: str):
 @pytest.mark.long
 @pytest.mark.parametrize("data", list(LABELS))
 def test_every_record_becomes_a_tree_or_is_named_with_its_reason(data, tmp_path_factory):
-    found = {"trees": 0, "rejected": 0}
+    counts = {"trees": 0, "rejected": 0}
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(records=files(data))
@@ -74,23 +74,23 @@ def test_every_record_becomes_a_tree_or_is_named_with_its_reason(data, tmp_path_
         corpus = load(cfg.data)
         train, test = split(corpus.dialogues, cfg.data.test_share)
         dialogues = seeds(train, cfg.data.seed_dialogues)
-        account = corpus.rejects()
+        rejects = corpus.rejects()
         summary = expand(
             dialogues,
             mcts=OmegaConf.to_container(cfg.mcts, resolve=True),
             roles=OmegaConf.to_container(cfg.roles, resolve=True),
             strategies=strategy_set(cfg.data.strategies),
             folder=folder,
-            account=account,
+            corpus_report=rejects,
             theta=cfg.preferences.theta,
             min_end_visits=cfg.preferences.min_end_visits,
         )
         grown = [path.stem for path in tree_files(folder)]
-        left_out = [name for entry in account["rejected"].values() for name in entry["ids"]]
+        left_out = [name for entry in rejects["rejected"].values() for name in entry["ids"]]
         assert sorted([*grown, *summary["set_aside"], *left_out]) == [f"{data}-{i:04d}" for i in range(len(records))]
-        assert not test and read_json(folder / "search.json")["corpus"] == account
-        found["trees"] += len(grown)
-        found["rejected"] += len(left_out)
+        assert not test and read_json(folder / "search.json")["corpus"] == rejects
+        counts["trees"] += len(grown)
+        counts["rejected"] += len(left_out)
 
     whole()
-    assert found["trees"] >= EXAMPLES <= found["rejected"]
+    assert counts["trees"] >= EXAMPLES <= counts["rejected"]

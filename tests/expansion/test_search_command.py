@@ -91,10 +91,10 @@ def test_a_search_on_a_server_leaves_one_tree_a_usable_dialogue_and_no_key_anywh
     with FakeOpenAI(players) as server:
         done = search(server)
         assert done.returncode == 0, done.stderr
-        asked = len(server.requests)
+        requests = len(server.requests)
         again = search(server)
     assert again.returncode == 0, again.stderr
-    assert len(server.requests) == asked == players.asked.total()  # what is finished asks nothing
+    assert len(server.requests) == requests == players.asked.total()  # a finished search sends no requests
 
     out = Path(json.loads((tmp_path / "run" / "stages.json").read_text(encoding="utf-8"))["search"])
     assert out.is_relative_to(tmp_path / "run" / "shared")

@@ -1,4 +1,4 @@
-"""A search in parts: where the parts lie, what is missing, and that together they are the whole."""
+"""A search in parts: the folders of parts, missing parts, and the union, which is the whole search."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from reporting.trees import hand_made, write_search
 
-from cso_lab.expansion.shards import part_folder, take_over, union, usage_of_parts
+from cso_lab.expansion.shards import copy_finished_trees, part_folder, union, usage_of_parts
 from cso_lab.pipeline.cell_names import cell_name, register_resolvers
 from cso_lab.pipeline.stages import RESULTS
 
@@ -71,17 +71,17 @@ def test_a_whole_search_that_has_ended_stands_for_itself_and_one_that_broke_off_
     assert union(tmp_path / "elsewhere") == ([], [])
 
 
-def test_finished_trees_are_taken_over_and_none_is_overwritten(tmp_path):
+def test_finished_trees_are_copied_and_none_is_overwritten(tmp_path):
     first = part(tmp_path, "1/2", "d-1", "d-3", ended=False)
     out = part(tmp_path, "1/3", "d-1")
     (out / "trees" / "d-1.json").write_text("{}")
-    assert take_over(tmp_path, out, ["d-1", "d-2", "d-3"]) == 1
+    assert copy_finished_trees(tmp_path, out, ["d-1", "d-2", "d-3"]) == 1
     assert (out / "trees" / "d-1.json").read_text() == "{}"
     assert (out / "trees" / "d-3.json").read_bytes() == (first / "trees" / "d-3.json").read_bytes()
-    assert take_over(tmp_path, out, ["d-1", "d-2", "d-3"]) == 0
+    assert copy_finished_trees(tmp_path, out, ["d-1", "d-2", "d-3"]) == 0
 
 
-def test_what_each_part_used_is_told(tmp_path):
+def test_the_usage_of_each_part(tmp_path):
     part(tmp_path, "2/2", "d-2")
     part(tmp_path, "1/2", ended=False)
     assert {which: usage["calls"] for which, usage in usage_of_parts(tmp_path).items()} == {"2/2": {"judge": 1234}}

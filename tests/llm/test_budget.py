@@ -1,4 +1,4 @@
-"""Budgets stop a search cleanly, at the call after the cap, and it goes on when they are raised; estimates come close."""
+"""A budget stops a search at the call after the cap, and the search continues when it is raised; estimates come close."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
 from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load
-from cso_lab.expansion.configured_search import Plan
+from cso_lab.expansion.configured_search import ConfiguredSearch
 from cso_lab.expansion.estimate import estimate
 from cso_lab.expansion.expand import estimate_rest
 from cso_lab.llm.budget import BudgetSpent
@@ -98,12 +98,12 @@ def test_dollars_cannot_be_capped_where_no_price_is_known(tmp_path):
 # the estimate
 
 
-def plan(*overrides: str) -> Plan:
+def plan(*overrides: str) -> ConfiguredSearch:
     from omegaconf import OmegaConf
 
     roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
     cfg = config(("roles.api_base=http://127.0.0.1:9/v1", *roles, *overrides))
-    return Plan(
+    return ConfiguredSearch(
         mcts=OmegaConf.to_container(cfg.mcts, resolve=True),
         roles=OmegaConf.to_container(cfg.roles, resolve=True),
         strategies=strategy_set(cfg.data.strategies),
@@ -133,7 +133,7 @@ def test_what_an_estimate_says():
     dialogues = load(config(("roles.api_base=x",)).data).dialogues
     two, ten = (estimate(plan(), dialogues[:number]) for number in (2, 10))
     assert ten.calls.total() > 3 * two.calls.total() > 0
-    assert two.if_nobody_leaves >= two.calls.total()
+    assert two.calls_if_nobody_leaves >= two.calls.total()
     assert two.iterations == 6
     assert two.cost(plan().roles) is None
     priced = plan(*(f"roles.{role}.model=openai/gpt-4o-mini" for role in ("seeker", "supporter", "strategist", "judge")))
@@ -143,7 +143,7 @@ def test_what_an_estimate_says():
     assert estimate(plan(), []).calls.total() == 0
 
 
-def test_prompts_the_rehearsal_cannot_read_are_counted_all_the_same():
+def test_prompts_that_the_simulated_players_cannot_read_are_counted_as_well():
     strange = plan("roles.supporter.query='{dialogue}'", "roles.strategist.system=Score.")
     assert estimate(strange, load(config(("roles.api_base=x",)).data).dialogues[:1]).calls["supporter"] > 3
 

@@ -1,4 +1,4 @@
-"""The client and the cast against a real HTTP server on loopback that speaks OpenAI's protocol."""
+"""The client and the role players against a real HTTP server on loopback that speaks OpenAI's protocol."""
 
 import asyncio
 from collections import Counter
@@ -89,11 +89,11 @@ def test_no_more_than_max_concurrency_at_once(bound):
     assert server.most == bound
 
 
-# asking again
+# retries
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
-def test_passing_errors_make_exactly_as_many_requests_as_attempts(status):
+def test_retryable_errors_make_exactly_as_many_requests_as_attempts(status):
     with FakeOpenAI(failure(status)) as server:
         asking = client(server)
         with pytest.raises(RoleFailure, match="judge: no usable answer in 3 attempts"):
@@ -102,7 +102,7 @@ def test_passing_errors_make_exactly_as_many_requests_as_attempts(status):
     assert asking.usage.failed_attempts == asking.usage.calls["judge"] == 3
 
 
-def test_garbled_replies_and_transport_faults_count_together():
+def test_unparsable_replies_and_failed_calls_count_together():
     with FakeOpenAI(Reply("what?"), failure(429), Reply(""), failure(500), Reply(SCORES)) as server:
         assert ask(client(server, max_attempts=5), parse_judge) == {"E": 3, "I": 2, "H": 4, "S": 1}
     assert len(server.requests) == 5
@@ -112,7 +112,7 @@ def test_garbled_replies_and_transport_faults_count_together():
     assert len(server.requests) == 4
 
 
-def test_after_nonsense_another_seed_and_after_a_fault_the_same():
+def test_the_seed_changes_after_an_unparsable_reply_and_not_after_a_failed_call():
     with FakeOpenAI(Reply("what?"), failure(500), Reply("what?"), failure(429), Reply(SCORES)) as server:
         ask(client(server, max_attempts=5), parse_judge, seed=40)
     assert [request["seed"] for request in server.requests] == [40, 41, 41, 42, 42]
@@ -125,7 +125,7 @@ def test_answers_without_words_are_asked_again(reply):
     assert len(server.requests) == 2
 
 
-def test_a_hanging_call_is_given_up():
+def test_a_hanging_call_times_out():
     with FakeOpenAI(Reply("late", delay=2), Reply("in time")) as server:
         assert ask(client(server, timeout=0.3)) == "in time"
     assert len(server.requests) == 2
@@ -155,7 +155,7 @@ def test_waiting_for_a_slot_is_not_part_of_the_timeout():
         assert asyncio.run(within(asking, many())) == ["a"] * 5
 
 
-def test_an_error_of_the_parser_that_is_no_garbled_reply_is_not_swallowed():
+def test_other_errors_of_the_parser_are_raised():
     def parse(reply):
         raise KeyError(reply)
 
@@ -165,11 +165,11 @@ def test_an_error_of_the_parser_that_is_no_garbled_reply_is_not_swallowed():
     assert len(server.requests) == 1
 
 
-# asking again would not help
+# errors without a retry
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_errors_every_question_would_meet_are_the_users(status):
+def test_errors_that_every_request_would_get_are_user_errors(status):
     with FakeOpenAI(failure(status, "nothing for you")) as server:
         with pytest.raises(UserError, match="openai/tiny as judge: .*nothing for you"):
             ask(client(server))
@@ -192,7 +192,7 @@ def test_a_refused_question_fails_at_once(status):
         ("simulated/nobody", "valid: seeker, supporter, strategist, judge"),
     ],
 )
-def test_what_no_call_can_mend(model, message):
+def test_models_that_cannot_be_called(model, message):
     with pytest.raises(UserError, match=message):
         ask(client(), model=MODEL | {"model": model})
 
@@ -228,7 +228,7 @@ def test_a_server_of_ones_own_needs_no_key():
     assert server.headers[0]["authorization"] == "Bearer none"
 
 
-# the cast
+# the role players
 
 DIALOGUE = Dialogue("d", "Job loss", "I {lost} my job", ())
 HISTORY = (Turn(SEEKER, "I lost it."), Turn(SUPPORTER, "That hurts.", "Empathetic Statements"), Turn(SEEKER, "Yes."))
@@ -246,7 +246,7 @@ def role_config(**changes) -> dict:
 
 
 def playing(server, scene, seed=0, config=None):
-    """What `scene` makes of a cast over the server."""
+    """Returns what the coroutine function `scene` returns for role players over the server."""
     asking = client(server)
     return asyncio.run(within(asking, scene(RolePlayers(config or role_config(), asking, EXTES, seed))))
 
@@ -274,25 +274,25 @@ def test_the_four_questions():
             {"Affirmation": 7},
             {"E": 3, "I": 2, "H": 4, "S": 1},
         )
-    asked = {request["model"]: request for request in server.requests}
-    fixed = {role: asked[role]["messages"][0]["content"] for role in asked}
-    query = {role: asked[role]["messages"][1]["content"] for role in asked}
+    requests = {request["model"]: request for request in server.requests}
+    fixed = {role: requests[role]["messages"][0]["content"] for role in requests}
+    query = {role: requests[role]["messages"][1]["content"] for role in requests}
     assert "Your situation: I {lost} my job" in query["seeker"] and "Job loss" in query["seeker"]
     assert query["seeker"].endswith("Seeker: I lost it.\nSupporter: That hurts.")
     assert f"Affirmation ({EXTES.descriptions['Affirmation']})" in query["supporter"]
     assert query["strategist"].endswith("Supporter (Empathetic Statements): That hurts.\nSeeker: Yes.")
     assert query["judge"].endswith("Supporter (Empathetic Statements): That hurts.")
     assert all(name in fixed["strategist"] for name in EXTES.names)
-    assert {role: (body["temperature"], body["max_tokens"]) for role, body in asked.items()} == {
+    assert {role: (body["temperature"], body["max_tokens"]) for role, body in requests.items()} == {
         role: (values["temperature"], values["max_tokens"]) for role, values in role_config().items()
     }
 
 
-def test_one_question_has_one_answer_and_another_draw_another():
+def test_a_question_has_one_answer_per_sample_key():
     with FakeOpenAI(Reply("a", delay=0.05)) as server:
 
         async def twice(players):
-            await asyncio.gather(*(players.seeker(DIALOGUE, HISTORY[:2], draw) for draw in ("", "", "B", "")))
+            await asyncio.gather(*(players.seeker(DIALOGUE, HISTORY[:2], sample_key) for sample_key in ("", "", "B", "")))
             await players.seeker(DIALOGUE, HISTORY[:2], "")
             players.forget(DIALOGUE)
             await players.seeker(DIALOGUE, HISTORY[:2], "")
@@ -303,7 +303,7 @@ def test_one_question_has_one_answer_and_another_draw_another():
     assert sorted(Counter(request["seed"] for request in server.requests).values()) == [1, 2]
 
 
-def test_placeholders_in_the_fixed_part_tell_questions_apart():
+def test_placeholders_in_the_fixed_part_distinguish_questions():
     config = role_config(supporter={"system": "Reply as: {strategy}.", "query": "{dialogue}"})
     with FakeOpenAI(lambda request: Reply(request["messages"][0]["content"])) as server:
 
@@ -318,8 +318,8 @@ def test_seeds_follow_from_the_question_and_the_searchs_seed():
         with FakeOpenAI(Reply("a")) as server:
 
             async def play(players):
-                for draw in ("", "B"):
-                    await players.seeker(DIALOGUE, HISTORY[:2], draw)
+                for sample_key in ("", "B"):
+                    await players.seeker(DIALOGUE, HISTORY[:2], sample_key)
 
             playing(server, play, seed)
         return [request["seed"] for request in server.requests]
@@ -334,5 +334,5 @@ def test_an_unknown_placeholder_is_named():
         RolePlayers(role_config(judge={"system": "{strategy}"}), client(), EXTES, 0)
 
 
-def test_garbled_is_a_value_error():
+def test_a_parse_error_is_a_value_error():
     assert issubclass(ParseError, ValueError)

@@ -1,4 +1,4 @@
-"""Faults of every kind end in the same trees; limits a minute and pauses that a provider asks for are kept."""
+"""Searches with failing calls give the same trees; rate limits and the pauses that a provider asks for are respected."""
 
 import asyncio
 import json
@@ -32,13 +32,13 @@ def undisturbed(tmp_path_factory):
     """The trees of a search without faults, by whether the server's answers depend on the request's seed."""
 
     @cache
-    def found(seeded: bool = False) -> dict[str, bytes]:
+    def reference(seeded: bool = False) -> dict[str, bytes]:
         folder = tmp_path_factory.mktemp("undisturbed")
         with answering(seeded=seeded) as server:
             search(folder, server.api_base, dialogues=1)
         return trees(folder)
 
-    return found
+    return reference
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.long if f == "hanging" else ()) for f in FAULTS])
@@ -72,7 +72,7 @@ def test_what_stays_unanswered_is_set_aside_and_taken_up_again(undisturbed, tmp_
 # pauses a provider asks for
 
 
-def test_retry_after_is_heeded_by_every_question_to_that_provider():
+def test_retry_after_pauses_every_question_to_that_provider():
     with FakeOpenAI(failure(429, Retry_After="1"), Reply("a")) as server:
         times = []
         answer = server.replies[1]
@@ -87,14 +87,14 @@ def test_retry_after_is_heeded_by_every_question_to_that_provider():
     assert len(times) == 2 and min(times) - began >= 1.0
 
 
-def test_who_is_told_to_wait_for_a_day_does_not():
+def test_a_retry_after_of_a_day_stops_the_run():
     with FakeOpenAI(failure(429, "daily limit", Retry_After="86400")) as server:
         with pytest.raises(ServiceError, match="openai/tiny as judge: told to wait 86400 s: 429: daily limit"):
             ask(client(server))
     assert len(server.requests) == 1
 
 
-def test_no_money_left_is_the_users_affair():
+def test_an_exceeded_quota_is_a_user_error():
     reply = Reply(status=429, body={"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}})
     with FakeOpenAI(reply) as server:
         with pytest.raises(UserError, match="openai/tiny as judge: 429: You exceeded your quota"):
@@ -119,14 +119,14 @@ def test_retry_after_as_a_date():
 # limits a minute
 
 
-def paced(calls: list[int], requests: float | None = None, tokens: float | None = None) -> list[float]:
-    """When each call, of so many tokens, may go: in seconds from the start, all of them asking at once."""
+def start_times(calls: list[int], requests: float | None = None, tokens: float | None = None) -> list[float]:
+    """When each call, of so many tokens, may be made: in seconds from the start, all of them waiting at once."""
 
     async def all_of_them():
-        pace, began = RateLimiter(requests, tokens), time.monotonic()
+        limiter, began = RateLimiter(requests, tokens), time.monotonic()
 
         async def one(number: int):
-            await pace.turn(number)
+            await limiter.acquire(number)
             return time.monotonic() - began
 
         return await asyncio.gather(*map(one, calls))
@@ -135,16 +135,16 @@ def paced(calls: list[int], requests: float | None = None, tokens: float | None 
 
 
 def test_requests_are_spaced_evenly():
-    assert paced([1] * 4, requests=600) == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.05)
+    assert start_times([1] * 4, requests=600) == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.05)
 
 
 def test_tokens_are_spaced_by_their_number():
-    assert paced([100, 300, 50, 50], tokens=60_000) == pytest.approx([0.0, 0.1, 0.4, 0.45], abs=0.05)
+    assert start_times([100, 300, 50, 50], tokens=60_000) == pytest.approx([0.0, 0.1, 0.4, 0.45], abs=0.05)
 
 
 def test_the_tighter_limit_counts():
-    assert paced([100, 100], requests=600, tokens=30_000)[1] == pytest.approx(0.2, abs=0.05)
-    assert paced([100, 100]) == pytest.approx([0.0, 0.0], abs=0.05)
+    assert start_times([100, 100], requests=600, tokens=30_000)[1] == pytest.approx(0.2, abs=0.05)
+    assert start_times([100, 100]) == pytest.approx([0.0, 0.0], abs=0.05)
 
 
 def test_the_client_keeps_the_limit():
@@ -176,7 +176,7 @@ def test_no_file_holds_a_key_even_when_the_server_repeats_it(monkeypatch, tmp_pa
     with answering() as server:
         answer, number = server.replies[0], Counter()
 
-        def telltale(body):
+        def echo_key(body):
             number["asked"] += 1
             if number["asked"] % 7 == 0:
                 return failure(500, f"wrong {SECRET}")
@@ -184,14 +184,14 @@ def test_no_file_holds_a_key_even_when_the_server_repeats_it(monkeypatch, tmp_pa
                 return Reply(f"Your key is {SECRET}, dear. {number['asked']}")
             return answer(body)
 
-        server.replies = [telltale]
+        server.replies = [echo_key]
         search(tmp_path, server.api_base, "roles.api_key_env=MY_SERVER_PASS", dialogues=1)
     files = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     assert "$MY_SERVER_PASS" in files["calls.jsonl"] and len(files) >= 3
     assert not [name for name, text in files.items() if SECRET in text]
 
 
-# those who ask
+# callers
 
 
 def test_slots_are_idle_while_nobody_waits_for_one():
@@ -200,24 +200,26 @@ def test_slots_are_idle_while_nobody_waits_for_one():
 
         async def watch():
             role_players = RolePlayers(role_config(), asking, EXTES, 0)
-            seen, asked = [role_players.idle], []
+            idle, questions = [role_players.idle], []
             for number in range(5):
-                asked.append(asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], str(number))))
+                questions.append(asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], str(number))))
                 await asyncio.sleep(0)
-                seen.append(role_players.idle)
-            await asyncio.gather(*asked)
-            return [*seen, role_players.idle]
+                idle.append(role_players.idle)
+            await asyncio.gather(*questions)
+            return [*idle, role_players.idle]
 
         assert asyncio.run(within(asking, watch())) == [3, 2, 1, 0, 0, 0, 3]
 
 
-def test_what_nobody_wants_any_more_is_not_asked_and_what_is_under_way_is_kept():
+def test_a_question_without_waiters_is_not_asked_and_a_call_in_flight_is_kept():
     with FakeOpenAI(Reply("a", delay=0.1)) as server:
         asking = client(server, max_concurrency=1)
 
         async def leave():
             role_players = RolePlayers(role_config(), asking, EXTES, 0)
-            first, second = (asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], draw)) for draw in "12")
+            first, second = (
+                asyncio.ensure_future(role_players.seeker(DIALOGUE, HISTORY[:2], sample_key)) for sample_key in "12"
+            )
             await asyncio.sleep(0.05)  # the first one is under way, the second waits
             first.cancel(), second.cancel()
             await asyncio.gather(first, second, return_exceptions=True)
@@ -228,7 +230,7 @@ def test_what_nobody_wants_any_more_is_not_asked_and_what_is_under_way_is_kept()
     assert len(server.requests) == 1
 
 
-def test_one_who_leaves_takes_the_answer_from_nobody_else():
+def test_a_cancelled_waiter_does_not_cancel_the_answer_for_others():
     with FakeOpenAI(Reply("a", delay=0.1)) as server:
         asking = client(server)
 

@@ -1,4 +1,4 @@
-"""The journal: what was answered once is never asked again, whatever ends the process, and the trees are those of an undisturbed run."""
+"""The journal: whatever ends the process, no answered question is asked again, and the trees are those of an uninterrupted run."""
 
 import json
 import multiprocessing
@@ -52,8 +52,10 @@ def test_what_is_written_is_read_again(tmp_path):
     )
     with Journal(tmp_path, ["d"]) as opened:
         assert opened.answers == {"a": line("a")["reply"], "b": line("b")["reply"]}
-        assert opened.garbled == {"b": 1} and opened.kept == {"d": 2}
-        assert opened.take("a") == line("a")["reply"] and opened.take("a") is None and opened.take("e") is None
+        assert opened.parse_failures == {"b": 1} and opened.answered == {"d": 2}
+        assert (
+            opened.pop_cached("a") == line("a")["reply"] and opened.pop_cached("a") is None and opened.pop_cached("e") is None
+        )
         usage = opened.usage
     assert (usage.calls, usage.failed_attempts) == ({"judge": 4, "seeker": 1}, 2)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cost) == (28, 12, 0.25)

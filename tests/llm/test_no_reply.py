@@ -1,4 +1,4 @@
-"""What was no reply is never scored as a wrong one: whoever asks stops with the server's words, keeps the answers, and asks on later."""
+"""A missing reply is never scored as a wrong one: every stage stops with the server's message, keeps its answers and continues later."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every form in which a player may reply, and the nonsense that must be noticed."""
+"""Every form in which a role player may reply, and the replies that must be rejected."""
 
 import json
 import random
@@ -117,8 +117,8 @@ def test_the_judges_scores_in_every_reasonable_form(reply):
 
 @pytest.mark.parametrize("share", ["60", '"60%"', '"60/100"', "60.0", '{"value": 60}'])
 def test_ratings_up_to_a_hundred(share):
-    found = parse_ratings(f'{{"scores": {{"Severe toxicity": {share}, "INSULT": 0}}}}', ("SEVERE_TOXICITY", "INSULT"), 100)
-    assert found == {"SEVERE_TOXICITY": 60, "INSULT": 0}
+    ratings = parse_ratings(f'{{"scores": {{"Severe toxicity": {share}, "INSULT": 0}}}}', ("SEVERE_TOXICITY", "INSULT"), 100)
+    assert ratings == {"SEVERE_TOXICITY": 60, "INSULT": 0}
 
 
 @pytest.mark.parametrize(
@@ -448,9 +448,9 @@ def test_json_scores_survive_their_wrapping(judged, rated, before, after, wrappi
     st.sampled_from(["\n", ", ", "\r\n", "; ", "\n\n"]),
     st.randoms(use_true_random=False),
 )
-def test_numbered_scores_survive_their_form(scores, form, between, chance: random.Random):
+def test_numbered_scores_survive_their_form(scores, form, between, rng: random.Random):
     rows = [form.format(number, score) for number, score in enumerate(scores, start=1)]
-    chance.shuffle(rows)
+    rng.shuffle(rows)
     assert parse_judge(between.join(rows)) == dict(zip("EIHS", scores, strict=True))
     assert parse_strategist(between.join(rows), EXTES) == dict(zip(EXTES.names, scores, strict=False))
 
@@ -465,11 +465,11 @@ def test_plain_words_come_through(words, form):
 # properties of forms: whatever form scores have, they are read or refused, and never changed
 
 
-def _forms(rows: dict[str, object], chance: random.Random) -> str:
+def _forms(rows: dict[str, object], rng: random.Random) -> str:
     """`rows` in one of the forms models use."""
     records = [{"strategy": name, "score": value} for name, value in rows.items()]
     lines = [f"{name}: {value}" for name, value in rows.items()]
-    structure = chance.choice(
+    structure = rng.choice(
         [
             rows,
             {"scores": rows},
@@ -482,22 +482,22 @@ def _forms(rows: dict[str, object], chance: random.Random) -> str:
             {name: {"score": value, "reason": "it fits"} for name, value in rows.items()},
         ]
     )
-    as_json = json.dumps(structure, indent=chance.choice([None, 2]))
+    as_json = json.dumps(structure, indent=rng.choice([None, 2]))
     table = "| Strategy | Score |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return chance.choice([as_json, f"```json\n{as_json}\n```", f"Here you are.\n{as_json}", "\n".join(lines), table])
+    return rng.choice([as_json, f"```json\n{as_json}\n```", f"Here you are.\n{as_json}", "\n".join(lines), table])
 
 
-def _number(chance: random.Random, value: int) -> object:
-    return chance.choice([value, float(value), str(value), f"{value}.0", f"{value}/10", f"{value} out of 10"])
+def _number(rng: random.Random, value: int) -> object:
+    return rng.choice([value, float(value), str(value), f"{value}.0", f"{value}/10", f"{value} out of 10"])
 
 
 SCORES = st.dictionaries(st.sampled_from(EXTES.names), st.integers(0, 10), min_size=1)
 
 
 @given(SCORES, st.randoms(use_true_random=False))
-def test_scores_in_any_form_are_read(scores, chance):
-    rows = {name: _number(chance, value) for name, value in scores.items()}
-    assert parse_strategist(_forms(rows, chance), EXTES) == scores
+def test_scores_in_any_form_are_read(scores, rng):
+    rows = {name: _number(rng, value) for name, value in scores.items()}
+    assert parse_strategist(_forms(rows, rng), EXTES) == scores
 
 
 @given(
@@ -505,26 +505,26 @@ def test_scores_in_any_form_are_read(scores, chance):
     st.sampled_from([11, -1, 99, 3.5, "11", "-1", "3.5", "3-5", "3/5", "12/10", True, None, "high", "", [], [3], {}]),
     st.randoms(use_true_random=False),
 )
-def test_one_score_that_is_none_spoils_them_all(scores, nonsense, chance):
-    name = chance.choice(list(scores))
-    rows = {name: _number(chance, value) for name, value in scores.items()} | {name: nonsense}
-    reply = json.dumps(chance.choice([rows, {"scores": rows}, [{"strategy": n, "score": v} for n, v in rows.items()]]))
+def test_one_score_that_is_none_spoils_them_all(scores, nonsense, rng):
+    name = rng.choice(list(scores))
+    rows = {name: _number(rng, value) for name, value in scores.items()} | {name: nonsense}
+    reply = json.dumps(rng.choice([rows, {"scores": rows}, [{"strategy": n, "score": v} for n, v in rows.items()]]))
     with pytest.raises(ParseError):
         parse_strategist(reply, EXTES)
 
 
 @given(SCORES, st.integers(1, 10), st.randoms(use_true_random=False))
-def test_scores_that_contradict_one_another_are_refused(scores, by, chance):
-    name = chance.choice(list(scores))
+def test_scores_that_contradict_one_another_are_refused(scores, by, rng):
+    name = rng.choice(list(scores))
     rows = [*scores.items(), (name, (scores[name] + by) % 11)]
-    chance.shuffle(rows)
+    rng.shuffle(rows)
     forms = [
         json.dumps([{"strategy": label, "score": value} for label, value in rows]),
         "{" + ", ".join(f'"{label}": {value}' for label, value in rows) + "}",
         "\n".join(f"{label}: {value}" for label, value in rows),
     ]
     with pytest.raises(ParseError):
-        parse_strategist(chance.choice(forms), EXTES)
+        parse_strategist(rng.choice(forms), EXTES)
 
 
 @given(st.text(alphabet=st.characters(blacklist_categories=["Nd", "No", "Nl", "Cs"]), max_size=120))

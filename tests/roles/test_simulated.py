@@ -47,12 +47,14 @@ def dialogue_with(*turns: Turn) -> Dialogue:
     return Dialogue("d", "Job loss", "I lost my job", turns)
 
 
-def turns_said(roles, history) -> tuple:
+def replies(roles: RolePlayers, history: tuple[Turn, ...], strategy: str = "Affirmation") -> tuple:
+    """The replies of strategist, supporter, judge and seeker."""
+
     async def ask():
         dialogue = dialogue_with(*history)
         return (
             await roles.strategist(dialogue, history, ""),
-            await roles.supporter(dialogue, history, roles._strategies.names[0], ""),
+            await roles.supporter(dialogue, history, strategy, ""),
             await roles.judge(dialogue, history[:2], ""),
             await roles.seeker(dialogue, history[:2], ""),
         )
@@ -63,17 +65,17 @@ def turns_said(roles, history) -> tuple:
 HISTORY = (*OPENING, Turn(SEEKER, "Yes. I don't know how to tell my wife."))
 
 
-def test_the_same_seed_says_the_same_and_others_something_else():
-    said = [turns_said(players(seed=seed), HISTORY) for seed in (0, 0, 1, 2, 3)]
-    assert said[0] == said[1]
+def test_the_same_seed_gives_the_same_replies_and_other_seeds_others():
+    by_seed = [replies(players(seed=seed), HISTORY) for seed in (0, 0, 1, 2, 3)]
+    assert by_seed[0] == by_seed[1]
     for role in range(4):
-        assert len({str(answers[role]) for answers in said}) > 1, role
+        assert len({str(answers[role]) for answers in by_seed}) > 1, role
 
 
 @pytest.mark.parametrize("strategies", [EXTES, ESCONV], ids=lambda strategies: strategies.name)
 def test_every_answer_has_its_form(strategies):
     history = (OPENING[0], Turn(SUPPORTER, OPENING[1].text, strategies.names[1]), HISTORY[2])
-    scores, words, judged, seeker = turns_said(players(strategies), history)
+    scores, words, judged, seeker = replies(players(strategies), history, strategies.names[0])
     assert tuple(scores) == strategies.names and all(0 <= score <= 10 for score in scores.values())
     assert words and set(judged) == set("EIHS")
     assert seeker.text and not seeker.end
@@ -84,8 +86,8 @@ def opinions(utterance: str, strategies=EXTES, seeds=5) -> dict[str, float]:
     history = (*OPENING, Turn(SEEKER, utterance)) if strategies is EXTES else (OPENING[0], Turn(SEEKER, utterance))
 
     async def ask():
-        casts = [players(strategies, seed) for seed in range(seeds)]
-        return [await role_players.strategist(dialogue_with(*history), history, "") for role_players in casts]
+        by_seed = [players(strategies, seed) for seed in range(seeds)]
+        return [await role_players.strategist(dialogue_with(*history), history, "") for role_players in by_seed]
 
     answers = asyncio.run(ask())
     return {name: sum(answer[name] for answer in answers) / seeds for name in strategies.names}
@@ -112,7 +114,7 @@ def test_the_strategist_reads_the_need_in_esconvs_strategies_too():
 
 
 def judgements(strategy: str, seeds=5) -> float:
-    """The judge's mean reward of the same words in `strategy` after somebody has blamed herself."""
+    """The mean reward, by the judge's scores, of the same words in `strategy` after a seeker has blamed herself."""
     history = (*OPENING, Turn(SEEKER, BLAMED), Turn(SUPPORTER, "I hear you.", strategy))
 
     async def ask():
@@ -128,7 +130,7 @@ def test_the_judge_agrees_with_the_need():
 
 
 class Contrary:
-    """The same players, with a strategist who rates what is best worst."""
+    """The same players, with a strategist whose scores are inverted."""
 
     def __init__(self, role_players: RolePlayers):
         self.seeker, self.supporter, self.judge, self._strategist = (
@@ -146,16 +148,16 @@ def mean_rollout(roles, dialogues) -> float:
     """Mean reward of one simulation from every gold node that is not the end."""
 
     async def rewards():
-        searching, found = search(roles), []
+        searching, outcomes = search(roles), []
         for dialogue in dialogues:
             tree = await searching.init_from_gold(dialogue)
             for node in tree.nodes:
                 if node.gold and not node.end:
-                    found.append((await searching.work(dialogue, node)).reward)
-        return found
+                    outcomes.append((await searching.evaluate_leaf(dialogue, node)).reward)
+        return outcomes
 
-    found = asyncio.run(rewards())
-    return sum(found) / len(found)
+    values = asyncio.run(rewards())
+    return sum(values) / len(values)
 
 
 def test_a_rollout_of_good_strategies_earns_more_than_one_of_bad_ones():
@@ -179,9 +181,9 @@ def test_the_tree_does_not_depend_on_how_many_calls_are_under_way():
 
 
 def test_a_dialogue_in_esconvs_strategies_can_be_searched():
-    chance, turns = random.Random(0), []
+    rng, turns = random.Random(0), []
     for i, turn in enumerate(sample()[0].turns):
-        turns.append(turn if i % 2 == 0 else Turn(SUPPORTER, turn.text, chance.choice(ESCONV.names)))
+        turns.append(turn if i % 2 == 0 else Turn(SUPPORTER, turn.text, rng.choice(ESCONV.names)))
     tree = asyncio.run(search(players(ESCONV), ESCONV, iterations=3).search(Dialogue("e", "", "", tuple(turns))))
     assert tree.root.n == 103
     assert {node.strategy for node in tree.nodes[1:]} == set(ESCONV.names)
@@ -190,10 +192,10 @@ def test_a_dialogue_in_esconvs_strategies_can_be_searched():
 def test_the_best_strategy_agrees_with_the_gold_one_more_often_than_chance():
     roles, dialogues = players(), sample()[:25]
 
-    async def planted():
+    async def trees_from_gold():
         return await asyncio.gather(*(search(roles).init_from_gold(dialogue) for dialogue in dialogues))
 
-    gold = [node for tree in asyncio.run(planted()) for node in tree.nodes if node.gold and node.parent]
+    gold = [node for tree in asyncio.run(trees_from_gold()) for node in tree.nodes if node.gold and node.parent]
     agree = sum(node is max(node.parent.children, key=lambda child: child.prior) for node in gold)
     assert len(gold) > 100
     assert agree / len(gold) > 0.4  # chance: 1/8

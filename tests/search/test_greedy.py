@@ -1,4 +1,4 @@
-"""Greedy paths and other rewards: what shows that the search and its reward can be swapped."""
+"""Greedy paths and other rewards: the search and its reward can be swapped."""
 
 import asyncio
 
@@ -56,10 +56,10 @@ def test_greedy_trees_have_the_schema_of_all_trees_and_give_pairs():
 
 
 def test_greedy_reports_each_path_as_an_iteration():
-    heard = []
+    iterations = []
     search = Greedy(**vars(mcts(ScriptedRoles())))
-    asyncio.run(search.search(DIALOGUE, lambda tree, done: heard.append(done)))
-    assert heard == [1, 2]
+    asyncio.run(search.search(DIALOGUE, lambda tree, done: iterations.append(done)))
+    assert iterations == [1, 2]
 
 
 # rewards
@@ -106,16 +106,16 @@ def test_a_search_and_its_reward_are_chosen_by_name(overrides, search, reward):
     assert any(node.scores and node.q != chosen.best for node in tree.nodes)
 
 
-def test_the_papers_search_samples_afresh_and_the_small_ones_remember():
-    memory = {name: composed(f"mcts={name}").mcts.search.memory for name in ("paper", "quick", "greedy")}
-    assert memory == {"paper": False, "quick": True, "greedy": True}
+def test_the_papers_search_samples_anew_and_the_small_ones_cache_replies():
+    cached = {name: composed(f"mcts={name}").mcts.search.cache_replies for name in ("paper", "quick", "greedy")}
+    assert cached == {"paper": False, "quick": True, "greedy": True}
 
 
-def test_speculation_changes_no_identity_and_waves_do():
-    plain, ahead, waves = (
+def test_speculation_does_not_change_the_cache_key_and_leaf_batches_do():
+    plain, prefetched, batches = (
         RESULTS["search"].key(composed(*line)) for line in ([], ["mcts.speculation=3"], ["mcts.leaf_batch_size=2"])
     )
-    assert plain == ahead != waves
+    assert plain == prefetched != batches
 
 
 @pytest.mark.parametrize(

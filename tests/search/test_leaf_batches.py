@@ -10,20 +10,20 @@ from small_search import DIALOGUE, SCRIPT, mcts, planted, searched, seeker, supp
 from cso_lab.core.records import Dialogue, SeekerReply
 
 
-def wave(tree, most: int) -> list[int]:
-    return [leaf.id for leaf in mcts(None)._next_leaves(tree, most)]
+def batch(tree, size: int) -> list[int]:
+    return [leaf.id for leaf in mcts(None).select_batch(tree, size)]
 
 
-def test_a_wave_by_hand():
+def test_a_batch_by_hand():
     # A, B, C below the root, A gold; below A: A, the gold end B, C. A chosen leaf counts as a visit worth -3, all the way up.
     tree = planted(ScriptedRoles(**SCRIPT))
     before = tree.to_json()
-    assert wave(tree, 1) == [2]  # B = C = .25 * 10 = 2.5, A = 1.05: the first of equals
-    assert wave(tree, 2) == [2, 3]  # B = -3 + .25 * 10.05 / 2 = -1.74, C = 2.51
-    assert wave(tree, 3) == [2, 3, 4]  # C = -1.74, A = 1.05; below A: A = C = .25 * 10 = 2.5, end 1.05
-    assert wave(tree, 4) == [2, 3, 4, 6]  # A = .96 + .05 = 1.01; below it A = -3 + 1.26, C = 2.51
-    assert wave(tree, 5) == [2, 3, 4, 6, 5]  # A = .92 + .05; below it A = C = -1.74, end 1.05
-    assert wave(tree, 9) == [2, 3, 4, 6, 5]  # A = .88 + .05; the end = .96 + .05, still the best: a leaf is worked on once
+    assert batch(tree, 1) == [2]  # B = C = .25 * 10 = 2.5, A = 1.05: the first of equals
+    assert batch(tree, 2) == [2, 3]  # B = -3 + .25 * 10.05 / 2 = -1.74, C = 2.51
+    assert batch(tree, 3) == [2, 3, 4]  # C = -1.74, A = 1.05; below A: A = C = .25 * 10 = 2.5, end 1.05
+    assert batch(tree, 4) == [2, 3, 4, 6]  # A = .96 + .05 = 1.01; below it A = -3 + 1.26, C = 2.51
+    assert batch(tree, 5) == [2, 3, 4, 6, 5]  # A = .92 + .05; below it A = C = -1.74, end 1.05
+    assert batch(tree, 9) == [2, 3, 4, 6, 5]  # A = .88 + .05; the end = .96 + .05, still the best: a leaf is evaluated once
     assert tree.to_json() == before
 
 
@@ -35,7 +35,7 @@ def test_the_virtual_losses_are_taken_back_before_the_outcomes_are_applied():
     assert (tree.root.q, tree.root.n) == (pytest.approx(99.5 / 102), 102)
 
 
-def test_the_leaves_of_a_wave_are_asked_about_at_once_and_applied_in_their_order():
+def test_the_leaves_of_a_batch_are_evaluated_at_once_and_applied_in_their_order():
     limits = dict(rollout_rounds=2, min_iterations=12, max_iterations=12, leaf_batch_size=4)
     patient = searched(ScriptedRoles(show_draw=True, **SCRIPT), **limits).to_json()
     for seed in range(5):
@@ -45,12 +45,12 @@ def test_the_leaves_of_a_wave_are_asked_about_at_once_and_applied_in_their_order
     assert one_by_one != patient
     roles = ScriptedRoles()
     searched(roles, leaf_batch_size=2, min_iterations=2, max_iterations=2)
-    first = roles.calls[2:4]  # after planting
+    first = roles.calls[2:4]  # after init_from_gold
     assert [(role, path) for role, path, _ in first] == [("supporter", "B"), ("supporter", "C")]
 
 
 @pytest.mark.parametrize("iterations", [7, 8, 9])
-def test_a_wave_ends_where_the_search_does(iterations):
+def test_a_batch_ends_where_the_search_does(iterations):
     done = []
     search = mcts(ScriptedRoles(), rollout_rounds=1, leaf_batch_size=4, min_iterations=iterations, max_iterations=20)
     tree = asyncio.run(search.search(DIALOGUE, lambda tree, iteration: done.append(iteration)))
@@ -58,7 +58,7 @@ def test_a_wave_ends_where_the_search_does(iterations):
     assert tree.root.n == 100 + iterations
 
 
-def test_a_wave_is_cut_short_by_the_end_that_stops_the_search():
+def test_a_batch_is_cut_short_by_the_end_that_stops_the_search():
     class Leaver(ScriptedRoles):
         async def seeker(self, dialogue, history, draw):
             await super().seeker(dialogue, history, draw)
@@ -70,12 +70,12 @@ def test_a_wave_is_cut_short_by_the_end_that_stops_the_search():
     turns = tuple(turn for i in range(8) for turn in (seeker(f"k{i}"), supporter("A", f"s{i}")))
     search = mcts(Leaver(), leaf_batch_size=4, min_iterations=50, max_iterations=50, max_ends=6)
     tree = asyncio.run(search.search(Dialogue("d", "", "", turns)))
-    # the gold end and one of each leaf: four of the first wave, one of the second
+    # the gold end and one of each leaf: four of the first batch, one of the second
     assert sum(1 for _ in tree.ends()) == 6
     assert tree.root.n == 105
 
 
-def test_the_error_of_one_leaf_ends_the_wave():
+def test_the_error_of_one_leaf_ends_the_batch():
     roles = ScriptedRoles(supporter_says={"C": ValueError("no")}, judge_says={"B.A": judged(4)}, slow=random.Random(0))
     with pytest.raises(ValueError, match="no"):
         searched(roles, leaf_batch_size=2, min_iterations=2, max_iterations=2)

@@ -13,7 +13,7 @@ from cso_lab.search.tree import Tree
 
 FULL = {"strategist": 5, "supporter": 6, "seeker": 5, "judge": 5}  # 21 calls: leaf, child and four rounds
 
-# planting
+# the first path
 
 
 def test_gold_dialogue_is_the_first_path():
@@ -122,7 +122,7 @@ BY_HAND = [
     },
 ]
 LEAVES = [2, 3, 7, 10, 4, 6]
-# planting 2; 1 and 5: 2 + 1 + 2 + judge 2 + one round's strategist and supporter; 2 and 6: 2 + judge; 3: 1 + 2 + judge; 4: none
+# init_from_gold 2; 1 and 5: 2 + 1 + 2 + judge 2 + one round's strategist and supporter; 2 and 6: 2 + judge; 3: 1 + 2 + judge; 4: none
 CALLS = [2 + 9, 3, 4, 0, 9, 3]
 
 

@@ -1,4 +1,4 @@
-"""Valid paths and what is dispreferred beside them: equations 5 and 6, and the pass that scores siblings."""
+"""Valid paths and dispreferred siblings (equations 5 and 6), and the extension pass."""
 
 import asyncio
 

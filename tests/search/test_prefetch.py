@@ -1,4 +1,4 @@
-"""Working ahead changes how long a search takes and how much is asked, and nothing else."""
+"""Prefetching changes how long a search takes and how many questions are asked, and nothing else."""
 
 import asyncio
 import json
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from random_players import FIVE, RandomPlayers, gold_dialogue, run
 from small_search import mcts
 
-from cso_lab.search.idle_slots import TICK, AskedAhead, IdleSlots
+from cso_lab.search.low_priority import POLL_INTERVAL, LowPriorityQueue, LowPriorityRoles
 from cso_lab.search.mcts import MCTS
-from cso_lab.search.prefetch import KEPT, TreeOverlay
+from cso_lab.search.prefetch import MAX_KEPT_RATIO, TreeOverlay
 from cso_lab.search.tree import Tree
 
 DIALOGUES = [gold_dialogue("d1"), gold_dialogue("d2", rounds=3), gold_dialogue("d3", rounds=6)]
@@ -40,21 +40,21 @@ def grown(players, dialogues=DIALOGUES, **changes) -> tuple[str, float]:
 
 @pytest.fixture(scope="module")
 def one_by_one() -> dict[tuple, str]:
-    """The trees of one question at a time, nothing ahead, by (memory, leaf_batch_size)."""
+    """The trees of one question at a time, without prefetching, by (cache_replies, leaf_batch_size)."""
     return {
-        (memory, wave): grown(RandomPlayers(slots=1), cache_replies=memory, leaf_batch_size=wave)[0]
-        for memory, wave in product((True, False), (1, 4))
+        (cache_replies, batch): grown(RandomPlayers(slots=1), cache_replies=cache_replies, leaf_batch_size=batch)[0]
+        for cache_replies, batch in product((True, False), (1, 4))
     }
 
 
-@pytest.mark.parametrize("wave", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("cache_replies", [True, False])
 @pytest.mark.parametrize("speculation", [0, 1, 8])
 @pytest.mark.parametrize("slots", [1, 8, 64])
-def test_the_trees_are_the_same_for_any_concurrency_and_any_speculation(one_by_one, slots, speculation, memory, wave):
+def test_the_trees_are_the_same_for_any_concurrency_and_any_speculation(one_by_one, slots, speculation, cache_replies, batch):
     players = RandomPlayers(slots=slots, pace=random.Random(slots + speculation))
-    trees, _ = grown(players, speculation=speculation, cache_replies=memory, leaf_batch_size=wave)
-    assert trees == one_by_one[memory, wave]
+    trees, _ = grown(players, speculation=speculation, cache_replies=cache_replies, leaf_batch_size=batch)
+    assert trees == one_by_one[cache_replies, batch]
 
 
 def test_the_trees_of_other_answers_are_other_trees(one_by_one):
@@ -62,18 +62,18 @@ def test_the_trees_of_other_answers_are_other_trees(one_by_one):
 
 
 @pytest.mark.parametrize("cache_replies", [True, False])
-def test_working_ahead_is_several_times_faster_and_its_waste_is_bounded(memory):
+def test_prefetching_is_several_times_faster_and_its_waste_is_bounded(cache_replies):
     plain, ahead = RandomPlayers(slots=32), RandomPlayers(slots=32)
-    _, slow = grown(plain, DIALOGUES[:1], cache_replies=memory)
-    _, fast = grown(ahead, DIALOGUES[:1], cache_replies=memory, speculation=8)
+    _, slow = grown(plain, DIALOGUES[:1], cache_replies=cache_replies)
+    _, fast = grown(ahead, DIALOGUES[:1], cache_replies=cache_replies, speculation=8)
     assert fast < slow / 3
     # What one leaf can ask for: its own turn 2, its children 1, the child 3, two rounds 4 + 3.
     assert set(plain.asked) <= set(ahead.asked)
-    assert len(ahead.asked) <= len(plain.asked) + (1 + KEPT) * 8 * 13
+    assert len(ahead.asked) <= len(plain.asked) + (1 + MAX_KEPT_RATIO) * 8 * 13
 
 
-def test_nothing_is_done_ahead_where_no_slot_is_idle():
-    """With more dialogues than slots somebody always waits, until the last dialogues come to their end."""
+def test_nothing_is_prefetched_where_no_slot_is_idle():
+    """With more dialogues than slots some question always waits, until the last dialogues end."""
     dialogues = [gold_dialogue(f"d{i}") for i in range(40)]
     counts = []
     for speculation in (0, 8):
@@ -94,13 +94,13 @@ def test_players_that_do_not_say_how_many_slots_are_idle_have_none():
     assert sorted(map(repr, plain.asked)) == sorted(map(repr, silent.asked))
 
 
-def test_only_the_error_of_a_leaf_that_is_selected_comes_out():
+def test_only_the_error_of_a_selected_leaf_is_raised():
     plain, ahead = RandomPlayers(slots=64), RandomPlayers(slots=64)
     expected, _ = grown(plain, DIALOGUES[:1])
     grown(ahead, DIALOGUES[:1], speculation=8)
-    in_vain = [question for question in ahead.asked if question not in set(plain.asked)]
-    assert in_vain
-    failing = RandomPlayers(slots=64, fails={question: ValueError("in vain") for question in in_vain})
+    unused = [question for question in ahead.asked if question not in set(plain.asked)]
+    assert unused
+    failing = RandomPlayers(slots=64, fails={question: ValueError("unused") for question in unused})
     assert grown(failing, DIALOGUES[:1], speculation=8)[0] == expected
 
     error = ValueError("needed")
@@ -111,8 +111,8 @@ def test_only_the_error_of_a_leaf_that_is_selected_comes_out():
             assert caught.value is error
 
 
-def test_a_search_that_is_given_up_leaves_nothing_under_way():
-    async def give_up():
+def test_a_cancelled_search_leaves_no_task_running():
+    async def cancelled_search():
         players = RandomPlayers(slots=64)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(10):
@@ -120,34 +120,34 @@ def test_a_search_that_is_given_up_leaves_nothing_under_way():
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert players.idle == 64
 
-    run(give_up())
+    run(cancelled_search())
 
 
-# a overlay
+# the overlay
 
 
 def grow(tree: Tree, c: float, iterations: int, seed: int) -> list[str]:
-    """Select, add children, backpropagate; what happens at a leaf depends on its place. Returns the places selected."""
-    places = []
+    """Select, add children, backpropagate; what happens at a leaf depends on its path key. Returns the path keys selected."""
+    path_keys = []
     for i in range(iterations):
         leaf = tree.select(c)
-        places.append(leaf.path_key)
-        chance = random.Random(f"{seed} {leaf.path_key} {i}")
-        for strategy in "ABC" if chance.random() < 0.8 else "":
-            tree.add(leaf, strategy, chance.random())
-        leaf.backpropagate(chance.uniform(-3, 1))
-    return places
+        path_keys.append(leaf.path_key)
+        rng = random.Random(f"{seed} {leaf.path_key} {i}")
+        for strategy in "ABC" if rng.random() < 0.8 else "":
+            tree.add(leaf, strategy, rng.random())
+        leaf.backpropagate(rng.uniform(-3, 1))
+    return path_keys
 
 
 @settings(max_examples=60, deadline=None)
 @given(before=st.integers(0, 30), ahead=st.integers(1, 30), c=st.floats(0, 5), seed=st.integers(0, 10**6))
-def test_a_forecast_goes_on_like_the_tree_and_leaves_it_alone(before, ahead, c, seed):
+def test_an_overlay_continues_the_search_and_does_not_change_the_tree(before, ahead, c, seed):
     tree = Tree("t", "", "")
     tree.add(None, None, 1.0, seeker="k")
     grow(tree, c, before, seed)
-    as_it_was = tree.to_json()
+    original = tree.to_json()
     overlay = grow(TreeOverlay(tree), c, ahead, seed + 1)
-    assert tree.to_json() == as_it_was
+    assert tree.to_json() == original
     assert all(child.parent is node for node in tree.nodes for child in node.children)
     assert overlay == grow(tree, c, ahead, seed + 1)
 
@@ -160,22 +160,22 @@ class Slots:
         self.idle = idle
 
 
-def test_leave_is_given_for_as_many_as_are_idle_first_come_first_served():
+def test_as_many_slots_are_granted_as_are_idle_first_in_first_out():
     async def scene():
         players = Slots(2)
-        slots = IdleSlots(players)
-        asked = [slots.ask() for _ in range(5)]
+        queue = LowPriorityQueue(players)
+        futures = [queue.request_slot() for _ in range(5)]
         await asyncio.sleep(0)
-        # The first one looks at once; the others wait for the tick, when `idle` still says two.
-        first = [future.done() for future in asked]
-        await asyncio.sleep(1.2 * TICK)
+        # The first request is granted at once; the others at the next poll, when `idle` is still two.
+        first = [future.done() for future in futures]
+        await asyncio.sleep(1.2 * POLL_INTERVAL)
         players.idle = 0
-        later = [future.done() for future in asked]
-        await asyncio.sleep(5 * TICK)
-        never = asked[3].done()
+        later = [future.done() for future in futures]
+        await asyncio.sleep(5 * POLL_INTERVAL)
+        never = futures[3].done()
         players.idle = 1
-        await asyncio.sleep(1.2 * TICK)
-        return first, later, never, [future.done() for future in asked[3:]]
+        await asyncio.sleep(1.2 * POLL_INTERVAL)
+        return first, later, never, [future.done() for future in futures[3:]]
 
     first, later, never, at_last = run(scene())[0]
     assert first == [True, False, False, False, False]
@@ -183,30 +183,35 @@ def test_leave_is_given_for_as_many_as_are_idle_first_come_first_served():
     assert (never, at_last) == (False, [True, False])
 
 
-def test_who_no_longer_waits_is_passed_over():
+def test_a_cancelled_request_is_skipped():
     async def scene():
         players = Slots(0)
-        slots = IdleSlots(players)
-        gone, there = slots.ask(), slots.ask()
-        gone.cancel()
+        queue = LowPriorityQueue(players)
+        cancelled, waiting = queue.request_slot(), queue.request_slot()
+        cancelled.cancel()
         players.idle = 1
-        await asyncio.sleep(1.2 * TICK)
-        return there.done()
+        await asyncio.sleep(1.2 * POLL_INTERVAL)
+        return waiting.done()
 
     assert run(scene())[0]
 
 
-def test_hurrying_lets_everything_through():
+class BusyPlayers(RandomPlayers):
+    """Players who answer, but never report an idle slot."""
+
+    idle = 0
+
+
+def test_after_promotion_no_question_waits_for_a_slot():
     async def scene():
-        players = RandomPlayers(slots=0)
-        ahead = AskedAhead(players, IdleSlots(players))
-        players._free = asyncio.Semaphore(9)
-        questions = [asyncio.ensure_future(ahead.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], str(i))) for i in range(3)]
+        players = BusyPlayers(slots=9)
+        roles = LowPriorityRoles(players, LowPriorityQueue(players))
+        questions = [asyncio.ensure_future(roles.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], str(i))) for i in range(3)]
         await asyncio.sleep(5)
         before = len(players.asked)
-        ahead.promote()
+        roles.promote()
         await asyncio.gather(*questions)
-        await ahead.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], "later")
+        await roles.judge(DIALOGUES[0], DIALOGUES[0].turns[:2], "later")
         return before, len(players.asked)
 
     assert run(scene())[0] == (0, 4)

@@ -1,4 +1,4 @@
-"""What the search asks its players: draws, whatever the order of answers, and what comes of one that fails."""
+"""What the search asks its role players: sample keys, any order of replies, and failed questions."""
 
 import asyncio
 import random
@@ -10,18 +10,18 @@ from small_search import DIALOGUE, K0, K1, S1, S2, mcts, searched, supporter
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SeekerReply
-from cso_lab.llm.client import RoleFailure
+from cso_lab.llm.errors import RoleFailure
 
-# draws
+# sample keys
 
 
-def test_with_memory_every_question_is_about_the_state_alone():
+def test_with_cached_replies_every_question_is_about_the_state_alone():
     roles = ScriptedRoles()
     searched(roles, cache_replies=True, min_iterations=5, max_iterations=5)
     assert {draw for _, _, draw in roles.calls} == {""}
 
 
-def test_without_memory_every_question_is_asked_afresh():
+def test_without_cached_replies_every_question_is_sampled_anew():
     roles = ScriptedRoles(show_draw=True)
     searched(roles, min_iterations=12, max_iterations=12)
     asked = Counter((role, path, draw) for role, path, draw in roles.calls)
@@ -54,7 +54,7 @@ def test_the_tree_does_not_depend_on_the_order_of_answers():
 @pytest.mark.parametrize(
     ("table", "path"),
     [
-        ("strategist_says", ""),  # planting
+        ("strategist_says", ""),  # init_from_gold
         ("strategist_says", "A"),
         ("supporter_says", "B"),  # expansion
         ("seeker_says", "B"),
@@ -67,13 +67,13 @@ def test_the_tree_does_not_depend_on_the_order_of_answers():
         ("judge_says", "B.A.A"),
     ],
 )
-def test_the_error_of_a_role_comes_out_as_itself(table, path, error):
+def test_the_error_of_a_role_is_raised_unchanged(table, path, error):
     with pytest.raises(type(error)) as caught:
         searched(ScriptedRoles(**{table: {path: error}}))
     assert caught.value is error
 
 
-def test_when_one_question_fails_the_others_are_not_waited_for():
+def test_when_one_question_fails_the_others_are_cancelled():
     roles = ScriptedRoles(judge_says={"B.A": NEVER, "B.A.A": RoleFailure("no")})
     with pytest.raises(RoleFailure):
         searched(roles)
@@ -83,12 +83,12 @@ def test_when_one_question_fails_the_others_are_not_waited_for():
 def test_cancelling_a_search_cancels_its_questions():
     roles = ScriptedRoles(judge_says={"B.A": NEVER})
 
-    async def give_up():
+    async def cancelled_search():
         async with asyncio.timeout(0.1):
             await mcts(roles).search(DIALOGUE)
 
     with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
+        asyncio.run(cancelled_search())
     assert roles.cancelled == [("judge", "B.A")]
 
 

@@ -1,5 +1,6 @@
-"""Whole searches over HTTP: whatever the limits, whatever is worked on ahead and whatever fails, the trees are the same bytes."""
+"""Whole searches over HTTP: whatever the limits, the prefetching and the failures, the trees are the same bytes."""
 
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 from loopback import FAULTS, answering, journal, search, trees
 
-from cso_lab.expansion.configured_search import Plan
-from cso_lab.llm.client import Client
+from cso_lab.core.records import Dialogue
+from cso_lab.search.mcts import MCTS
+from cso_lab.search.tree import Tree
 
 PAPER = ("mcts=paper", "mcts.min_iterations=16", "mcts.max_iterations=16")
-# (calls at once, leaves worked on ahead); the quick tests try the last
+# (calls at once, leaves prefetched); the quick tests try the last
 LIMITS = [pytest.param(*limits, marks=() if limits == (64, 8) else pytest.mark.long) for limits in product((1, 8, 64), (0, 8))]
 
 
@@ -20,30 +22,35 @@ def no_keys(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
-def settings(memory: str, concurrency: int, speculation: int) -> tuple[str, ...]:
-    return (*PAPER, f"mcts.cache_replies={memory}", f"roles.max_concurrency={concurrency}", f"mcts.speculation={speculation}")
+def settings(cache_replies: str, concurrency: int, speculation: int) -> tuple[str, ...]:
+    return (
+        *PAPER,
+        f"mcts.cache_replies={cache_replies}",
+        f"roles.max_concurrency={concurrency}",
+        f"mcts.speculation={speculation}",
+    )
 
 
 def answered(folder: Path) -> set[str]:
     """The keys of the questions that were answered, each once."""
     keys = [call["key"] for call in journal(folder) if "fault" not in call]
-    assert len(set(keys)) == len(keys), "what was paid for was asked again"
+    assert len(set(keys)) == len(keys), "a question was asked again although its answer was paid for"
     return set(keys)
 
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
-    """(trees, questions) of one call after another, nothing ahead and no fault, by whether there is memory and whether answers
+    """(trees, questions) of one call at a time without prefetching and failures, by whether replies are cached and whether they
     depend on seeds."""
 
     @cache
-    def found(memory: str, seeded: bool) -> tuple[dict[str, bytes], set[str]]:
+    def reference(cache_replies: str, seeded: bool) -> tuple[dict[str, bytes], set[str]]:
         folder = tmp_path_factory.mktemp("one-by-one")
         with answering(seeded=seeded) as server:
-            search(folder, server.api_base, *settings(memory, 1, 0), dialogues=1)
+            search(folder, server.api_base, *settings(cache_replies, 1, 0), dialogues=1)
         return trees(folder), answered(folder)
 
-    return found
+    return reference
 
 
 def check(folder: Path, expected: tuple[dict[str, bytes], set[str]], concurrency: int, speculation: int) -> None:
@@ -51,18 +58,18 @@ def check(folder: Path, expected: tuple[dict[str, bytes], set[str]], concurrency
     assert same and trees(folder) == same
     if speculation:
         assert answered(folder) >= questions
-        assert concurrency == 1 or len(answered(folder)) > len(questions), "nothing was worked on ahead"
+        assert concurrency == 1 or len(answered(folder)) > len(questions), "nothing was prefetched"
     else:
         assert answered(folder) == questions
 
 
 @pytest.mark.parametrize("cache_replies", ["true", "false"])
 @pytest.mark.parametrize(("concurrency", "speculation"), LIMITS)
-def test_for_any_concurrency_and_any_speculation(one_by_one, concurrency, speculation, memory, tmp_path):
+def test_for_any_concurrency_and_any_speculation(one_by_one, concurrency, speculation, cache_replies, tmp_path):
     # Answers that depend on the seed: a question that was given another one would have another answer.
     with answering(seeded=True) as server:
-        search(tmp_path, server.api_base, *settings(memory, concurrency, speculation), dialogues=1)
-    check(tmp_path, one_by_one(memory, True), concurrency, speculation)
+        search(tmp_path, server.api_base, *settings(cache_replies, concurrency, speculation), dialogues=1)
+    check(tmp_path, one_by_one(cache_replies, True), concurrency, speculation)
 
 
 # What brought nonsense is asked again with another seed; only answers that do not depend on it stay the same then.
@@ -82,16 +89,24 @@ def test_also_with_a_fifth_of_all_calls_failing(one_by_one, concurrency, specula
     check(tmp_path, one_by_one("true", seeded), concurrency, speculation)
 
 
-def test_all_dialogues_share_the_idle_slots(monkeypatch, tmp_path):
-    """Were each given some of its own, several would be told of the same one."""
-    grow, slots = Plan.grow, []
+class RecordedMCTS(MCTS):
+    """The search of the paper, which records the dialogues that each instance is given."""
 
-    async def noted(plan, search, *rest):
-        if isinstance(search.roles._client, Client):  # not the estimate's
-            slots.append(search.idle_slots)
-        return await grow(plan, search, *rest)
+    searched = []
 
-    monkeypatch.setattr(Plan, "grow", noted)
+    async def search(self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None]) -> Tree:
+        self.searched.append((self, dialogue.id))
+        return await super().search(dialogue, on_iteration)
+
+
+def test_all_dialogues_share_one_search_and_so_its_low_priority_queue(tmp_path):
+    """With a queue for each dialogue, the same idle slot would be granted several times."""
+    small = ("mcts.speculation=8", "mcts.min_iterations=1", "mcts.max_iterations=1")
     with answering() as server:
-        search(tmp_path, server.api_base, "mcts.speculation=8", "mcts.min_iterations=1", "mcts.max_iterations=1", dialogues=3)
-    assert len(slots) == 3 and len(set(map(id, slots))) == 1
+        search(tmp_path, server.api_base, f"mcts.search._target_={__name__}.RecordedMCTS", *small, dialogues=3)
+    names = {path.removesuffix(".json") for path in trees(tmp_path)}
+    by_instance = {}
+    for instance, name in RecordedMCTS.searched:
+        by_instance.setdefault(id(instance), set()).add(name)
+    # one instance for the search itself and two for its estimate
+    assert len(names) == 3 and list(by_instance.values()) == [names] * 3

@@ -1,6 +1,6 @@
-"""Simulated judges of replies: they compare two, or score one, by the seeker's hidden state and a few marks of the words.
+"""Three simulated judges of replies: they compare two replies, or score one, by the seeker's hidden state and features of the text.
 
-Three of them, who weigh things differently and see with different noise. No evidence about people or language models.
+They have different preferences and different noise. Their verdicts are no evidence about people or language models.
 """
 
 import json
@@ -17,9 +17,12 @@ from cso_lab.roles.simulated import seeker_state
 
 
 @dataclass(frozen=True)
-class Temper:
-    """How a judge differs from the others: what `warmth` and `use` are worth to it, the standard deviation of what it sees (`noise`), below
-    which difference it sees none (`margin`), and by how much it prefers what it reads first (`first`). Qualities lie between 0 and 1."""
+class JudgeProfile:
+    """How a judge differs from the others. All values are on the scale of qualities, about 0 to 1.
+
+    `warmth`, `use`: bonus for warm and for useful strategies. `noise`: standard deviation of its perception. `margin`: differences below
+    it are ties. `first`: bonus for the reply that is shown first.
+    """
 
     warmth: float
     use: float
@@ -28,66 +31,73 @@ class Temper:
     first: float
 
 
-TEMPERS: Mapping[str, Temper] = {
-    "judge_warm": Temper(warmth=0.3, use=0.05, noise=0.04, margin=0.06, first=0.0),
-    "judge_practical": Temper(warmth=0.05, use=0.3, noise=0.05, margin=0.08, first=0.01),
-    "judge_strict": Temper(warmth=0.1, use=0.1, noise=0.06, margin=0.04, first=0.02),
+JUDGE_PROFILES: Mapping[str, JudgeProfile] = {
+    "judge_warm": JudgeProfile(warmth=0.3, use=0.05, noise=0.04, margin=0.06, first=0.0),
+    "judge_practical": JudgeProfile(warmth=0.05, use=0.3, noise=0.05, margin=0.08, first=0.01),
+    "judge_strict": JudgeProfile(warmth=0.1, use=0.1, noise=0.06, margin=0.04, first=0.02),
 }
 
 WARM = ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism", "Reflection of Feelings")
 USEFUL = ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
-WHOLE = 12  # words; a reply with fewer is cut short
+FULL_LENGTH = 12  # words; shorter replies count as less complete
 _REPLY = re.compile(r"^Reply(?: [AB])?: (.*)$", re.MULTILINE)
 _CRITERION = re.compile(r"^ *([a-z]+):", re.MULTILINE)
 _SCALE = re.compile(r"integer from (\d+)\D+?(\d+)")
 
 
-def answer(temper: Temper, system: str, turns: Sequence[Turn], rest: str, names: Sequence[str], chance: random.Random) -> str:
-    """What a judge says; `rest` is what stands in its prompt after the transcript, `names` the strategies in use."""
+def answer(
+    profile: JudgeProfile, system: str, turns: Sequence[Turn], rest: str, names: Sequence[str], rng: random.Random
+) -> str:
+    """Returns a judge's reply, a JSON object by criterion: "A", "B" or "tie" for two replies, an integer for one.
+
+    `system`: its system prompt; `turns`: the dialogue; `rest`: its prompt after the transcript; `names`: the strategies in use. Raises
+    CustomLLMError if the prompts have no reply or no known criterion.
+    """
     replies = _REPLY.findall(rest)
-    seen = [_qualities(reply, turns, names, temper) for reply in replies]
-    criteria = [name for name in _CRITERION.findall(system) if seen and name in seen[0]]
-    if not criteria or len(seen) > 2:
+    qualities = [_qualities(reply, turns, names, profile) for reply in replies]
+    criteria = [name for name in _CRITERION.findall(system) if qualities and name in qualities[0]]
+    if not criteria or len(qualities) > 2:
         raise CustomLLMError(400, "the simulated judge finds no reply after the dialogue, or no criterion that it knows")
-    noted = [{c: qualities[c] + chance.gauss(0, temper.noise) for c in criteria} for qualities in seen]
-    if len(noted) == 2:
-        return json.dumps({c: _better(noted[0][c] + temper.first - noted[1][c], temper.margin) for c in criteria})
+    perceived = [{c: quality[c] + rng.gauss(0, profile.noise) for c in criteria} for quality in qualities]
+    if len(perceived) == 2:
+        return json.dumps({c: _better(perceived[0][c] + profile.first - perceived[1][c], profile.margin) for c in criteria})
     scale = _SCALE.search(system)
     low, high = map(int, scale.groups()) if scale else (1, 5)
-    return json.dumps({c: round(low + min(max(noted[0][c], 0.0), 1.0) * (high - low)) for c in criteria})
+    return json.dumps({c: round(low + min(max(perceived[0][c], 0.0), 1.0) * (high - low)) for c in criteria})
 
 
 def _better(difference: float, margin: float) -> str:
     return "tie" if abs(difference) < margin else "A" if difference > 0 else "B"
 
 
-def _qualities(reply: str, turns: Sequence[Turn], names: Sequence[str], temper: Temper) -> dict[str, float]:
-    """By criterion, how good a reply is, about 0 to 1."""
+def _qualities(reply: str, turns: Sequence[Turn], names: Sequence[str], profile: JudgeProfile) -> dict[str, float]:
+    """Returns the quality of a reply by criterion, about 0 to 1."""
     strategy, text = _strategy(reply)
-    state = seeker_state.read(turns, names)
-    # A reply that shows no strategy meets the need by chance.
-    met = min(state.fit.get(strategy, 0.3), 1.0)
+    state = seeker_state.infer_state(turns, names)
+    # A reply without a strategy label gets the fit of a random strategy.
+    fit = min(state.fit.get(strategy, 0.3), 1.0)
     words = text.lower().split()
-    whole = min(len(words) / WHOLE, 1.0)
-    echo = min(len(_content(text) & _content(_last_words(turns))) / 3, 1.0)
-    again = any(turn.text == text for turn in turns)
+    length = min(len(words) / FULL_LENGTH, 1.0)
+    overlap = min(len(_content_words(text) & _content_words(_last_seeker_text(turns))) / 3, 1.0)
+    repeated = any(turn.text == text for turn in turns)
     warm, useful = strategy in WARM, strategy in USEFUL
-    taste = temper.warmth * warm + temper.use * useful
-    found = {
-        "empathy": 0.6 * met + 0.2 * warm + 0.2 * echo,
-        "information": 0.2 + 0.4 * met * useful + 0.3 * whole,
-        "humanoid": 0.4 + 0.5 * whole - 0.5 * again,
-        "strategy": 0.9 * met - 0.2 * again,
-        "acceptance": 0.5 * met + 0.4 * whole - 0.3 * again,
-        "effectiveness": 0.7 * met + 0.2 * whole - 0.3 * again,
-        "sensitivity": 0.5 * met + 0.2 * warm + 0.2 * echo,
-        "alignment": 0.0 if strategy is None else 0.5 + 0.2 * echo + 0.2 * whole,
+    bonus = profile.warmth * warm + profile.use * useful
+    quality = {
+        "empathy": 0.6 * fit + 0.2 * warm + 0.2 * overlap,
+        "information": 0.2 + 0.4 * fit * useful + 0.3 * length,
+        "humanoid": 0.4 + 0.5 * length - 0.5 * repeated,
+        "strategy": 0.9 * fit - 0.2 * repeated,
+        "acceptance": 0.5 * fit + 0.4 * length - 0.3 * repeated,
+        "effectiveness": 0.7 * fit + 0.2 * length - 0.3 * repeated,
+        "sensitivity": 0.5 * fit + 0.2 * warm + 0.2 * overlap,
+        "alignment": 0.0 if strategy is None else 0.5 + 0.2 * overlap + 0.2 * length,
     }
-    found["satisfaction"] = sum(found[part] for part in ("acceptance", "effectiveness", "sensitivity")) / 3
-    return {criterion: value + (0 if criterion == "alignment" else taste * met) for criterion, value in found.items()}
+    quality["satisfaction"] = sum(quality[part] for part in ("acceptance", "effectiveness", "sensitivity")) / 3
+    return {criterion: value + (0 if criterion == "alignment" else bonus * fit) for criterion, value in quality.items()}
 
 
 def _strategy(reply: str) -> tuple[str | None, str]:
+    """Returns (the strategy a reply is labelled with or None, its text without the label)."""
     for strategies in SETS.values():
         name, text = parse_reply(reply, strategies)
         if name is not None:
@@ -95,9 +105,9 @@ def _strategy(reply: str) -> tuple[str | None, str]:
     return None, reply
 
 
-def _last_words(turns: Sequence[Turn]) -> str:
+def _last_seeker_text(turns: Sequence[Turn]) -> str:
     return next((turn.text for turn in reversed(turns) if turn.speaker == SEEKER), "")
 
 
-def _content(text: str) -> set[str]:
+def _content_words(text: str) -> set[str]:
     return {word for word in re.findall(r"[a-z']+", text.lower()) if len(word) > 4}

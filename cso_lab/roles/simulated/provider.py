@@ -1,14 +1,14 @@
-"""The simulated players as a litellm provider: models simulated/seeker, /supporter, /strategist, /judge, /toxicity, and the judges of
-replies (/judge_warm, ...), in this process.
+"""The simulated players as in-process models: simulated/seeker, /supporter, /strategist, /judge, /toxicity, and the judges of replies
+(/judge_warm and so on).
 
-They see what any model would see, the messages, and answer in the form the role asks for. What the same messages get depends
-on `seed` alone.
+Like any model they get only the messages, and they reply in the form that the role prescribes. Their replies are a function of the
+messages and the seed.
 """
 
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from litellm import CustomLLM, ModelResponse, Usage
 from litellm.llms.custom_llm import CustomLLMError
@@ -17,21 +17,24 @@ from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 from cso_lab.core.strategies import SETS, StrategySet
 from cso_lab.roles.simulated import judges, seeker_state, toxicity
 
-NOISE = 0.08  # standard deviation of what a player thinks of a fit
+NOISE = 0.08  # standard deviation of the fit that a player perceives
 _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 
 
 class SimulatedPlayers(CustomLLM):
-    """litellm calls this for every model name that begins with simulated/."""
+    """The models whose names begin with simulated/, for the client (`InProcessModels`) and for litellm (`CustomLLM`)."""
 
-    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *judges.TEMPERS)
+    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *judges.JUDGE_PROFILES)
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
-        reply, said, answered = answer(model, messages, optional_params.get("seed"))
+        """Returns `model_response` with the reply and its usage, as litellm expects it."""
+        reply, prompt_tokens, reply_tokens = answer(model, messages, optional_params.get("seed"))
         model_response.choices[0].message.content = reply
         model_response.choices[0].finish_reason = "stop"
         model_response.model = f"simulated/{model}"
-        model_response.usage = Usage(prompt_tokens=said, completion_tokens=answered, total_tokens=said + answered)
+        model_response.usage = Usage(
+            prompt_tokens=prompt_tokens, completion_tokens=reply_tokens, total_tokens=prompt_tokens + reply_tokens
+        )
         return model_response
 
     def answer(self, name: str, messages: list, seed: int | None) -> tuple[str, int, int]:
@@ -44,7 +47,10 @@ class SimulatedPlayers(CustomLLM):
 
 
 def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int]:
-    """The reply, and the tokens of prompt and reply, which are words here. CustomLLMError when there is no such player."""
+    """Returns (reply, number of prompt tokens, number of reply tokens), where tokens are words.
+
+    Raises CustomLLMError if there is no such player or if it cannot read the prompt.
+    """
     if player not in _PLAYERS:
         raise CustomLLMError(404, f"no simulated player {player!r}; valid: {', '.join(_PLAYERS)}")
     reply = simulated_reply(player, messages, seed)
@@ -52,13 +58,13 @@ def answer(player: str, messages: list, seed: int | None) -> tuple[str, int, int
 
 
 def simulated_reply(player: str, messages: list, seed: int | None) -> str:
-    """What `player` (one of `SimulatedPlayers.names`) says to these messages."""
+    """Returns the reply of `player` (one of `SimulatedPlayers.names`). Raises CustomLLMError if it cannot read the prompt."""
     prompt = messages[-1]["content"]
     return _PLAYERS[player](messages[0]["content"], prompt, random.Random(f"{seed}/{player}/{prompt}"))
 
 
 def read_dialogue(prompt: str) -> tuple[list[Turn], str]:
-    """The turns of the transcript in a prompt, and what stands after it. Strategies not shown are recognised by the line."""
+    """Returns (the turns of the transcript in a prompt, the text after it). Strategies that are not shown are looked up by utterance."""
     turns, rest = [], []
     for line in prompt.splitlines():
         if match := _LINE.match(line):
@@ -72,7 +78,7 @@ def read_dialogue(prompt: str) -> tuple[list[Turn], str]:
 
 
 def _strategy_of(text: str) -> str | None:
-    """The strategy whose bank holds this line; None for a line from elsewhere, such as a gold one."""
+    """Returns the strategy of a simulated supporter's utterance; None for any other utterance, such as a gold one."""
     return _strategy_by_line().get(text)
 
 
@@ -83,8 +89,8 @@ def _strategy_by_line() -> dict[str, str]:
 
 
 _BY_LINE: dict[str, str] = {}
-# ESConv's strategies that speak with the lines of an ExTES one.
-_SPEAKS_LIKE = {
+# Strategies of ESConv for which the utterances of an ExTES strategy are used.
+_SAME_LINES_AS = {
     "Reflection of Feelings": "Empathetic Statements",
     "Affirmation and Reassurance": "Affirmation",
     "Providing Suggestions": "Collaborative Planning",
@@ -92,65 +98,65 @@ _SPEAKS_LIKE = {
 }
 
 
-def _seeker(system: str, prompt: str, chance: random.Random) -> str:
+def _seeker(system: str, prompt: str, rng: random.Random) -> str:
     turns, _ = read_dialogue(prompt)
-    state = seeker_state.read(turns, _names_in(turns))
+    state = seeker_state.infer_state(turns, _names_in(turns))
     bank = seeker_state.lines()["seeker"]
-    # People leave when they have got something out of it, and at last when they have not.
+    # A seeker who was helped leaves early; one who was not leaves as well, but later.
     wants_to_leave = state.turns - seeker_state.USUAL_LENGTH + 2 + (state.mood / max(state.turns, 1) - 0.5) * 3 - state.strain
-    if state.turns > 3 and chance.random() < wants_to_leave / 6:
-        return f"{_pick(bank['closing'], turns, chance)} </end/>" if chance.random() < 0.8 else "</end/>"
+    if state.turns > 3 and rng.random() < wants_to_leave / 6:
+        return f"{_pick(bank['closing'], turns, rng)} </end/>" if rng.random() < 0.8 else "</end/>"
     if state.strain > 1.0 and state.last_fit < seeker_state.POOR:
-        return _pick(bank["guarded"], turns, chance)
-    return _pick(bank[seeker_state.next_need(turns, state, chance)], turns, chance)
+        return _pick(bank["guarded"], turns, rng)
+    return _pick(bank[seeker_state.next_need(turns, state, rng)], turns, rng)
 
 
-def _supporter(system: str, prompt: str, chance: random.Random) -> str:
+def _supporter(system: str, prompt: str, rng: random.Random) -> str:
     turns, rest = read_dialogue(prompt)
-    strategy = _asked_strategy(rest)
+    strategy = _requested_strategy(rest)
     banks = seeker_state.lines()["supporter"]
-    return _pick(banks[_SPEAKS_LIKE.get(strategy, strategy)], turns, chance)
+    return _pick(banks[_SAME_LINES_AS.get(strategy, strategy)], turns, rng)
 
 
-def _strategist(system: str, prompt: str, chance: random.Random) -> str:
+def _strategist(system: str, prompt: str, rng: random.Random) -> str:
     turns, _ = read_dialogue(prompt)
     names = _names_in_rubric(system).names
     fit = seeker_state.relative(seeker_state.fits(turns), names)
-    return json.dumps({name: _scaled(fit[name] + chance.gauss(0, NOISE), 10) for name in names})
+    return json.dumps({name: _scaled(fit[name] + rng.gauss(0, NOISE), 10) for name in names})
 
 
-def _judge(system: str, prompt: str, chance: random.Random) -> str:
-    """Rates the last supporter turn against the state before it; a strained seeker takes less from any reply."""
+def _judge(system: str, prompt: str, rng: random.Random) -> str:
+    """Scores the last supporter turn by its fit to the state before it; the more strain, the lower the scores."""
     turns, _ = read_dialogue(prompt)
     last = max(i for i, turn in enumerate(turns) if turn.speaker == SUPPORTER)
-    before, strategy = turns[:last], turns[last].strategy
-    state = seeker_state.read(before, _names_in(turns))
-    # 1 where the strategy is as good as the best; what misses the need falls off steeply.
-    fit = state.fit.get(strategy, seeker_state.POOR) + chance.gauss(0, NOISE)
-    met = min(fit / 0.85, 1.0) - 0.25 * min(state.strain, 2.0)
+    history, strategy = turns[:last], turns[last].strategy
+    state = seeker_state.infer_state(history, _names_in(turns))
+    # 1 for the best strategy; far lower for one that misses the need.
+    fit = state.fit.get(strategy, seeker_state.POOR) + rng.gauss(0, NOISE)
+    benefit = min(fit / 0.85, 1.0) - 0.25 * min(state.strain, 2.0)
     warm = strategy in ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism")
     useful = strategy in ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
-    said_before = any(turn.text == turns[last].text for turn in before)
+    repeated = any(turn.text == turns[last].text for turn in history)
     scores = {
-        "empathy": 3.6 * met + 0.4 * warm,
-        "information": 1.4 + 1.0 * met * useful + chance.gauss(0, 0.4),
-        "humanoid": 3.2 - 2.0 * said_before + chance.gauss(0, 0.4),
-        "strategy": 4 * met,
+        "empathy": 3.6 * benefit + 0.4 * warm,
+        "information": 1.4 + 1.0 * benefit * useful + rng.gauss(0, 0.4),
+        "humanoid": 3.2 - 2.0 * repeated + rng.gauss(0, 0.4),
+        "strategy": 4 * benefit,
     }
     return json.dumps({name: _scaled(score / 4, 4) for name, score in scores.items()})
 
 
-def _toxicity(system: str, prompt: str, chance: random.Random) -> str:
-    """Rates the one utterance in the prompt."""
+def _toxicity(system: str, prompt: str, rng: random.Random) -> str:
+    """Rates the utterance that is the prompt."""
     return json.dumps(toxicity.rate(prompt))
 
 
-def _pair_judge(name: str):
-    """A judge of replies that stand after the dialogue."""
+def _reply_judge(name: str) -> Callable[[str, str, random.Random], str]:
+    """Returns the player `name`, a judge of the replies that its prompt gives after the dialogue."""
 
-    def reply(system: str, prompt: str, chance: random.Random) -> str:
+    def reply(system: str, prompt: str, rng: random.Random) -> str:
         turns, rest = read_dialogue(prompt)
-        return judges.answer(judges.TEMPERS[name], system, turns, rest, _names_in(turns), chance)
+        return judges.answer(judges.JUDGE_PROFILES[name], system, turns, rest, _names_in(turns), rng)
 
     return reply
 
@@ -161,30 +167,31 @@ _PLAYERS = {
     "strategist": _strategist,
     "judge": _judge,
     "toxicity": _toxicity,
-    **{name: _pair_judge(name) for name in judges.TEMPERS},
+    **{name: _reply_judge(name) for name in judges.JUDGE_PROFILES},
 }
 
 
-def _pick(bank: Sequence[str], turns: Sequence[Turn], chance: random.Random) -> str:
-    """A line that has not been said yet, while there is one."""
-    said = {turn.text for turn in turns}
-    return chance.choice([line for line in bank if line not in said] or list(bank))
+def _pick(bank: Sequence[str], turns: Sequence[Turn], rng: random.Random) -> str:
+    """Returns a random line that no turn has used yet, or any line if all have been used."""
+    used = {turn.text for turn in turns}
+    return rng.choice([line for line in bank if line not in used] or list(bank))
 
 
 def _scaled(share: float, highest: int) -> int:
+    """Returns an integer score from 0 to `highest` for a share, clipped to 0 to 1."""
     return round(min(max(share, 0.0), 1.0) * highest)
 
 
-def _asked_strategy(rest: str) -> str:
-    """The strategy named after the transcript in the supporter's prompt; the first one where several are."""
-    named = {rest.find(name): name for name in seeker_state.MEETS if name in rest}
-    if not named:
+def _requested_strategy(rest: str) -> str:
+    """Returns the first strategy that the supporter's prompt names after the transcript. Raises CustomLLMError if it names none."""
+    positions = {rest.find(name): name for name in seeker_state.MEETS if name in rest}
+    if not positions:
         raise CustomLLMError(400, "the simulated supporter finds no known strategy after the dialogue in its prompt")
-    return named[min(named)]
+    return positions[min(positions)]
 
 
 def _names_in_rubric(system: str) -> StrategySet:
-    """The strategy set that the strategist's prompt lists."""
+    """Returns the strategy set that the strategist's prompt lists. Raises CustomLLMError if it lists none."""
     for strategies in SETS.values():
         if all(name in system for name in strategies.names):
             return strategies
@@ -192,6 +199,6 @@ def _names_in_rubric(system: str) -> StrategySet:
 
 
 def _names_in(turns: Sequence[Turn]) -> tuple[str, ...]:
-    """The names of the set most of the dialogue's strategies belong to."""
+    """Returns the names of the strategy set to which most strategies of the dialogue belong."""
     used = [turn.strategy for turn in turns if turn.strategy]
     return max(SETS.values(), key=lambda strategies: sum(name in strategies.names for name in used)).names

@@ -1,7 +1,7 @@
-"""The seeker's hidden state, and how far each strategy meets it.
+"""The simulated seeker's hidden state, and how well each strategy fits it.
 
-The state is never sent anywhere: every player works it out anew from the words of the dialogue, as a model that reads
-the dialogue could learn to.
+The state is not passed between role players: each infers it from the text of the dialogue, as a model that reads the dialogue could learn
+to do.
 """
 
 import math
@@ -18,7 +18,7 @@ from cso_lab.core.records import SEEKER, Turn
 
 NEEDS = ("heard", "comforted", "unjudged", "fairer_thought", "other_view", "knowledge", "plan", "encouragement")
 
-# How far a strategy meets a need, 0 to 1. A strategy that is not listed for a need misses it.
+# How well a strategy meets a need, 0 to 1; 0 if the need is not listed.
 MEETS: Mapping[str, Mapping[str, float]] = {
     "Emotional Validation": {"heard": 1.0, "comforted": 0.4, "unjudged": 0.3},
     "Affirmation": {"encouragement": 1.0, "plan": 0.2},
@@ -51,19 +51,19 @@ STAGES: Mapping[str, tuple[float, float, float]] = {
     "encouragement": (-1.0, 0.0, 1.8),
 }
 USUAL_LENGTH = 7  # supporter turns
-CUE_WEIGHT = 0.9
-REPEATED = 0.75  # the same strategy twice in a row is worth this share
-MISSED, POOR = 0.35, 0.6  # below these shares of the best strategy's fit a reply misses the seeker, or only half helps
-HURT_BY_MISSED, HURT_BY_POOR = 1.6, 1.0  # what such a reply adds to the seeker's strain
-FADING = 0.6  # share of the strain that is left one turn later
+CUE_WEIGHT = 0.9  # added to the log-prior of a need per unit of cue strength
+REPEATED = 0.75  # factor on the fit of a strategy that was used in the turn before
+MISSED, POOR = 0.35, 0.6  # relative fits below which a reply misses the need, or meets it poorly
+HURT_BY_MISSED, HURT_BY_POOR = 1.6, 1.0  # what such a reply adds to the strain
+FADING = 0.6  # factor on the strain per turn
 
 
 @dataclass(frozen=True)
 class State:
-    """What the seeker feels after the history so far, hidden from everyone but the players of this simulation.
+    """The seeker's state after a history.
 
-    `fit`: by strategy, how well it meets the need of the moment, 1 for the best. `strain` (0 up): hurt by replies that
-    missed, fading. `mood` (0 up): what good replies have done so far. `turns`: supporter turns so far.
+    `fit`: by strategy, how well it meets the current needs, 1 for the best. `strain` (from 0): accumulated by replies that missed the
+    need, fading over turns. `mood` (from 0): the sum of the fits of all replies. `turns`: number of supporter turns.
     """
 
     fit: Mapping[str, float]
@@ -85,7 +85,7 @@ def _cues() -> dict[str, list[tuple[re.Pattern, float]]]:
 
 @cache
 def lines() -> dict[str, dict[str, list[str]]]:
-    """What simulated supporters (by strategy) and seekers (by need, "guarded" and "closing") say."""
+    """Returns the utterances of simulated supporters (by strategy) and seekers (by need, and "guarded" and "closing")."""
     return yaml.safe_load(files(__package__).joinpath("lines.yaml").read_text(encoding="utf-8"))
 
 
@@ -96,20 +96,20 @@ def _guarded() -> frozenset[str]:
 
 @lru_cache(maxsize=100_000)
 def cue_strengths(text: str) -> tuple[float, ...]:
-    """By need (in the order of NEEDS), the weight of the cues in one utterance."""
+    """Returns the summed weights of the cues for each need in one utterance, in the order of NEEDS."""
     text = text.replace("’", "'")
     return tuple(sum(weight for cue, weight in _cues()[need] if cue.search(text)) for need in NEEDS)
 
 
 def needs(history: Sequence[Turn]) -> list[float]:
-    """Probability of each need (in the order of NEEDS) after `history`, read off the seeker's last open words and the stage."""
+    """Returns the probability of each need after `history`, in the order of NEEDS, by the stage and the seeker's last open utterance."""
     return list(_needs(*_situation(history)))
 
 
 def _situation(history: Sequence[Turn]) -> tuple[int, str]:
-    """All that needs are read off: the number of supporter turns, and the seeker's last open words."""
-    said = (turn.text for turn in reversed(history) if turn.speaker == SEEKER)
-    return sum(turn.speaker != SEEKER for turn in history), next((text for text in said if text not in _guarded()), "")
+    """Returns what needs depend on: the number of supporter turns, and the seeker's last utterance that is not guarded."""
+    utterances = (turn.text for turn in reversed(history) if turn.speaker == SEEKER)
+    return sum(turn.speaker != SEEKER for turn in history), next((text for text in utterances if text not in _guarded()), "")
 
 
 @lru_cache(maxsize=100_000)
@@ -125,23 +125,23 @@ def _needs(turns: int, open_words: str) -> tuple[float, ...]:
 
 
 def fits(history: Sequence[Turn]) -> dict[str, float]:
-    """How well each strategy meets the need of the moment, 0 to 1; `relative` compares those of one set."""
+    """Returns the expected fit of each strategy to the current needs, 0 to 1, for the strategies of all sets."""
     last = next((turn.strategy for turn in reversed(history) if turn.speaker != SEEKER), None)
     return dict(_fits(*_situation(history), last))
 
 
 @lru_cache(maxsize=100_000)
 def _fits(turns: int, open_words: str, last: str | None) -> dict[str, float]:
-    """`fits` of a situation and the supporter's last strategy; every caller gets the same dict."""
-    probable = dict(zip(NEEDS, _needs(turns, open_words), strict=True))
+    """Returns `fits`, cached: callers must not change the dict. `last`: the supporter's last strategy."""
+    probability = dict(zip(NEEDS, _needs(turns, open_words), strict=True))
     return {
-        strategy: sum(degree * probable[need] for need, degree in meets.items()) * (REPEATED if strategy == last else 1.0)
+        strategy: sum(degree * probability[need] for need, degree in meets.items()) * (REPEATED if strategy == last else 1.0)
         for strategy, meets in MEETS.items()
     }
 
 
-def read(history: Sequence[Turn], strategies: Sequence[str]) -> State:
-    """Follow the seeker through the whole history. Turns without a strategy are taken as harmless."""
+def infer_state(history: Sequence[Turn], strategies: Sequence[str]) -> State:
+    """Returns the state after `history`, from its first turn on; supporter turns without a strategy change neither strain nor mood."""
     strain, mood, turns, last_fit = 0.0, 0.0, 0, 1.0
     for i, turn in enumerate(history):
         if turn.speaker == SEEKER:
@@ -157,15 +157,15 @@ def read(history: Sequence[Turn], strategies: Sequence[str]) -> State:
 
 
 def relative(raw: Mapping[str, float], strategies: Sequence[str]) -> dict[str, float]:
-    """Fits of `strategies` alone, scaled so that the best is 1."""
+    """Returns the fits of `strategies` only, scaled so that the best is 1."""
     best = max(raw[strategy] for strategy in strategies)
     return {strategy: raw[strategy] / best for strategy in strategies}
 
 
-def next_need(history: Sequence[Turn], state: State, chance: random.Random) -> str:
-    """What the seeker needs after a supporter turn: the same as before if it was missed, else drawn for the stage reached."""
+def next_need(history: Sequence[Turn], state: State, rng: random.Random) -> str:
+    """Returns a random need of the seeker after a supporter turn: as before if the turn missed it, else by the new stage alone."""
     if state.last_fit < POOR:
-        probable = needs(history)
+        probabilities = needs(history)
     else:
-        probable = needs([Turn(SEEKER, "")] + [turn for turn in history if turn.speaker != SEEKER])
-    return chance.choices(NEEDS, probable)[0]
+        probabilities = needs([Turn(SEEKER, "")] + [turn for turn in history if turn.speaker != SEEKER])
+    return rng.choices(NEEDS, probabilities)[0]
