@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue, Prediction, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.generation.decoding_strategies import Messages, Plain
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = f".{PREDICTIONS}.partial"
-CONSTRAINTS = ("none", "format")
-ENGINES = ("local", "server")
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,6 @@ def generate(
 def _engine(cfg, checkpoint: Path | None, strategies: StrategySet, out: Path, trained_elsewhere: object):
     """What answers conversations: a context manager with `batch_size` (None: all at once), `fit`, `seed`, and itself an Ask."""
     generation = cfg.generation
-    if generation.constrain not in CONSTRAINTS:
-        raise unknown("generation.constrain", generation.constrain, CONSTRAINTS)
     if generation.engine == "server":
         from cso_lab.generation.served import ServedModel
 

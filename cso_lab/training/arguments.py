@@ -40,8 +40,6 @@ def trainer_arguments(cfg, at_once: int, accumulation: int, folder: Path):
 
     training, where = cfg.training, device(cfg)
     checkpointing = training.gradient_checkpointing
-    if checkpointing not in ("auto", True, False):
-        raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
     shared = {
         "output_dir": str(folder),
         "per_device_train_batch_size": at_once,

@@ -34,7 +34,7 @@ OF_CLIENTS = [
     ("timeout=soon", "timeout=soon: should be a valid number"),
     ("timeout=inf", "timeout=inf: should be a finite number"),
     ("max_attempts=0", "max_attempts=0: should be greater than or equal to 1"),
-    ("max_attempts=null", "attempts=None: should be a valid integer"),
+    ("max_attempts=null", "max_attempts=None: should be a valid integer"),
     ("max_concurrency=-1", "max_concurrency=-1: should be greater than or equal to 1"),
     ("api_base=localhost", "api_base=localhost: should be an address such as http://HOST:PORT/v1, or null"),
     ("api_key_env=5", "api_key_env=5: should be a valid string, or null"),
