@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -23,6 +24,17 @@ def composed(*overrides: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+@cache
+def _option(group: str, name: str) -> dict:
+    node = {"algo": "algorithm", "mode": "finetune_mode"}.get(group, group)
+    return OmegaConf.to_container(composed(f"{group}={name}")[node])
+
+
+def option(group: str, name: str) -> DictConfig:
+    """The node that one option of a choice composes to, on its own: option("data", "extes")."""
+    return OmegaConf.create(_option(group, name))
 
 
 @contextmanager

@@ -8,14 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
 from cso_lab.config.cells import is_api, trains
-from cso_lab.config.schema import RULES, check_values
+from cso_lab.config.schema import check_local_generation
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.files import read_json
 from cso_lab.core.records import Turn, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
-
-# What a conversation hangs on; the rest of a run's configuration may belong to another machine.
-_RULES = {key: rule for key, rule in RULES.items() if key.startswith("generation.") or key == "hardware.device"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def _configuration(folder: Path, overrides: Sequence[str]) -> DictConfig:
     if wrong := [override for override in overrides if "=" not in override]:
         raise UserError(f"{wrong[0]!r} is no KEY=VALUE of the run's configuration (see --help)")
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist(list(overrides)))
-    check_values(cfg, _RULES)
+    check_local_generation(cfg)
     return cfg
 
 

@@ -1,131 +1,233 @@
-"""Which values every key of the configuration may have."""
+"""The schema of the composed configuration: one model a node, with the values that every key may have.
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+The stages trust it: their values have been checked before any work starts. An OpenNode is one whose YAML a user may write, with keys for
+classes of their own; a Node takes no key beside its own. Nodes that have no model here (backbone, decoding, finetune_mode) are checked by
+what reads them.
+"""
 
-from omegaconf import DictConfig, OmegaConf
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+import re
+from typing import Annotated, Any, Literal
 
-from cso_lab.config.clients import Count, Limits, Natural, Roles, ServedClient, Temperature, check_node, problem
-from cso_lab.core.errors import UserError
+from omegaconf import DictConfig
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from cso_lab.config.clients import Limits, Roles, ServedClient
+from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, check_node
 from cso_lab.core.published import table_names
 
+Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Flag = Annotated[bool, Field(strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True, allow_inf_nan=False)]
 Dtype = Literal["auto", "bfloat16", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+# A class or function that the configuration names by `_target_`, with its settings: Hydra checks it, see pipeline/check.py.
+Target = dict[str, Any]
 
-RULES = {
-    "seed": Natural,
-    "rerun": Flag,
-    "estimate": Flag,
-    "debug": Flag,
-    "report.folder": str | None,
-    "report.table": Annotated[
-        Literal[table_names()] | None, BeforeValidator(lambda table: table if table is None else str(table))
-    ],
-    "data.test_share": Share,
-    "data.split_seed": Natural,
-    "data.seed_dialogues": Count | None,
-    "inspection.words": Count,
-    "inspection.similarity": Annotated[float, Field(gt=0, le=1)],
-    "inspection.shortest": Natural,
-    "mcts.c": NotNegative,
-    "mcts.prior_temperature": Positive,
-    "mcts.gold_visits": Count,
-    "mcts.gold_prior": Annotated[float, Field(gt=0, lt=1)],
-    "mcts.rollout_rounds": Natural,
-    "mcts.min_iterations": Natural,
-    "mcts.max_iterations": Natural,
-    "mcts.min_ends": Natural,
-    "mcts.max_ends": Count,
-    "mcts.cache_replies": Flag,
-    "mcts.speculation": Natural,
-    "mcts.leaf_batch_size": Count,
-    "mcts.extend_negatives": Flag,
-    "preferences.theta": float,
-    "preferences.min_end_visits": Natural,
-    "preferences.dialogues": Natural | None,
-    "preferences.seed": Natural,
-    "training.learning_rate": Positive,
-    "training.num_train_epochs": Positive,
-    "training.batch_size": Count,
-    "training.per_device_batch_size": Count | None,
-    "training.share_prefixes": Flag,
-    "training.batching": Literal["tree", "random"],
-    "training.tokens_per_tree": Count,
-    "training.tree_mask": Literal["auto", "blocks", "dense", "flex"],
-    "training.max_activation_tokens": Count,
-    "training.max_steps": Annotated[int, Field(ge=-1, strict=True)],
-    "training.max_target_length": Count,
-    "training.max_prompt_length": Count,
-    "training.warmup_ratio": Share,
-    "training.weight_decay": NotNegative,
-    "training.max_grad_norm": Positive,
-    "training.gradient_checkpointing": Literal["auto", True, False],
-    "training.dtype": Dtype,
-    "training.max_rows": Count | None,
-    "training.save_steps": Count,
-    "training.logging_steps": Count,
-    "generation.engine": Literal["local", "server"],
-    "generation.max_new_tokens": Count | None,
-    "generation.batch_size": Count,
-    "generation.temperature": Temperature | None,
-    "generation.max_prompt_length": Count,
-    "generation.constrain": Literal["none", "format"],
-    "generation.max_turns": Count | None,
-    "generation.dtype": Dtype,
-    "evaluation.testset": Literal["turns", "strategy"],
-    "evaluation.testset_seed": Natural,
-    "evaluation.shortest": Count,
-    "evaluation.longest": Count,
-    "evaluation.cuts": Annotated[int, Field(ge=2, strict=True)],
-    "hardware.device": Literal["auto", "cpu", "cuda"],
-    "hardware.processes": Count,
-    "hardware.nodes": Count,
-}
 
-# Of the scorers of toxicity that have such keys.
-_SCORER = {"temperature": Temperature | None, "max_tokens": Count | None, "language": str}
+def _part(value: object) -> object:
+    """Raises ValueError if a value is not i/n with 1 <= i <= n."""
+    numbers = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", str(value))
+    if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
+        raise ValueError("must be i/n with 1 <= i <= n, such as 1/1 (all of them) or 2/4")
+    return value
 
-# Of the trackers that have such keys.
-_TRACKING = {
-    "mode": Literal["auto", "online", "offline"],
-    "project": Annotated[str, Field(min_length=1)],
-    "entity": str | None,
-    "group": str | None,
-    "tags": list[str],
-    "log_artifacts": Flag,
-    "files_up_to_mb": NotNegative | None,
-    "prediction_rows": Natural | None,
-}
+
+class Report(Node):
+    """`report`."""
+
+    folder: str | None
+    table: Annotated[Literal[table_names()] | None, BeforeValidator(lambda table: table if table is None else str(table))]
+
+
+class Data(OpenNode):
+    """`data`: a corpus, and its split."""
+
+    test_share: Share
+    split_seed: Natural
+    seed_dialogues: Count | None
+    shard: Annotated[Any, AfterValidator(_part)]
+
+
+class Inspection(Node):
+    """`inspection`: what counts as a near-duplicate."""
+
+    words: Count
+    similarity: Annotated[float, Field(gt=0, le=1)]
+    shortest: Natural
+
+
+class Search(OpenNode):
+    """`mcts`: the search of section 3.1."""
+
+    c: NotNegative
+    prior_temperature: Positive
+    gold_visits: Count
+    gold_prior: Annotated[float, Field(gt=0, lt=1)]
+    rollout_rounds: Natural
+    min_iterations: Natural
+    max_iterations: Natural
+    min_ends: Natural
+    max_ends: Count
+    cache_replies: Flag
+    speculation: Natural
+    leaf_batch_size: Count
+    extend_negatives: Flag
+
+
+class Preferences(OpenNode):
+    """`preferences`: the dataset built from trees."""
+
+    theta: float
+    min_end_visits: Natural
+    dialogues: Natural | None
+    seed: Natural
+
+
+class Training(Node):
+    """`training`, and `algorithm.start.training` of the training that an algorithm starts from."""
+
+    recipe: str
+    learning_rate: Positive
+    num_train_epochs: Positive
+    batch_size: Count
+    per_device_batch_size: Count | None
+    share_prefixes: Flag
+    batching: Literal["tree", "random"]
+    tokens_per_tree: Count
+    tree_mask: Literal["auto", "blocks", "dense", "flex"]
+    max_activation_tokens: Count
+    max_steps: Annotated[int, Field(ge=-1, strict=True)]
+    max_target_length: Count
+    max_prompt_length: Count
+    # The names of schedulers and optimizers are those of the transformers library, which is asked where a training is set up.
+    lr_scheduler_type: str
+    warmup_ratio: Share
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    optim: str
+    gradient_checkpointing: Literal["auto", True, False]
+    dtype: Dtype
+    max_rows: Count | None
+    save_steps: Count
+    logging_steps: Count
+    seed: Natural
+    precompute_ref_log_probs: Flag
+
+
+class LocalGeneration(OpenNode):
+    """The keys of `generation` that a model in this process depends on."""
+
+    engine: Literal["local", "server"]
+    max_new_tokens: Count | None
+    batch_size: Count
+    temperature: Temperature | None
+    max_prompt_length: Count
+    constrain: Literal["none", "format"]
+    max_turns: Count | None
+    dtype: Dtype
+
+
+class Generation(LocalGeneration):
+    """`generation`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Natural
+    client: ServedClient
+
+
+class Evaluation(Node):
+    """`evaluation`: the test set, and the turns drawn for it."""
+
+    testset: Literal["turns", "strategy"]
+    testset_seed: Natural
+    shortest: Count
+    longest: Count
+    cuts: Annotated[int, Field(ge=2, strict=True)]
+
+
+class Hardware(Node):
+    """`hardware`: device and processes of a training."""
+
+    device: Device
+    processes: Count
+    nodes: Count
+    launcher: list[str]
+    deepspeed: dict[str, Any] | None
+
+
+class Algorithm(OpenNode):
+    """`algorithm`: the keys that every algorithm has; its hyperparameters stand beside them."""
+
+    name: Name
+    label: str
+    recipe: str
+    rows: Literal["pairs", "kto", "sft"] | None
+    trainer: Target | None
+    arguments: Target | None
+
+
+class Toxicity(OpenNode):
+    """`toxicity`: a scorer and the settings it has; not every one is asked over a client."""
+
+    name: Name
+    scorer: Target | None
+    client: Limits = None
+    temperature: Temperature | None = None
+    max_tokens: Count | None = None
+    language: str = ""
+
+
+class Tracking(OpenNode):
+    """`tracking`: a tracker and its settings; one that shows nothing has none."""
+
+    mode: Literal["auto", "online", "offline"] = "auto"
+    project: Name = "cso_lab"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = []
+    log_artifacts: Flag = True
+    files_up_to_mb: NotNegative | None = None
+    prediction_rows: Natural | None = None
+
+
+class Configuration(OpenNode):
+    """The whole configuration. Its fields stand in the order in which the first value that cannot work is named."""
+
+    roles: Roles
+    seed: Natural
+    rerun: Flag
+    estimate: Flag
+    debug: Flag
+    report: Report
+    data: Data
+    inspection: Inspection
+    mcts: Search
+    preferences: Preferences
+    algorithm: Algorithm
+    training: Training
+    generation: Generation
+    evaluation: Evaluation
+    hardware: Hardware
+    toxicity: Toxicity
+    tracking: Tracking
 
 
 def check_schema(cfg: DictConfig) -> None:
     """Raises UserError, which names the first key whose value alone cannot work, with what would."""
-    check_node(cfg, "roles", Roles)
-    check_node(cfg, "generation.client", ServedClient)
-    # Not every scorer of toxicity is asked over a client, and only a tracker that shows something has settings.
-    if "client" in cfg.toxicity:
-        check_node(cfg, "toxicity.client", Limits)
-    scorer = {f"toxicity.{key}": rule for key, rule in _SCORER.items() if key in cfg.toxicity}
-    tracking = {f"tracking.{key}": rule for key, rule in _TRACKING.items() if key in cfg.tracking}
-    check_values(cfg, RULES | scorer | tracking)
+    check_node(cfg, "", Configuration)
 
 
 def check_training(cfg: DictConfig) -> None:
     """Raises UserError as `check_schema` does, for the keys of a training alone."""
-    check_values(cfg, {key: rule for key, rule in RULES.items() if key.startswith("training.")})
+    check_node(cfg, "training", Training)
 
 
-def check_values(cfg: DictConfig, rules: Mapping[str, object]) -> None:
-    """A UserError names the first of these keys whose value alone cannot work, with what would."""
-    for key, rule in rules.items():
-        value = OmegaConf.select(cfg, key)
-        try:
-            TypeAdapter(rule).validate_python(
-                OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            )
-        except ValidationError as error:
-            raise UserError(f"{key}={value}: {problem(error, rule)}") from None
+def check_local_generation(cfg: DictConfig) -> None:
+    """Raises UserError as `check_schema` does, for what a model in this process depends on alone.
+
+    The rest of a run's configuration may be that of another machine.
+    """
+    check_node(cfg, "generation", LocalGeneration)
+    check_node(cfg, "hardware.device", Device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from cso_lab.core.errors import UserError, unknown
+from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue, Prediction, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.generation.decoding_strategies import Messages, Plain
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = f".{PREDICTIONS}.partial"
-CONSTRAINTS = ("none", "format")
-ENGINES = ("local", "server")
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,6 @@ def _engine(
 ) -> "LocalModel | ServedModel":
     """Returns the model of `cfg.generation.engine`: a context manager with `batch_size` (None: one batch), `fit` and `seed`, and an Ask."""
     generation = cfg.generation
-    if generation.constrain not in CONSTRAINTS:
-        raise unknown("generation.constrain", generation.constrain, CONSTRAINTS)
     if generation.engine == "server":
         from cso_lab.generation.served import ServedModel
 

@@ -4,23 +4,26 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.clients import Count, Limits, Natural, Temperature, check_node
-from cso_lab.config.schema import Flag, check_values
+from cso_lab.config.clients import Limits
+from cso_lab.config.validation import Count, Flag, Natural, OpenNode, Temperature, check_node
 from cso_lab.core.errors import UserError
 from cso_lab.judging.items import COMPARISON, RATING
 from cso_lab.judging.prompts import asked_criteria
 
-RULES = {
-    "judges": list[str],
-    "temperature": Temperature | None,
-    "max_tokens": Count | None,
-    "items": Count,
-    "seed": Natural,
-    "name": str | None,
-    "estimate": Flag,
-    "show_strategies": Flag,
-    "scale": tuple[Natural, Natural],
-}
+
+class Settings(OpenNode):
+    """conf/judging.yaml; its criteria, rubric and prompts stand beside these keys."""
+
+    judges: list[str]
+    temperature: Temperature | None
+    max_tokens: Count | None
+    items: Count
+    seed: Natural
+    name: str | None
+    estimate: Flag
+    show_strategies: Flag
+    scale: tuple[Natural, Natural]
+    client: Limits
 
 
 def load_settings(overrides: Sequence[str] = ()) -> dict:
@@ -37,8 +40,7 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
         if known := explain(error):
             raise known from error
         raise
-    check_values(cfg, RULES)
-    check_node(cfg, "client", Limits)
+    check_node(cfg, "", Settings)
     settings = OmegaConf.to_container(cfg, resolve=True)
     if settings["scale"][0] >= settings["scale"][1]:
         raise UserError(f"scale={settings['scale']}: the lowest score comes first")

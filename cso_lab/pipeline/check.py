@@ -90,12 +90,11 @@ def _check_arguments(key: str, deferred: partial) -> None:
 
 
 def _check_data(cfg: DictConfig) -> None:
-    from cso_lab.corpora import corpus_strategies, data_source, shard, test_source
+    from cso_lab.corpora import corpus_strategies, data_source, test_source
 
     data_source(cfg.data)
     test_source(cfg.data)
     corpus_strategies(cfg.data)
-    shard((), cfg.data.shard)
 
 
 def _check_engine(cfg: DictConfig) -> None:

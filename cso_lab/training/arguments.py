@@ -52,8 +52,6 @@ def trainer_arguments(cfg: DictConfig, per_device_batch: int, accumulation: int,
     training, resolved_device = cfg.training, device(cfg)
     on_cpu = resolved_device == "cpu"
     checkpointing = training.gradient_checkpointing
-    if checkpointing not in ("auto", True, False):
-        raise unknown("training.gradient_checkpointing", checkpointing, ("auto", "true", "false"))
     shared = {
         "output_dir": str(folder),
         "per_device_train_batch_size": per_device_batch,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from omegaconf import OmegaConf
-from project import CONF, ROOT, composed, jobs_of, run_py, without_hydra
+from project import CONF, ROOT, composed, jobs_of, option, run_py, without_hydra
 
 from cso_lab.config.error_messages import explain
 from cso_lab.core.errors import UserError
@@ -21,7 +21,7 @@ CHOICES = [
 ]
 SWEEPS = [(kind.name, sweep.stem) for kind in (ROOT / "experiments").iterdir() for sweep in kind.glob("*.yaml")]
 # What an option needs beside itself; a backbone with an `engine` is an API model, which is never trained.
-API = {f"backbone={file.stem}" for file in CONF.glob("backbone/*.yaml") if "engine" in OmegaConf.load(file)}
+API = {f"backbone={file.stem}" for file in CONF.glob("backbone/*.yaml") if "engine" in option("backbone", file.stem)}
 NEEDED = {choice: ["algo=base"] for choice in API} | {"backbone=api": ["algo=base", "backbone.model=openai/x"]}
 
 

@@ -2,16 +2,15 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from project import option
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.corpora import Corpus, Reason, data_file, load, seeds, shard, split
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
 NAMES = ("sample", "extes", "esconv")
 
 
@@ -21,7 +20,7 @@ def dialogues(count):
 
 
 def config(name, **changes):
-    return OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)
+    return OmegaConf.merge(option("data", name), changes)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +53,6 @@ def test_a_rank_depends_neither_on_the_other_dialogues_nor_on_later_turns_nor_on
     assert [dialogue.id for dialogue in split(mended, 0.5)[1]] == [f"y{dialogue.id}" for dialogue in test]
 
 
-@pytest.mark.parametrize("share", [1, -0.1, 27, "0.1", None, True, float("nan")])
-def test_a_share_out_of_range_is_a_user_error(share):
-    with pytest.raises(UserError, match="data.test_share"):
-        split(dialogues(3), share)
-
-
 def test_shards_are_round_robin_disjoint_and_cover_all():
     everything = dialogues(7)
     assert shard(everything, "1/1") == everything
@@ -69,23 +62,11 @@ def test_shards_are_round_robin_disjoint_and_cover_all():
     assert shard(everything[:1], "2/2") == ()
 
 
-@pytest.mark.parametrize("part", ["0/2", "3/2", "1/0", "-1/2", "1", "a/b", "1/2/3", "", None, 0.5, "1.0/2"])
-def test_a_nonsense_shard_is_a_user_error(part):
-    with pytest.raises(UserError, match="data.shard"):
-        shard(dialogues(3), part)
-
-
 def test_seeds_are_the_first_training_dialogues_then_sharded():
     everything = dialogues(7)
     assert seeds(everything, 5) == everything[:5]
     assert seeds(everything, None) == seeds(everything, 100) == everything
     assert seeds(everything, 5, "2/2") == (everything[1], everything[3])
-
-
-@pytest.mark.parametrize("count", [0, -5, 2.5, "ten", True])
-def test_a_nonsense_number_of_seed_dialogues_is_a_user_error(count):
-    with pytest.raises(UserError, match="data.seed_dialogues"):
-        seeds(dialogues(3), count)
 
 
 def test_the_account_of_a_corpus_is_json_and_prints_in_few_lines():
@@ -131,13 +112,8 @@ def test_each_config_reads_a_file_of_its_kind(raw_file, name, raw, strategy):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_config_has_every_key_with_a_comment_and_usable_values(name):
+def test_each_config_has_usable_values(name):
     cfg = config(name)
-    split_keys = ["test_share", "split_seed", "seed_dialogues", "shard"]
-    assert list(cfg) == ["name", "reader", "path", "test_path", "strategies", "labels", *split_keys]
-    lines = (CONF / f"{name}.yaml").read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if line and not line.lstrip().startswith("#")]
-    assert len(keys) == 12 and all(lines[i - 1].lstrip().startswith("# ") for i in keys)
     train, test = split(dialogues(110), cfg.test_share, cfg.split_seed)
     assert len(test) == {"sample": 30, "extes": 11, "esconv": 11}[name]
     assert seeds(train, cfg.seed_dialogues, cfg.shard) == train[:100]

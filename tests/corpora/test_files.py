@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from project import CONF, composed
+from project import composed, option
 
 from cso_lab.core.errors import UserError
 from cso_lab.corpora import data_file, data_identity, divide, load
@@ -36,7 +36,7 @@ NESTED = json.dumps(RECORDS, ensure_ascii=False)
 
 
 def config(path, data="extes", **values):
-    return OmegaConf.merge(OmegaConf.load(CONF / "data" / f"{data}.yaml"), {"path": str(path), "test_share": 0, **values})
+    return OmegaConf.merge(option("data", data), {"path": str(path), "test_share": 0, **values})
 
 
 def openings(corpus):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 from dataset_hub import FakeHub
-from project import CONF, ROOT
+from omegaconf import OmegaConf
+from project import ROOT, option
 
 PROBE = """
 import json, sys
@@ -45,7 +46,8 @@ def probe(hub, tmp_path):
 
     def read(*line, data="escpro", endpoint=None, **environment):
         shared = {"HF_ENDPOINT": endpoint or hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-        command = [sys.executable, "-c", PROBE, str(CONF / "data" / f"{data}.yaml"), "test_share=0", *line]
+        OmegaConf.save(option("data", data), tmp_path / "data.yaml")
+        command = [sys.executable, "-c", PROBE, str(tmp_path / "data.yaml"), "test_share=0", *line]
         env = {**os.environ, "PYTHONPATH": str(ROOT), **shared, **environment}
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 from omegaconf import OmegaConf
-from project import CONF, composed
+from project import composed, option
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import ESCONV, EXTES
@@ -33,7 +33,7 @@ RELABELLED = [
 
 
 def config(path, **values):
-    return OmegaConf.merge(OmegaConf.load(CONF / "data" / "esconv.yaml"), {"path": str(path), **values})
+    return OmegaConf.merge(option("data", "esconv"), {"path": str(path), **values})
 
 
 def test_unknown_labels_are_listed_with_all_their_counts_and_the_nearest_known_one(raw_file):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from project import option
 from small_search import REWARD, mcts
 
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
@@ -39,7 +39,7 @@ def search(roles, strategies=EXTES, iterations=4) -> MCTS:
 
 @cache
 def sample() -> tuple[Dialogue, ...]:
-    data = OmegaConf.load(CONF / "data" / "sample.yaml")
+    data = option("data", "sample")
     return split(load(data).dialogues, data.test_share)[0]
 
 

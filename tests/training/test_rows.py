@@ -1,16 +1,14 @@
 """Rows by each family's chat template: what the trainers get, token for token, and what is dropped to make it fit."""
 
-from pathlib import Path
-
 import pytest
 from omegaconf import OmegaConf
+from project import option
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_jsonl
 from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.rows import fit_rows, read_rows
 
-CONF = Path(__file__).parents[2] / "conf"
 SYSTEM = {"role": "system", "content": "Be kind."}
 REPLY = {"role": "assistant", "content": "(Affirmation) You are strong."}
 
@@ -30,7 +28,7 @@ def chats(tmp_path_factory):
     shared = tmp_path_factory.mktemp("shared")
 
     def chat(name):
-        backbone = OmegaConf.load(CONF / "backbone" / f"{name}.yaml")
+        backbone = option("backbone", name)
         return ChatFormat(load_tokenizer(OmegaConf.create({"backbone": backbone, "shared_dir": str(shared)})))
 
     return {name: chat(name) for name in ("tiny_llama", "tiny_qwen", "tiny_gemma")}
