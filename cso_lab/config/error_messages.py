@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from cso_lab.config.command_line import with_quotes
+from cso_lab.config.moved_modules import new_module
 from cso_lab.config.renamed_keys import new_name
 from cso_lab.config.user_code import own_line
 from cso_lab.core.errors import UserError, tracebacks_shown, unknown
@@ -111,7 +112,8 @@ def _of_target(error: InstantiationException, cause: BaseException) -> UserError
         return UserError(f"{key[1]}: {_first_line(error)}" if key else _first_line(error))
     name = next(filter(None, target.groups()))
     what = f"cannot find {name}" if text.startswith("Error locating") else name
-    return UserError(f"{f'{key[1]}: ' if key else ''}{what}: {said(cause)}")
+    moved = new_module(f"{name} {cause}") if isinstance(cause, ImportError) else None
+    return UserError(f"{f'{key[1]}: ' if key else ''}{what}: {said(cause)}{f'; {moved}' if moved else ''}")
 
 
 def _missing_config(error: MissingConfigException) -> UserError:
