@@ -67,19 +67,19 @@ def read_escpro(path: Path, strategies: StrategySet, prefix: str = "escpro") -> 
 
 
 def _expanded(records: Sequence, strategies: StrategySet, prefix: str, fewest: int) -> Expanded:
-    found: list[Negatives] = []
+    all_negatives: list[Negatives] = []
 
     def parse(record: dict, notes: Notes) -> Dialogue:
         messages = listed(next(iter(values(record, HISTORY)), None))
         if not messages:
             raise Rejected(Reason.NO_CONTENT)
         turns, negatives = _turns(messages, strategies, notes)
-        made = dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), turns, fewest)
-        found.append(negatives)
-        return made
+        parsed = dialogue(text(values(record, {"scene"})), text(values(record, {"description"})), turns, fewest)
+        all_negatives.append(negatives)
+        return parsed
 
     corpus = collect(records, prefix, strategies, "messages or chosen", parse)
-    negatives = {made.id: of for made, of in zip(corpus.dialogues, found, strict=True)}
+    negatives = {parsed.id: of for parsed, of in zip(corpus.dialogues, all_negatives, strict=True)}
     return Expanded(**vars(corpus), negatives=negatives)
 
 
@@ -119,7 +119,7 @@ def _choice(message: Mapping, strategies: StrategySet, notes: Notes) -> tuple[Tu
             notes.leave_out_turn(fault.reason)
             return None, ()
         notes.keep_without_strategy(fault.reason)
-        notes.labels += _not_under_a_key(message, fault)
+        notes.labels += _label_in_text(message, fault)
         return spoken(message, strategies), ()
     dispreferred = dict.fromkeys(_readable(entries, strategies, notes))
     if turn in dispreferred:
@@ -127,7 +127,7 @@ def _choice(message: Mapping, strategies: StrategySet, notes: Notes) -> tuple[Tu
     return turn, tuple(negative for negative in dispreferred if negative != turn)
 
 
-def _not_under_a_key(value: object, fault: Rejected) -> list[str]:
+def _label_in_text(value: object, fault: Rejected) -> list[str]:
     """Returns the unknown label if it was in brackets before the text; labels under a key are counted with those of the record."""
     return [fault.label] if fault.label and not label(value) else []
 
@@ -139,4 +139,4 @@ def _readable(entries: Sequence, strategies: StrategySet, notes: Notes) -> Itera
             yield reply(entry, strategies)
         except Rejected as fault:
             notes.leave_out_negatives(fault.reason)
-            notes.labels += _not_under_a_key(entry, fault)
+            notes.labels += _label_in_text(entry, fault)

@@ -154,11 +154,11 @@ def dialogue(scene: str, description: str, turns: Iterable[Turn], fewest: int = 
 
 
 def collect(
-    records: Sequence[object], prefix: str, strategies: StrategySet, wanted: str, parse: Callable[[dict, Notes], Dialogue]
+    records: Sequence[object], prefix: str, strategies: StrategySet, dialogue_key: str, parse: Callable[[dict, Notes], Dialogue]
 ) -> Corpus:
     """Returns the corpus of all records that `parse` accepts, with ids "<prefix>-<index in the file>".
 
-    Records that it rejects are listed by reason, and its notes on the others are added up. `wanted` is the key of a record's dialogue.
+    Records that it rejects are listed by reason, and its notes on the others are added up. `dialogue_key`: the key of a record's dialogue.
     """
     dialogues, rejected, parts, unknown = [], {}, Counter(), Counter()
     for index, record in enumerate(records):
@@ -174,7 +174,7 @@ def collect(
             parts.update(notes.parts)
             dialogues.append(Dialogue(name, parsed.scene, parsed.description, parsed.turns))
         unknown.update(unknown_labels([*labels(record), *notes.labels], strategies))
-    missing = "" if dialogues else missing_key(records, wanted)
+    missing = "" if dialogues else missing_key(records, dialogue_key)
     return Corpus(tuple(dialogues), rejected, parts, named(unknown, strategies), missing=missing)
 
 
@@ -196,11 +196,11 @@ def named(unknown: Mapping[str, int], strategies: StrategySet) -> tuple[UnknownL
     return tuple(UnknownLabel(label, count, nearest(label)) for label, count in ordered)
 
 
-def missing_key(records: Sequence[object], wanted: str) -> str:
+def missing_key(records: Sequence[object], dialogue_key: str) -> str:
     """Returns a description of the key that all records lack and of what they seem to be, "" if any record has the key."""
     objects = [record for record in records if isinstance(record, dict)]
-    if not objects or any(values(record, {fold_key(key) for key in wanted.split(" or ")}) for record in objects):
+    if not objects or any(values(record, {fold_key(key) for key in dialogue_key.split(" or ")}) for record in objects):
         return ""
     keys = list(dict.fromkeys(key for record in objects[:100] for key in record))
     form = form_of(keys)
-    return f"no record has the key {wanted}, the first have {', '.join(keys[:6])}" + (f": {form}" if form else "")
+    return f"no record has the key {dialogue_key}, the first have {', '.join(keys[:6])}" + (f": {form}" if form else "")
