@@ -63,7 +63,7 @@ class _Analyze(Transport):
         return model
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """Returns the scores of the last message as JSON. Raises RefusedError if the API refuses the text, else ServiceError."""
+        """Returns the scores of the last message as JSON. Raises RefusedError if the API refuses the text."""
         body = {
             "comment": {"text": messages[-1]["content"]},
             "languages": [self._language],

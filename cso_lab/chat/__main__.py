@@ -1,11 +1,11 @@
-"""`python -m cso_lab.chat RUN_DIR`: talk to the model of a run, on the terminal or, with --web, on a page of this machine."""
+"""`python -m cso_lab.chat RUN_DIR` opens a conversation with the model of a run: on the terminal or, with --web, on a page."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cso_lab.chat.texts import TEXTS, load_texts
+from cso_lab.chat.texts import TEXTS, Texts, load_texts
 from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
 
@@ -45,12 +45,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the conversation until the user leaves. Raises UserError if the arguments or the run cannot be used."""
     options = _parser().parse_intermixed_args(arguments)
     if not 0 <= options.port < 2**16:
         raise UserError(f"--port {options.port}: give a number from 0 to {2**16 - 1}")
     texts = load_texts(options.texts)
-    given = {key: getattr(options, key) for key in ("temperature", "seed", "constrain") if getattr(options, key) is not None}
-    overrides = [*options.overrides, *(f"generation.{key}={value}" for key, value in given.items())]
+    keys = [key for key in ("temperature", "seed", "constrain") if getattr(options, key) is not None]
+    overrides = [*options.overrides, *(f"generation.{key}={getattr(options, key)}" for key in keys)]
     try:
         _talk(options, overrides, texts)
     except KeyboardInterrupt:
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
 
 
-def _talk(options: argparse.Namespace, overrides: Sequence[str], texts) -> None:
+def _talk(options: argparse.Namespace, overrides: Sequence[str], texts: Texts) -> None:
     from cso_lab.chat.terminal import Terminal, console, waiting
 
     terminal = console()

@@ -1,8 +1,9 @@
-"""Run folder -> somebody to talk to: the run's model, prompt and decoding, and how likely it thought each strategy."""
+"""The model of a run as a conversation partner: its prompt, its decoding, and its probabilities of the strategies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,13 +15,16 @@ from cso_lab.core.files import read_json
 from cso_lab.core.records import Turn, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
 
+if TYPE_CHECKING:
+    from cso_lab.generation.decoding_strategies import Plain
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said. `strategy` is None when it opened with none of the set; `text` is then all it said.
+    """The model's reply. `strategy` is None if it does not begin with one of the set; `text` is then the whole reply.
 
-    `probabilities`: of each strategy of the set as the reply's opening, before anything was forced, scaled to sum to 1;
-    `mass`: what they sum to unscaled, the rest being openings of any other form.
+    `probabilities`: {strategy: the probability that the reply begins with it without constraints, scaled to sum to 1};
+    `mass`: their sum before scaling; the rest belongs to other openings.
     """
 
     strategy: str | None
@@ -29,14 +33,14 @@ class Reply:
     mass: float
 
 
-def shares(reply: Reply) -> str:
-    """What the probabilities are of, in words: they can be shares of very little."""
+def mass_note(reply: Reply) -> str:
+    """Returns a sentence that explains the probabilities, which can be fractions of a very small mass."""
     mass = f"{reply.mass:.2%}" if reply.mass >= 1e-4 else "less than 0.01%"
     return f"These {len(reply.probabilities)} openings hold {mass} of the probability; shown is how they share it."
 
 
 class Partner:
-    """A model to talk to. It keeps no conversation: it is handed the whole of it every time."""
+    """A model to talk to. It stores no conversation: every call passes the whole history."""
 
     def __init__(self, cfg: DictConfig, folder: Path, checkpoint: Path | None):
         from cso_lab.generation.local import LocalModel
@@ -47,30 +51,36 @@ class Partner:
         self._model = LocalModel(cfg, checkpoint, self.strategies)
 
     def load(self) -> None:
-        """Load the weights now, and not at the first message."""
+        """Loads the weights now instead of at the first message."""
         self._model.load()
 
     def reply(self, history: Sequence[Turn], strategy: str | None = None) -> Reply:
-        """The reply to a history that ends with the seeker; with `strategy`, one that opens with it. Same history and seed, same reply."""
-        asked = []
+        """Returns the reply to a history that ends with the seeker; it begins with `strategy` if given.
 
-        def ask(conversations, free: bool = False):
+        It depends on the history and the seed only. Raises UserError if the history is too long.
+        """
+        last_prompts: list[list[dict[str, str]]] = []
+
+        def ask(conversations: Sequence[list[dict[str, str]]], free: bool = False) -> list[str]:
             if not free:
-                asked[:] = conversations
+                last_prompts[:] = conversations
             return self._model(conversations, free=free, strategy=strategy)
 
         self._model.seed(len(history))
         opening = self._method.opening(prompt_messages(history, self.strategies))
         (raw,) = self._method([opening], ask)
-        # Of the prompt the final reply was written after: a method that refines a draft asks more than once.
-        found = self._model.opening_probabilities(asked[0])
-        mass = sum(found.values())
-        scaled = {name: value / mass if mass else 1 / len(found) for name, value in found.items()}
+        # For the prompt of the final reply, since a method that refines a draft calls the model more than once.
+        probabilities = self._model.opening_probabilities(last_prompts[0])
+        mass = sum(probabilities.values())
+        scaled = {name: value / mass if mass else 1 / len(probabilities) for name, value in probabilities.items()}
         return Reply(*parse_reply(raw, self.strategies), scaled, mass)
 
 
 def open_run(folder: Path, overrides: Sequence[str] = ()) -> Partner:
-    """The model of a run folder, also one that was copied here from another machine. `overrides`: KEY=VALUE of its configuration."""
+    """Returns the model of a run folder, which may be copied from another machine. `overrides`: KEY=VALUE of its configuration.
+
+    Raises UserError if the run has no local model, or its configuration or checkpoint is missing or damaged.
+    """
     cfg = _configuration(folder, overrides)
     if is_api(cfg) or cfg.generation.engine == "server":
         raise UserError(
@@ -79,7 +89,7 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> Partner:
         )
     checkpoint = _checkpoint(folder) if trains(cfg) else None
     if checkpoint and not _is_adapter(checkpoint):
-        # A whole model needs nothing of the one it was trained from, which may lie on another machine.
+        # A full model does not need the weights it was trained from, which may be on another machine.
         cfg.backbone.path, checkpoint = str(checkpoint), None
     return Partner(cfg, folder, checkpoint)
 
@@ -90,28 +100,28 @@ def _configuration(folder: Path, overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"no config.yaml in {folder}: give the folder of a run (run.py prints it, and reports name it)")
     cfg = OmegaConf.load(file)
     if cfg.hardware.device == "cuda":
-        cfg.hardware.device = "auto"  # the machine it ran on
+        cfg.hardware.device = "auto"  # this machine may have no GPU
     if not Path(cfg.shared_dir).is_dir():
         cfg.shared_dir = OmegaConf.load(CONF / "config.yaml").shared_dir
     OmegaConf.set_struct(cfg, True)
-    if wrong := [override for override in overrides if "=" not in override]:
-        raise UserError(f"{wrong[0]!r} is no KEY=VALUE of the run's configuration (see --help)")
+    if invalid := [override for override in overrides if "=" not in override]:
+        raise UserError(f"{invalid[0]!r} is no KEY=VALUE of the run's configuration (see --help)")
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist(list(overrides)))
     check_local_generation(cfg)
     return cfg
 
 
 def _checkpoint(folder: Path) -> Path:
-    """The run's own checkpoint, or that of the cell it was taken over from: where that was, or beside this one in a copied sweep."""
+    """Returns the run's own checkpoint, or that of the cell whose training it reused, which may be beside it in a copied sweep."""
     from cso_lab.training.backbone import check_whole
 
     file = folder / "stages.json"
-    left = read_json(file).get("train") if file.exists() else None
-    places = [folder, *([Path(left), folder.resolve().parent / Path(left).name] if left else [])]
-    for place in places:
-        if (place / "checkpoint").is_dir():
-            check_whole(place / "checkpoint")
-            return place / "checkpoint"
+    trained_in = read_json(file).get("train") if file.exists() else None
+    reused = [Path(trained_in), folder.resolve().parent / Path(trained_in).name] if trained_in else []
+    for candidate in [folder, *reused]:
+        if (candidate / "checkpoint").is_dir():
+            check_whole(candidate / "checkpoint")
+            return candidate / "checkpoint"
     raise UserError(f"no checkpoint in {folder}: run its train stage, or copy the run with its checkpoint folder")
 
 
@@ -121,8 +131,8 @@ def _is_adapter(checkpoint: Path) -> bool:
     return is_adapter(checkpoint)
 
 
-def _method(cfg: DictConfig, folder: Path):
-    """The run's decoding strategy. The configuration may come from elsewhere, so it can name no other kind of thing."""
+def _method(cfg: DictConfig, folder: Path) -> "Plain":
+    """Returns the run's decoding strategy. Any other class is refused, since the configuration may come from another person."""
     from hydra.utils import get_class, instantiate
 
     from cso_lab.generation.decoding_strategies import Plain
@@ -140,9 +150,9 @@ def _name(cfg: DictConfig) -> str:
     return f"{cfg.backbone.label}, {cfg.algorithm.name}{mode}"
 
 
-def forced(label: str, strategies: StrategySet) -> str:
-    """The strategy a user means, whatever its case; an error lists the valid ones."""
-    found = strategies.find(label)
-    if found is None:
+def find_strategy(label: str, strategies: StrategySet) -> str:
+    """Returns the strategy that a user named; case does not matter. Raises UserError, with the valid names, if there is none."""
+    strategy = strategies.find(label)
+    if strategy is None:
         raise unknown("strategy", label, strategies.names)
-    return found
+    return strategy

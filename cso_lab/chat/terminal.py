@@ -1,4 +1,4 @@
-"""The conversation on the terminal, or from a file or pipe: a line in, a reply out."""
+"""The conversation on the terminal, or with lines from a file or pipe."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cso_lab.chat.partner import Partner, Reply, forced, shares
+from cso_lab.chat.partner import Partner, Reply, find_strategy, mass_note
 from cso_lab.chat.texts import Texts
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn
@@ -23,7 +23,7 @@ _BAR = 24  # cells of the longest bar
 
 
 class Terminal:
-    """One conversation at a time, kept in memory alone."""
+    """A conversation on a console, which is stored in memory only."""
 
     def __init__(self, partner: Partner, texts: Texts, console: Console):
         self.partner, self.texts, self.console = partner, texts, console
@@ -32,14 +32,14 @@ class Terminal:
         self._commands = {"/strategy": self._choose, "/undo": self._undo, "/new": self._new, "/help": self._help}
 
     def talk(self) -> None:
-        """Until /quit or the end of the input."""
+        """Reads lines and prints replies until /quit or the end of the input."""
         for line in self.texts.notice:
             self._say(line, "bold")
         self._say(f"\nModel: {self.partner.name}. /help lists the commands.", "dim")
         for line in self._lines():
-            # Before anything else, whatever the line is.
-            troubled = self.texts.speaks_of_self_harm(line)
-            if troubled:
+            # First of all, and for commands too.
+            self_harm = self.texts.speaks_of_self_harm(line)
+            if self_harm:
                 self._point_to_help()
             word, _, rest = line.partition(" ")
             if word.lower() == "/quit":
@@ -48,15 +48,15 @@ class Terminal:
                 if line.startswith("/"):
                     self._command(word.lower(), rest.strip())
                 elif line:
-                    self._answer(line, troubled)
+                    self._answer(line, self_harm)
             except UserError as error:
                 self._say(f"error: {error}", "red")
         self._say("Left. Nothing of this conversation was saved.", "dim")
 
     def _lines(self) -> Iterator[str]:
-        """What the user says, one line each, until the end of the input."""
+        """Yields the user's lines until the end of the input."""
         if sys.stdin.isatty():
-            import readline  # noqa: F401, arrow keys and earlier lines; it writes no file
+            import readline  # noqa: F401, enables arrow keys and a history of lines, which is not saved
 
             while True:
                 try:
@@ -68,13 +68,13 @@ class Terminal:
             self._say(f"\nYou: {line.strip()}")
             yield line.strip()
 
-    def _answer(self, message: str, troubled: bool) -> None:
+    def _answer(self, message: str, self_harm: bool) -> None:
         history = [*self.history, Turn(SEEKER, message)]
         with waiting(self.console, "thinking ..."):
             reply = self.partner.reply(history, self.strategy)
-        # Only now: a message that could not be answered is no part of the conversation.
+        # After the reply, so that a message without a reply is not part of the conversation.
         self.history = [*history, Turn(SUPPORTER, reply.text, reply.strategy)]
-        if troubled:
+        if self_harm:
             self._say(f"{self.texts.after_help}\n", "bold")
         self._show(reply)
 
@@ -86,11 +86,11 @@ class Terminal:
         self._say(f"Strategy: {reply.strategy or 'none'}, {chosen_by}. What the model itself would open with:", "dim")
         grid = Table.grid(padding=(0, 1))
         for name, value in reply.probabilities.items():
-            here = name == reply.strategy
+            arrow = "→" if name == reply.strategy else " "
             bar = "█" * round(value * _BAR) or "▏"
-            grid.add_row(Text("→" if here else " "), Text(name), Text(f"{value:.1%}", justify="right"), Text(bar, "cyan"))
+            grid.add_row(Text(arrow), Text(name), Text(f"{value:.1%}", justify="right"), Text(bar, "cyan"))
         self.console.print(grid)
-        self._say(shares(reply), "dim")
+        self._say(mass_note(reply), "dim")
 
     def _point_to_help(self) -> None:
         for paragraph in self.texts.help:
@@ -103,13 +103,13 @@ class Terminal:
 
     def _choose(self, label: str) -> None:
         strategies = self.partner.strategies
-        self.strategy = forced(label, strategies) if label else None
+        self.strategy = find_strategy(label, strategies) if label else None
         if label:
             self._say(f"From now on: {self.strategy}. /strategy alone lets the model choose again.", "dim")
         else:
             self._say("The model chooses. The strategies:", "dim")
-            for name, what in strategies.descriptions.items():
-                self._say(f"  {name}: {what}", "dim")
+            for name, description in strategies.descriptions.items():
+                self._say(f"  {name}: {description}", "dim")
 
     def _undo(self, _: str) -> None:
         if not self.history:
@@ -125,22 +125,22 @@ class Terminal:
         self._say(HELP, "dim")
 
     def _say(self, text: str, style: str = "") -> None:
-        """A text as it is, never read as markup and without the codes that could steer a terminal."""
+        """Prints a text without interpreting it as markup, and without control characters, which could change the terminal."""
         clean = "".join(c for c in text if c.isprintable() or c == "\n")
         self.console.print(Text(clean, style), soft_wrap=not self.console.is_terminal)
 
 
 def console() -> Console:
-    """Where the conversation is shown."""
+    """Returns the console on which the conversation is shown."""
     return Console(highlight=False)
 
 
 @contextmanager
-def waiting(console: Console, what: str) -> Iterator[None]:
-    """Says that something takes a while: a line that moves and goes, or one on standard error where the output is no terminal."""
+def waiting(console: Console, message: str) -> Iterator[None]:
+    """Shows a message within the context: as a spinner, or as a line on standard error if the output is no terminal."""
     if not console.is_terminal:
-        print(what, file=sys.stderr, flush=True)
+        print(message, file=sys.stderr, flush=True)
         yield
         return
-    with console.status(what):
+    with console.status(message):
         yield

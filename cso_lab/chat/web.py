@@ -1,6 +1,6 @@
-"""The conversation on a page that only this machine can open: 127.0.0.1, nothing fetched from anywhere, nothing kept.
+"""The conversation on a web page that only this machine can open (127.0.0.1); it loads nothing from elsewhere.
 
-The page holds the conversation and sends the whole of it with every message, so the server keeps none.
+The page holds the conversation and sends the whole of it with every message; the server stores nothing.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from importlib import resources
 
 from aiohttp import web
 
-from cso_lab.chat.partner import Partner, Reply, forced, shares
+from cso_lab.chat.partner import Partner, Reply, find_strategy, mass_note
 from cso_lab.chat.texts import Texts
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 from cso_lab.core.strategies import StrategySet
 
 HOST = "127.0.0.1"
-_LONGEST_REQUEST = 2**20  # bytes; a long conversation has some ten thousand
+_MAX_REQUEST = 2**20  # bytes; a long conversation has about ten thousand
 
 _PAGE = resources.files("cso_lab.chat") / "page"
 _FILES = {
-    # The reports' colours and shapes.
+    # The style sheet of the reports.
     "/page.css": (resources.files("cso_lab.reporting") / "page" / "page.css", "text/css"),
     "/chat.css": (_PAGE / "chat.css", "text/css"),
     "/chat.js": (_PAGE / "chat.js", "text/javascript"),
@@ -34,13 +34,13 @@ _HEADERS = {
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Nor does the browser keep it.
+    # The browser must not store the conversation either.
     "Cache-Control": "no-store",
 }
 
 
 def serve(partner: Partner, texts: Texts, port: int) -> None:
-    """Serve the page until Ctrl-C; port 0 is any free one."""
+    """Serves the page until Ctrl-C; port 0 is any free one. Raises UserError if the port cannot be opened."""
     with _listen(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         print(f"talk to {partner.name} at {address} (Ctrl-C ends it)", flush=True)
@@ -49,12 +49,12 @@ def serve(partner: Partner, texts: Texts, port: int) -> None:
 
 
 def application(partner: Partner, texts: Texts) -> web.Application:
-    """The page, its files, and POST /reply."""
-    served = web.Application(middlewares=[_only_this_page], client_max_size=_LONGEST_REQUEST)
+    """Returns the web application: the page, its files, and POST /reply."""
+    app = web.Application(middlewares=[_only_this_page], client_max_size=_MAX_REQUEST)
     page = _page(partner, texts)
-    model = ThreadPoolExecutor(1)  # one reply at a time
+    executor = ThreadPoolExecutor(1)  # one reply at a time
 
-    async def shown(request: web.Request) -> web.Response:
+    async def index(request: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html", headers=_HEADERS)
 
     async def file(request: web.Request) -> web.Response:
@@ -62,32 +62,32 @@ def application(partner: Partner, texts: Texts) -> web.Application:
         return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind, headers=_HEADERS)
 
     async def reply(request: web.Request) -> web.StreamResponse:
-        """JSON lines: {"help": [paragraph]} at once where the message calls for it, then {"reply": ...} or {"error": ...}."""
-        answer = web.StreamResponse(headers=_HEADERS | {"Content-Type": "application/x-ndjson"})
-        await answer.prepare(request)
+        """Responds with JSON lines: {"help": [paragraph]} at once if the message mentions self-harm, then {"reply"} or {"error"}."""
+        response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
         try:
-            history, strategy = _asked(await request.json(), partner.strategies)
+            history, strategy = _parse_request(await request.json(), partner.strategies)
             if texts.speaks_of_self_harm(history[-1].text):
-                await _line(answer, {"help": texts.help, "after_help": texts.after_help})
-            said = await asyncio.get_running_loop().run_in_executor(model, partner.reply, history, strategy)
-            await _line(answer, {"reply": _shown(said)})
+                await _write_line(response, {"help": texts.help, "after_help": texts.after_help})
+            model_reply = await asyncio.get_running_loop().run_in_executor(executor, partner.reply, history, strategy)
+            await _write_line(response, {"reply": _reply_json(model_reply)})
         except UserError as error:
-            await _line(answer, {"error": str(error)})
+            await _write_line(response, {"error": str(error)})
         except json.JSONDecodeError:
-            await _line(answer, {"error": "the request is not valid JSON"})
-        await answer.write_eof()
-        return answer
+            await _write_line(response, {"error": "the request is not valid JSON"})
+        await response.write_eof()
+        return response
 
-    served.router.add_get("/", shown)
+    app.router.add_get("/", index)
     for name in _FILES:
-        served.router.add_get(name, file)
-    served.router.add_post("/reply", reply)
-    return served
+        app.router.add_get(name, file)
+    app.router.add_post("/reply", reply)
+    return app
 
 
 @web.middleware
 async def _only_this_page(request: web.Request, handler):
-    """Refuse what other sites make a browser send here: by another name for this machine, or from another page."""
+    """Refuses requests that other sites make a browser send: to another name of this machine, or from another page."""
     _, port = request.transport.get_extra_info("sockname")[:2]
     own = {f"{HOST}:{port}", f"localhost:{port}"}
     origin = request.headers.get("Origin")
@@ -98,9 +98,12 @@ async def _only_this_page(request: web.Request, handler):
     return await handler(request)
 
 
-def _asked(given: object, strategies: StrategySet) -> tuple[list[Turn], str | None]:
-    """The history and the strategy asked for: {"turns": [{"speaker", "text", "strategy"}], "strategy": null or a name}."""
-    turns = given.get("turns") if isinstance(given, Mapping) else None
+def _parse_request(body: object, strategies: StrategySet) -> tuple[list[Turn], str | None]:
+    """Returns the history and the strategy in {"turns": [{"speaker", "text", "strategy"}], "strategy": null or a name}.
+
+    Raises UserError if the body has another form.
+    """
+    turns = body.get("turns") if isinstance(body, Mapping) else None
     if not isinstance(turns, list) or not all(map(_is_turn, turns)):
         raise UserError("expected turns, a list of {speaker, text, strategy}")
     speakers = [turn["speaker"] for turn in turns]
@@ -108,11 +111,12 @@ def _asked(given: object, strategies: StrategySet) -> tuple[list[Turn], str | No
         raise UserError(f"expected turns of {SEEKER} and {SUPPORTER} in alternation, the {SEEKER}'s first and last")
     if not turns[-1]["text"].strip():
         raise UserError("the message is empty")
-    wanted = given.get("strategy")
-    return (
-        [Turn(turn["speaker"], turn["text"], turn.get("strategy") and forced(turn["strategy"], strategies)) for turn in turns],
-        forced(str(wanted), strategies) if wanted else None,
-    )
+    history = [
+        Turn(turn["speaker"], turn["text"], turn.get("strategy") and find_strategy(turn["strategy"], strategies))
+        for turn in turns
+    ]
+    strategy = body.get("strategy")
+    return history, find_strategy(str(strategy), strategies) if strategy else None
 
 
 def _is_turn(turn: object) -> bool:
@@ -124,14 +128,14 @@ def _is_turn(turn: object) -> bool:
     )
 
 
-def _shown(reply: Reply) -> dict:
-    # A list, because the order of the strategies is part of what is shown.
-    listed = [[name, value] for name, value in reply.probabilities.items()]
-    return asdict(reply) | {"probabilities": listed, "shares": shares(reply)}
+def _reply_json(reply: Reply) -> dict:
+    # A list, because the page shows the strategies in this order, which a JSON object does not guarantee.
+    probabilities = [[name, value] for name, value in reply.probabilities.items()]
+    return asdict(reply) | {"probabilities": probabilities, "shares": mass_note(reply)}
 
 
-async def _line(answer: web.StreamResponse, value: object) -> None:
-    await answer.write((json.dumps(value, ensure_ascii=False) + "\n").encode())
+async def _write_line(response: web.StreamResponse, value: object) -> None:
+    await response.write((json.dumps(value, ensure_ascii=False) + "\n").encode())
 
 
 def _page(partner: Partner, texts: Texts) -> str:

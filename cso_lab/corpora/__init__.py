@@ -1,4 +1,8 @@
-"""Raw corpora in, `Dialogue` records out, with an account of every record that was left out."""
+"""Reads raw corpora into `Dialogue` records, counts every record that is left out, and splits the dialogues into training and test.
+
+Read corpus.py first, then source.py and hub.py (which file), formats.py (its records), raw.py (shared by the readers), and the readers:
+extes.py, esconv.py, and escpro.py with messages.py and pairs.py.
+"""
 
 from cso_lab.corpora.corpus import Corpus, Reason, corpus_strategies, divide, load, part_of, seeds, shard, split
 from cso_lab.corpora.identity import data_identity, identity_without_hub

@@ -1,4 +1,4 @@
-"""What a reader makes of a raw file, and which of its dialogues are for training, for testing and for the search."""
+"""The dialogues of a raw file, the records that were left out, and the split into dialogues for training, testing and the search."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from cso_lab.core.records import Dialogue
 from cso_lab.core.strategies import StrategySet, strategy_set
 from cso_lab.corpora.source import Source, data_source, test_source
 
-# So much of a label is shown: some files hold whole texts in their place.
-SHOWN = 60
-# A corpus that loses a larger share of its records is worth a warning.
-MUCH = 0.1
+# Longer labels are cut when they are printed: some files have whole texts as labels.
+MAX_LABEL_SHOWN = 60
+# A warning is printed if a larger fraction of the records is left out.
+WARN_FRACTION = 0.1
 
 
 class Reason(StrEnum):
-    """Why a record, or a part of one, was left out. A record has one reason: the first met, its turns read in order."""
+    """Why a record, or a part of one, is left out. A record has one reason, the first in the order of its turns."""
 
     NOT_A_RECORD = "not a record"
     NO_CONTENT = "no content"
@@ -37,22 +37,23 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class UnknownLabel:
-    """A strategy label of a raw file that means no strategy, how often it is there, and the known label that is nearest, if one is near."""
+    """A label of a raw file that maps to no strategy, its count, and the most similar known label, or None if none is similar."""
 
     label: str
     count: int
     nearest: str | None
 
     def __str__(self) -> str:
-        return f"{self.label[:SHOWN]!r} {self.count}" + (f" (nearest: {self.nearest!r})" if self.nearest else "")
+        return f"{self.label[:MAX_LABEL_SHOWN]!r} {self.count}" + (f" (nearest: {self.nearest!r})" if self.nearest else "")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The usable dialogues of a raw file in file order, and the ids of the rejected records under their reason.
+    """The usable dialogues of a raw file in file order, and {reason: ids of the records left out}.
 
-    `parts`: what was left out of usable dialogues or mended in them, counted. `unknown`: the labels that mean no strategy. `records`: how
-    many the file holds, None if a dialogue is one. `missing`: where no record is a dialogue, the key that all lack. `source`: the file.
+    `parts`: counts of what was left out of usable dialogues or corrected in them. `unknown`: labels that map to no strategy. `records`:
+    the number of records in the file, None if each dialogue is one. `missing`: a description of the key that all records lack, if no
+    record is a dialogue. `source`: the file.
     """
 
     dialogues: tuple[Dialogue, ...]
@@ -64,8 +65,11 @@ class Corpus:
     source: str = ""
 
     def rejects(self) -> dict:
-        """The account of the reading as plain JSON: {source, records, usable, dialogues, rejected: {reason: {count, ids}}, parts: {what:
-        count}, unknown_labels: {label: {count, nearest}}}. `records` and `usable` count records of the file."""
+        """Returns a summary for JSON, in which `records` and `usable` count records of the file.
+
+        {source, records, usable, dialogues, rejected: {reason: {count, ids}}, parts: {part: count}, unknown_labels: {label: {count,
+        nearest}}}
+        """
         rejected = sum(map(len, self.rejected.values()))
         records = len(self.dialogues) + rejected if self.records is None else self.records
         return {
@@ -79,40 +83,40 @@ class Corpus:
         }
 
     def seed_of(self, dialogue: Dialogue) -> tuple:
-        """What tells a dialogue's origin: dialogues of one origin are on one side of a split.
+        """Returns a key of a dialogue's origin; dialogues of the same origin go to the same side of a split.
 
-        Only what a dialogue opens with: mending a later turn of a corpus leaves the split as it was.
+        It has the setting and the first two turns only, so that correcting a later turn of a corpus does not change the split.
         """
         return dialogue.scene, dialogue.description, tuple(turn.text for turn in dialogue.turns[:2])
 
     def for_testing(self) -> tuple[Dialogue, ...]:
-        """The dialogues to test on where all are held out."""
+        """Returns the test dialogues if the whole corpus is held out."""
         return self.dialogues
 
     def split(self, test_share: float, seed: int) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
-        """(train, test), see `split`."""
+        """Returns (train, test), see `split`."""
         return split(self.dialogues, test_share, seed)
 
     def __str__(self) -> str:
-        """How many records are usable, and one line a reason for the others, for what was mended and for unknown labels."""
-        account = self.rejects()
+        """Returns the number of usable records, and a line for each reason, each correction and the unknown labels."""
+        summary = self.rejects()
         turns = sum(len(dialogue.turns) for dialogue in self.dialogues)
-        usable, count = f"{account['usable']} of {account['records']} records are usable", account["dialogues"]
+        usable, count = f"{summary['usable']} of {summary['records']} records are usable", summary["dialogues"]
         lines = [
             f"{usable} dialogues ({turns} turns)"
-            if count == account["usable"]
+            if count == summary["usable"]
             else f"{usable}: {count} dialogues ({turns} turns)"
         ]
-        for reason, entry in account["rejected"].items():
-            shown = ", ".join(entry["ids"][:3]) + (", ..." if entry["count"] > 3 else "")
-            lines.append(f"  left out {entry['count']}: {reason} ({shown})")
-        lines += [f"  in usable dialogues, {count} {what}" for what, count in self.parts.items()]
+        for reason, entry in summary["rejected"].items():
+            ids = ", ".join(entry["ids"][:3]) + (", ..." if entry["count"] > 3 else "")
+            lines.append(f"  left out {entry['count']}: {reason} ({ids})")
+        lines += [f"  in usable dialogues, {count} {part}" for part, count in self.parts.items()]
         if self.unknown:
             lines.append(f"  labels of no strategy: {self.unknown_labels()}")
         return "\n".join(lines)
 
     def unknown_labels(self) -> str:
-        """The most frequent labels that mean no strategy, for a person to read."""
+        """Returns the most frequent labels that map to no strategy, as text."""
         return ", ".join(map(str, self.unknown[:10])) + (
             f" and {len(self.unknown) - 10} others" if len(self.unknown) > 10 else ""
         )
@@ -124,13 +128,13 @@ def _rank(dialogue: Dialogue, seed: int) -> str:
 
 
 def split(dialogues: Sequence[Dialogue], test_share: float, seed: int = 0) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
-    """(train, test), both in corpus order: the round(test_share * n) dialogues of the lowest rank are the test set.
+    """Returns (train, test), both in corpus order: the round(test_share * n) dialogues of the lowest rank are the test set.
 
     A dialogue's rank is a hash of the seed, its setting and its opening, so it does not depend on the other dialogues,
-    on their order or on the machine. `test_share` lies in [0, 1); 0 means no test set.
+    on their order or on the machine. `test_share` is in [0, 1); 0 means no test set.
     """
     ranks = [_rank(dialogue, seed) for dialogue in dialogues]
-    # Copies of one dialogue share a rank, and so a side: a training dialogue is never also a test dialogue.
+    # Copies of a dialogue have the same rank and go to the same side: a training dialogue is never also a test dialogue.
     test = set(sorted(ranks)[: round(test_share * len(dialogues))])
     return (
         tuple(dialogue for dialogue, rank in zip(dialogues, ranks, strict=True) if rank not in test),
@@ -139,58 +143,58 @@ def split(dialogues: Sequence[Dialogue], test_share: float, seed: int = 0) -> tu
 
 
 def part_of(part: str) -> tuple[int, int]:
-    """(i, n) of "i/n", 1 <= i <= n."""
+    """Returns (i, n) for a valid `data.shard`, "i/n" with 1 <= i <= n."""
     index, parts = map(int, part.split("/"))
     return index, parts
 
 
 def shard(dialogues: Sequence[Dialogue], part: str) -> tuple[Dialogue, ...]:
-    """The i-th of n parts ("i/n", i from 1): dialogues i, i+n, i+2n, ...; the n parts are disjoint and cover all."""
+    """Returns the i-th of n parts ("i/n", i from 1): dialogues i, i+n, i+2n, ...; the n parts are disjoint and cover all."""
     index, parts = part_of(part)
     return tuple(dialogues[index - 1 :: parts])
 
 
 def seeds(train: Sequence[Dialogue], seed_dialogues: int | None, part: str = "1/1") -> tuple[Dialogue, ...]:
-    """The dialogues the search expands: the first `seed_dialogues` of the training set (None: all), and of these a part."""
+    """Returns the dialogues that the search expands: a part of the first `seed_dialogues` of the training set (None: all)."""
     return shard(train[:seed_dialogues], part)
 
 
 def load(cfg_data: Mapping) -> Corpus:
-    """Read `data.path` with `data.reader` in the strategies of `data.strategies` and the labels of `data.labels`.
+    """Returns the corpus at `data.path`, read by `data.reader` with the strategies `data.strategies` and the labels `data.labels`.
 
-    Raises UserError if the file is missing, cannot be read, or holds no usable dialogue. Unusable records are no error:
-    `Corpus.rejected` names them, and a warning is printed where they are many.
+    Raises UserError if the file is missing, cannot be read, or has no usable dialogue. Other records that are left out are listed in
+    `Corpus.rejected`, and a warning is printed if there are many.
     """
     source = data_source(cfg_data)
     if source.within:
-        offered = "; ".join(f"{name} gives its dialogues as the test dialogues" for name in _offers(source, cfg_data))
-        _once(f"data.path={cfg_data.get('path')}: reading {source}" + (f"; data.test_path={offered}" if offered else ""))
+        others = () if test_source(cfg_data) else source.others
+        hint = "; ".join(f"{name} gives its dialogues as the test dialogues" for name in others)
+        _print_once(f"data.path={cfg_data.get('path')}: reading {source}" + (f"; data.test_path={hint}" if hint else ""))
     return _read(cfg_data, "data.path", source)
 
 
 def divide(cfg_data: Mapping) -> tuple[Corpus, tuple[Dialogue, ...], tuple[Dialogue, ...]]:
-    """(corpus, training dialogues, test dialogues): the test dialogues are those of `data.test_path` or, where that is not given, the share
-    `data.test_share` of the corpus. Whatever shares its origin with a dialogue of `data.test_path` is not trained on."""
+    """Returns (corpus, training dialogues, test dialogues).
+
+    The test dialogues are those of `data.test_path` or, if that is not given, the fraction `data.test_share` of the corpus. Dialogues of
+    the same origin as one of `data.test_path` are not trained on. Raises UserError if no training dialogue is left.
+    """
     corpus, held_out = load(cfg_data), test_source(cfg_data)
     if held_out is None:
         return corpus, *corpus.split(cfg_data["test_share"], cfg_data["split_seed"])
     if held_out.within:
-        _once(f"data.test_path={cfg_data.get('test_path')}: reading {held_out}")
-    tested = _read(cfg_data, "data.test_path", held_out)
-    # A training dialogue of the other file may have the same number.
-    test = tuple(replace(dialogue, id=f"test-{dialogue.id}") for dialogue in tested.for_testing())
-    origins = {tested.seed_of(dialogue) for dialogue in tested.dialogues}
+        _print_once(f"data.test_path={cfg_data.get('test_path')}: reading {held_out}")
+    test_corpus = _read(cfg_data, "data.test_path", held_out)
+    # The prefix keeps ids apart from those of the training dialogues, which are numbered in the same way.
+    test = tuple(replace(dialogue, id=f"test-{dialogue.id}") for dialogue in test_corpus.for_testing())
+    origins = {test_corpus.seed_of(dialogue) for dialogue in test_corpus.dialogues}
     train = tuple(dialogue for dialogue in corpus.dialogues if corpus.seed_of(dialogue) not in origins)
-    if left_out := len(corpus.dialogues) - len(train):
-        kept = f"{left_out} of {len(corpus.dialogues)} dialogues of data.path open as one of data.test_path does"
+    if overlap := len(corpus.dialogues) - len(train):
+        message = f"{overlap} of {len(corpus.dialogues)} dialogues of data.path open as one of data.test_path does"
         if not train:
-            raise UserError(f"{kept}: none is left to train on; give another data.test_path=FILE")
-        _once(f"warning: {kept}, and are not trained on", sys.stderr)
+            raise UserError(f"{message}: none is left to train on; give another data.test_path=FILE")
+        _print_once(f"warning: {message}, and are not trained on", sys.stderr)
     return corpus, train, test
-
-
-def _offers(source: Source, cfg_data: Mapping) -> tuple[str, ...]:
-    return () if test_source(cfg_data) else source.others
 
 
 def _read(cfg_data: Mapping, key: str, source: Source) -> Corpus:
@@ -200,11 +204,11 @@ def _read(cfg_data: Mapping, key: str, source: Source) -> Corpus:
     from cso_lab.config.error_messages import explain
 
     strategies = corpus_strategies(cfg_data)
-    # Partial, because Hydra would turn a StrategySet given as an argument into a config node.
+    # Partial, because Hydra would convert a StrategySet that is given as an argument into a config node.
     try:
         reader = instantiate(cfg_data["reader"], _partial_=True)
     except InstantiationException as error:
-        # `cfg_data` may stand alone, and then does not know that it is `data`.
+        # The key in the message is relative to `cfg_data`, which may have no parent node.
         raise UserError(f"data.reader: {str(explain(error)).rpartition('reader: ')[2]}") from error
     corpus = replace(reader(source.path, strategies), source=str(source))
     reasons = "; ".join(f"{len(ids)}: {reason}" for reason, ids in corpus.rejected.items()) or "it holds no record"
@@ -220,28 +224,30 @@ def _read(cfg_data: Mapping, key: str, source: Source) -> Corpus:
 
 
 def _warn_of_losses(key: str, corpus: Corpus, reasons: str) -> None:
-    account = corpus.rejects()
-    lost, records = account["records"] - account["usable"], account["records"]
-    if lost > MUCH * records:
-        mapped = "; data.labels={LABEL: STRATEGY} says what a label means" if corpus.unknown else ""
-        _once(f"WARNING: {lost} of {records} records of {key} are left out ({reasons}){mapped}", sys.stderr)
+    summary = corpus.rejects()
+    lost, records = summary["records"] - summary["usable"], summary["records"]
+    if lost > WARN_FRACTION * records:
+        hint = "; data.labels={LABEL: STRATEGY} says what a label means" if corpus.unknown else ""
+        _print_once(f"WARNING: {lost} of {records} records of {key} are left out ({reasons}){hint}", sys.stderr)
 
 
 @cache
-def _once(text: str, file=None) -> None:
-    """Print what several stages of a run, and several cells of a sweep, would say again."""
+def _print_once(text: str, file=None) -> None:
+    """Prints a text once in this process, though several stages of a run and several cells of a sweep read the corpus."""
     print(text, file=file or sys.stdout, flush=True)
 
 
 def corpus_strategies(cfg_data: Mapping) -> StrategySet:
-    """The strategies of `data.strategies`, with the labels of `data.labels` beside those that are known. Raises UserError if one of these
-    is to mean something else than a strategy."""
+    """Returns the strategy set of `data.strategies` with the additional labels of `data.labels`.
+
+    Raises UserError if the set is unknown or a label is mapped to something else than a strategy.
+    """
     strategies = strategy_set(cfg_data.get("strategies"))
-    given = cfg_data.get("labels") or {}
-    if not isinstance(given, Mapping):
-        raise UserError(f"data.labels={given}: must be null, or labels with what they mean, such as {{Greeting: Others}}")
-    meant = {str(label): strategies.find(str(meaning)) for label, meaning in given.items()}
-    for label, strategy in meant.items():
+    labels = cfg_data.get("labels") or {}
+    if not isinstance(labels, Mapping):
+        raise UserError(f"data.labels={labels}: must be null, or labels with what they mean, such as {{Greeting: Others}}")
+    aliases = {str(label): strategies.find(str(meaning)) for label, meaning in labels.items()}
+    for label, strategy in aliases.items():
         if strategy is None:
-            raise UserError(f"data.labels={{{label}: ...}}: {unknown('strategy', given[label], strategies.names)}")
-    return replace(strategies, aliases={**strategies.aliases, **meant})
+            raise UserError(f"data.labels={{{label}: ...}}: {unknown('strategy', labels[label], strategies.names)}")
+    return replace(strategies, aliases={**strategies.aliases, **aliases})

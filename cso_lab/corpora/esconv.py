@@ -1,4 +1,4 @@
-"""Raw ESConv files (Liu et al., 2021): dialogues of crowd workers, labelled with the eight strategies of ESConv."""
+"""Reads raw ESConv files (Liu et al., 2021): dialogues of crowd workers, labelled with the eight strategies of ESConv."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from cso_lab.corpora.corpus import Corpus, Reason
 from cso_lab.corpora.formats import fold_key, read_records, values
 from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, supporter_turn, text
 
-# The files in circulation call the two by different names.
+# Speakers have different names in different versions of the file.
 SPEAKERS = {
     **dict.fromkeys(("seeker", "speaker", "usr", "user"), SEEKER),
     **dict.fromkeys(("supporter", "listener", "sys", "system"), SUPPORTER),
@@ -17,10 +17,10 @@ SPEAKERS = {
 
 
 def read_esconv(path: Path, strategies: StrategySet, prefix: str = "esconv") -> Corpus:
-    """Read {problem_type, emotion_type, situation, dialog: [{speaker, annotation: {strategy}, content}, ...]} records.
+    """Returns the corpus of {problem_type, emotion_type, situation, dialog: [{speaker, annotation: {strategy}, content}, ...]} records.
 
-    The scene is "problem type (emotion type)", the description the situation. A turn without words is skipped. Raises UserError if the
-    file cannot be read.
+    The scene is "problem type (emotion type)", the description the situation. A turn without words is skipped. Ids begin with `prefix`.
+    Raises UserError if the file cannot be read.
     """
 
     def parse(record: dict, notes: Notes) -> Dialogue:

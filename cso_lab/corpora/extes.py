@@ -1,4 +1,4 @@
-"""Raw ExTES files (Zheng et al., 2024), with the filtering and the 15 -> 8 strategy map of appendix D."""
+"""Reads raw ExTES files (Zheng et al., 2024), with the filtering and the map of 15 labels to 8 strategies of appendix D."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +11,10 @@ from cso_lab.corpora.raw import Notes, Rejected, collect, dialogue, label, suppo
 
 
 def read_extes(path: Path, strategies: StrategySet, prefix: str = "extes") -> Corpus:
-    """Read {scene, description, content: [{"User": ...} or {"AI": ..., "AI Strategy": ...}, ...]} records.
+    """Returns the corpus of {scene, description, content: [{"User": ...} or {"AI": ..., "AI Strategy": ...}, ...]} records.
 
-    Keys and labels count whatever their case, blanks and underscores. A turn without words is skipped; one that holds something, but
-    under neither speaker, makes the record unusable. Raises UserError if the file cannot be read.
+    Case, blanks and underscores of keys and labels do not matter. A turn without words is skipped; an entry with words of neither speaker
+    makes the record unusable. Ids begin with `prefix`. Raises UserError if the file cannot be read.
     """
 
     def parse(record: dict, notes: Notes) -> Dialogue:
@@ -28,16 +28,16 @@ def read_extes(path: Path, strategies: StrategySet, prefix: str = "extes") -> Co
 
 
 def _turns(content: list, strategies: StrategySet, notes: Notes) -> Iterator[Turn]:
-    """The turns in the order they were said. Where one entry holds both speakers, the one who did not speak last goes first."""
+    """Yields the turns in order. In an entry with both speakers, the one who did not have the previous turn comes first."""
     previous = None
     for entry in content:
-        for turn in _said(entry, strategies, notes, supporter_first=previous == SEEKER):
+        for turn in _entry_turns(entry, strategies, notes, supporter_first=previous == SEEKER):
             previous = turn.speaker
             yield turn
 
 
-def _said(entry: object, strategies: StrategySet, notes: Notes, supporter_first: bool) -> list[Turn]:
-    """The zero, one or two turns of one entry of `content`."""
+def _entry_turns(entry: object, strategies: StrategySet, notes: Notes, supporter_first: bool) -> list[Turn]:
+    """Returns the zero, one or two turns of one entry of `content`. Raises Rejected if it cannot be used."""
     fields = entry if isinstance(entry, dict) else {}
     users, supporters = values(fields, {"user"}), values(fields, {"ai"})
     if not users and not supporters:

@@ -1,5 +1,8 @@
-"""Records out of a file in any form they are stored in: JSON, JSON Lines, CSV, TSV, Parquet, gzipped or alone in a zip archive, or a
-folder written by `Dataset.save_to_disk`. Runs nothing of what it reads: no pickles, no scripts, no paths out of archives."""
+"""Reads records from a file in any common format.
+
+Formats are JSON, JSON Lines, CSV, TSV and Parquet, also gzipped or alone in a zip archive, and folders written by `Dataset.save_to_disk`.
+Nothing that is read is executed: no pickles, no scripts, no paths of archives.
+"""
 
 import csv
 import gzip
@@ -17,14 +20,14 @@ from cso_lab.core.errors import UserError
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz", ".zip"})
 TEXT_SUFFIXES = frozenset({".txt"})
 FROM_DISK = ("dataset_info.json", "state.json")
-"""The files that `Dataset.save_to_disk` leaves beside the data."""
+"""The files that `Dataset.save_to_disk` writes beside the data."""
 
-# What packed data may come to. The largest published corpus is below a tenth of it.
+# Most bytes of unpacked data. The largest published corpus has less than a tenth of it.
 MAX_UNPACKED = 1 << 29
-# A zip archive of a gzipped file, and no deeper.
+# Layers of compression, such as a gzipped file in a zip archive.
 MAX_LAYERS = 2
 
-# Where the dialogue of a record is, by the reader that looks there.
+# {key of a record's dialogue: the reader that reads it}.
 _DIALOGUE_KEYS = {"content": "extes", "dialog": "esconv", "messages": "escpro", "conversations": "escpro"}
 _PAIR_KEYS = frozenset({"prompt", "chosen", "rejected", "reject"})
 _RECORD_KEYS = _PAIR_KEYS | set(_DIALOGUE_KEYS)
@@ -47,11 +50,11 @@ _FOREIGN = {
 
 
 def read_records(path: Path, limit: int = MAX_UNPACKED) -> list[object]:
-    """The records of a data file, or of a folder written by `Dataset.save_to_disk`.
+    """Returns the records of a data file, or of a folder written by `Dataset.save_to_disk`.
 
     JSON is a list, an object of records by their ids, {"data": [...]}, {"train": [...]} or JSON Lines. A column or string `text` that
-    holds a record as JSON is that record. Raises UserError with file and position for anything else, and for packed data of more than
-    `limit` bytes.
+    holds a record as JSON is replaced by that record. Raises UserError, with file and position, for anything else, and for data of more
+    than `limit` bytes when unpacked.
     """
     path = Path(path)
     if is_from_disk(path):
@@ -69,12 +72,12 @@ def read_records(path: Path, limit: int = MAX_UNPACKED) -> list[object]:
 
 
 def is_from_disk(path: Path) -> bool:
-    """Whether `Dataset.save_to_disk` wrote this folder."""
+    """Returns whether a folder was written by `Dataset.save_to_disk`."""
     return all((path / name).is_file() for name in FROM_DISK)
 
 
 def opened(record: object) -> object:
-    """A record whose parts are no longer JSON in a string, as a table's cells and the column `text` are."""
+    """Returns a record with the JSON that its strings contain parsed, as in a table's cells and the column `text`."""
     if isinstance(record, str):
         inner = _structure(record)
         return inner if isinstance(inner, dict) else record
@@ -83,14 +86,14 @@ def opened(record: object) -> object:
     inner = [_structure(value) for value in values(record, {"text"}) if isinstance(value, str)]
     if not values(record, _RECORD_KEYS) and len(inner) == 1 and isinstance(inner[0], dict):
         return opened(inner[0])
-    found = {
+    parsed = {
         key: _structure(value) for key, value in record.items() if isinstance(value, str) and fold_key(key) in _RECORD_KEYS
     }
-    return record | {key: value for key, value in found.items() if value is not None}
+    return record | {key: value for key, value in parsed.items() if value is not None}
 
 
 def form_of(keys: Iterable[str]) -> str:
-    """What records with these keys are, and what reads them; "" if that cannot be told."""
+    """Returns a description of records with these keys and of the `data=` that reads them, "" if it is not known."""
     folded = {fold_key(key) for key in keys}
     if "chosen" in folded and folded & {"rejected", "reject"}:
         return "preference pairs, which data=escpro reads"
@@ -101,7 +104,7 @@ def form_of(keys: Iterable[str]) -> str:
 
 
 def _structure(text: str) -> dict | list | None:
-    """The object, or list of objects, that a string is the JSON of; None if it is not."""
+    """Returns the object or the list of objects that a string represents in JSON, or None."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -143,7 +146,7 @@ def _gunzip(data: bytes, path: Path, limit: int) -> bytes:
 
 
 def _unzip(data: bytes, path: Path, limit: int) -> bytes:
-    """The one data file of a zip archive, read in memory: its name decides nothing but whether it is one."""
+    """Returns the content of the only data file in a zip archive. It is not extracted to disk, so that its name can do no harm."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [member for member in archive.infolist() if is_data_name(member.filename)]
@@ -166,7 +169,7 @@ def _too_large(path: Path, limit: int) -> UserError:
 
 
 def is_data_name(name: str, suffixes: Iterable[str] = DATA_SUFFIXES) -> bool:
-    """Whether a file's name, with or without folders, says that it holds data and not a description of it."""
+    """Returns whether a file's path is that of data, and not of a hidden file or a description of the data."""
     parts = PurePosixPath(name).parts
     hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
     described = parts and parts[-1].lower() in (
@@ -204,7 +207,7 @@ def _from_text(text: str, path: Path) -> list[object]:
 
 
 def _records_in(value: object) -> list[object] | None:
-    """The records a JSON value holds; None where that cannot be told."""
+    """Returns the records in a JSON value, or None if it has an unknown form."""
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
@@ -231,15 +234,15 @@ def _kind(value: object) -> str:
 
 
 def _parse(text: str, path: Path, line: int | None = None) -> object:
-    """One JSON value. `line` is the place of a text that is a single line of the file."""
+    """Returns the JSON value of a text; `line` is its line number if it is a single line. Raises UserError if it is not valid."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{line or error.lineno}:{error.colno}: not valid JSON ({error.msg})") from None
-    except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
-        place = f"{path}:{line}" if line else f"{path}"
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        location = f"{path}:{line}" if line else f"{path}"
         problem = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
-        raise UserError(f"{place}: not readable as JSON ({problem})") from None
+        raise UserError(f"{location}: not readable as JSON ({problem})") from None
 
 
 def _is_json(text: str) -> bool:
@@ -251,7 +254,10 @@ def _is_json(text: str) -> bool:
 
 
 def _table(text: str, path: Path) -> list[dict] | None:
-    """The rows of a CSV or TSV whose columns hold whole records or their parts; None where the first line is no such header."""
+    """Returns the rows of a CSV or TSV file with columns of records or of their parts, None if the first line is no such header.
+
+    Raises UserError if the file's name is that of a table, but its columns are others.
+    """
     header = text.lstrip().split("\n", 1)[0]
     for delimiter in "\t,;":
         columns = _cells(header, delimiter)
@@ -278,7 +284,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _rows(text: str, path: Path, delimiter: str) -> Iterator[dict]:
-    before = csv.field_size_limit(MAX_UNPACKED)  # a cell may hold a whole dialogue
+    previous_limit = csv.field_size_limit(MAX_UNPACKED)  # a cell may hold a whole dialogue
     try:
         reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True)
         columns = next(reader)
@@ -290,7 +296,7 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[dict]:
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous_limit)
 
 
 def _from_parquet(data: bytes, path: Path, limit: int) -> list[dict]:
@@ -308,12 +314,12 @@ def _from_parquet(data: bytes, path: Path, limit: int) -> list[dict]:
 
 
 def _from_disk(path: Path) -> list[dict]:
-    """The rows as Arrow has them, so that no column is decoded (an image's would be opened by its path)."""
+    """Returns the rows in Arrow's form, in which no column is decoded (an image column would open files by their paths)."""
     from datasets import load_from_disk
 
     try:
         return load_from_disk(str(path), keep_in_memory=True).with_format("arrow")[:].to_pylist()
-    except Exception as error:  # of many kinds, from several libraries
+    except Exception as error:  # the libraries below raise many types of errors
         raise UserError(f"{path}: a folder of `save_to_disk` that cannot be read ({_first_line(error)})") from None
 
 
@@ -323,10 +329,10 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=4096)  # a file has few different keys and very many of each
 def fold_key(key: str) -> str:
-    """A key without case, blanks and punctuation: "AI strategy", "AI Strategy " and "ai_strategy" are one."""
+    """Returns a key without case, blanks and punctuation: "AI strategy", "AI Strategy " and "ai_strategy" become equal."""
     return re.sub(r"[\W_]+", "", key).casefold()
 
 
 def values(record: Mapping[str, object], keys: Iterable[str]) -> list[object]:
-    """The values under any spelling of `keys` (given folded), in the record's order."""
+    """Returns the values under any spelling of `keys` (which are folded already), in the record's order."""
     return [value for key, value in record.items() if fold_key(key) in keys]

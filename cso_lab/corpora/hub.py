@@ -1,4 +1,4 @@
-"""A data set of the model hub as one file of one revision, in the hub's own cache. Runs none of its code."""
+"""Downloads one file of one revision of a data set on the model hub to the hub's own cache. Runs no code of the data set."""
 
 import re
 import sys
@@ -17,24 +17,25 @@ _TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class HubFile:
-    """A data set's repository, the revision asked for and the file; None: the newest, and the one that is chosen."""
+    """A data set's repository, its revision (None: the newest) and the file in it (None: to be chosen)."""
 
     repository: str
     revision: str | None = None
     file: str | None = None
 
     def at(self, revision: str) -> "HubFile":
+        """Returns the same file at another revision."""
         return replace(self, revision=revision)
 
     def address(self, file: str) -> str:
-        """What `data.path` is for a file of this revision."""
+        """Returns the value of `data.path` for a file of this revision."""
         revision = f"@{self.revision}" if self.revision else ""
         return f"{_SCHEME}{self.repository}{revision}/{file}"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file on this disk, its name within the data set, and the commit it is of."""
+    """A downloaded file: its local path, its name in the data set, and its commit."""
 
     path: Path
     name: str
@@ -42,7 +43,7 @@ class Fetched:
 
 
 def hub_name(given: str) -> HubFile | None:
-    """What OWNER/NAME[@REVISION] or hf://datasets/OWNER/NAME[@REVISION][/FILE] asks for; None where it is no such name."""
+    """Parses OWNER/NAME[@REVISION] or hf://datasets/OWNER/NAME[@REVISION][/FILE]; returns None for anything else."""
     match = _NAME.fullmatch(given.removeprefix(_SCHEME))
     if match is None or (
         not given.startswith(_SCHEME) and (match["file"] or Path(given).suffix in DATA_SUFFIXES | TEXT_SUFFIXES)
@@ -54,10 +55,10 @@ def hub_name(given: str) -> HubFile | None:
 
 
 def hub_file(key: str, given: str, name: HubFile, pick: Callable[[Sequence[str], str, bool], str]) -> Fetched:
-    """The file `name` asks for, or that which `pick` chooses from (file names, revision, whether these are all there are).
+    """Returns the file of `name`, or the one that `pick(file names, revision, whether the names are complete)` chooses.
 
-    Asks the hub which commit a branch stands for now, once in a process; where the hub cannot be reached, takes what the cache holds and
-    says so. Raises UserError if it cannot be had.
+    The hub is asked for the current commit of a branch once a process. If it cannot be reached, the cache is used, with a message on
+    stderr. Raises UserError if the file is in neither.
     """
     revision, files, complete = _listing(key, given, name.repository, name.revision)
     chosen = name.file or pick(files, revision, complete)
@@ -69,13 +70,13 @@ def hub_file(key: str, given: str, name: HubFile, pick: Callable[[Sequence[str],
 
 @cache
 def _listing(key: str, given: str, repository: str, revision: str | None) -> tuple[str, tuple[str, ...], bool]:
-    """(commit, names of its files, whether those are all it has)."""
+    """Returns the commit, the names of its files, and whether the names are complete."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         info = HfApi().dataset_info(repository, revision=revision, timeout=_TIMEOUT)
         return info.sha, tuple(sibling.rfilename for sibling in info.siblings or ()), True
-    except Exception as error:  # of many kinds, from several libraries
+    except Exception as error:  # the libraries below raise many types of errors
         if not _unreachable(error):
             raise _not_there(key, given, error) from None
         reason = error
@@ -90,7 +91,7 @@ def _listing(key: str, given: str, repository: str, revision: str | None) -> tup
 
 @cache
 def _download(key: str, given: str, repository: str, revision: str, file: str) -> Path:
-    """The file in the cache, which also notes the commit that `revision` stands for, so that it is found when the hub is out of reach."""
+    """Returns the file in the cache; the cache also records the commit of `revision`, for later runs without the hub."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -100,12 +101,12 @@ def _download(key: str, given: str, repository: str, revision: str, file: str) -
 
 
 def _commit(path: Path) -> str:
-    """Of a file .../snapshots/COMMIT/FILE of the hub's cache."""
+    """Returns the commit of a file .../snapshots/COMMIT/FILE in the hub's cache."""
     return path.parts[path.parts.index("snapshots") + 1]
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether the hub gave no answer, or one that says that it is out of order."""
+    """Returns whether the hub did not respond, or responded with a server error."""
     import httpx
 
     status = getattr(getattr(error, "response", None), "status_code", None)

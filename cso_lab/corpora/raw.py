@@ -1,4 +1,4 @@
-"""What the readers share: words out of whatever holds them, turns into dialogues, faults into counts."""
+"""Helpers of the readers: text and labels of JSON values, dialogues of turns, counts of what is left out."""
 
 import math
 import re
@@ -14,20 +14,20 @@ from cso_lab.corpora.corpus import Corpus, Reason, UnknownLabel
 from cso_lab.corpora.formats import fold_key, form_of, values
 
 STRATEGY_KEYS = frozenset({"aistrategy", "strategy"})
-# Where an utterance is an object, these hold its words; if none is there, all its values do.
+# Keys of an utterance's words if it is an object; without any of them, all its values are words.
 TEXT_KEYS = frozenset({"text", "content", "utterance", "response", "message", "reply", "ai", "user"})
-# An utterance is a text, at times a list or an object of texts. What lies deeper is none.
+# An utterance is a text, or a list or an object of texts; values nested deeper are ignored.
 MAX_DEPTH = 8
-# What is longer is a text that somebody has put under the wrong key.
-LONGEST_LABEL = 200
-# Below this likeness a known label is no help beside an unknown one.
-NEAREST = 0.7
-# Why a record is unusable when it lacks turns, which it may do because some were left out.
-_LACKING = (Reason.NO_SEEKER, Reason.TOO_SHORT)
+# A longer label is a text under the wrong key.
+MAX_LABEL_LENGTH = 200
+# The least similarity (of difflib) of a known label that is suggested for an unknown one.
+MIN_LABEL_SIMILARITY = 0.7
+# Reasons of records with too few turns. If turns were left out before, the reason of the first of these is reported instead.
+_TOO_FEW_TURNS = (Reason.NO_SEEKER, Reason.TOO_SHORT)
 
 
 class Rejected(Exception):
-    """Raised by a reader's parser for a record, or a part of one, that is unusable; never leaves the reader."""
+    """Raised for a record, or a part of one, that is unusable, with the reason and the label if that is unknown. Caught by the readers."""
 
     def __init__(self, reason: Reason, label: str = ""):
         super().__init__(reason)
@@ -36,31 +36,32 @@ class Rejected(Exception):
 
 @dataclass
 class Notes:
-    """What was left out of a record that is usable without it, and what was mended: counts by what it was."""
+    """Counts of what was left out of a usable record or corrected in it, by description; the first `fault`; and unknown `labels`."""
 
     parts: Counter[str] = field(default_factory=Counter)
     fault: Reason | None = None
     labels: list[str] = field(default_factory=list)
 
     def leave_out_turn(self, reason: Reason) -> None:
-        """Note that a turn is left out; the first reason is the record's where too little is left."""
+        """Counts a turn that is left out; the first reason becomes the record's if too few turns remain."""
         self.fault = self.fault or reason
         self.parts[f"turns left out: {reason}"] += 1
 
     def keep_without_strategy(self, reason: Reason) -> None:
-        """Note that a supporter turn is kept for what comes after it, and is no choice of its own."""
+        """Counts a supporter turn that is kept in the history only, because it has no known strategy."""
         self.fault = self.fault or reason
         self.parts[f"turns kept as history alone: {reason}"] += 1
 
     def leave_out_negatives(self, reason: str, count: int = 1) -> None:
+        """Counts dispreferred replies that are left out."""
         if count:
             self.parts[f"dispreferred replies left out: {reason}"] += count
 
 
 def text(value: object) -> str:
-    """The words in a JSON value, on one line; "" when it has none. Lists and objects are joined in order."""
+    """Returns the words in a JSON value on one line, "" if it has none. Lists and objects are joined in order."""
     joined = " ".join(" ".join(_words(value)).split())
-    return joined.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair cannot be written to any file
+    return joined.encode("utf-8", "replace").decode("utf-8")  # an unpaired surrogate could not be written to a file
 
 
 def _words(value: object, depth: int = 0) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _words(value: object, depth: int = 0) -> Iterator[str]:
 
 
 def label(value: object, depth: int = 0) -> str:
-    """The first strategy label under a strategy key of an object, or of the objects and lists in it; "" if there is none."""
+    """Returns the first label under a strategy key of an object, or of the objects and lists in it; "" if there is none."""
     if depth >= MAX_DEPTH or not isinstance(value, dict | list):
         return ""
     own = [text(entry) for entry in values(value, STRATEGY_KEYS)] if isinstance(value, dict) else []
@@ -86,7 +87,7 @@ def label(value: object, depth: int = 0) -> str:
 
 
 def labels(value: object, depth: int = 0) -> Iterator[str]:
-    """Every strategy label in a record, but for what stands in the seeker's turns."""
+    """Yields every strategy label in a record except those in the seeker's turns."""
     if depth >= MAX_DEPTH or not isinstance(value, dict | list):
         return
     if isinstance(value, dict):
@@ -97,9 +98,11 @@ def labels(value: object, depth: int = 0) -> Iterator[str]:
 
 
 def known_strategy(raw_label: str, strategies: StrategySet) -> str | None:
-    """The strategy a raw label means, also before a remark in brackets ("Offer Hope (OH)") that is not another strategy; else None."""
+    """Returns the strategy of a raw label, or None. A remark in brackets ("Offer Hope (OH)") is ignored unless it is another strategy."""
     strategy = strategies.find(raw_label)
-    remark = len(raw_label) <= LONGEST_LABEL and re.fullmatch(r"(.*[^\s(\[])\s*[(\[]([^()\[\]]*)[)\]]\W*", raw_label, re.DOTALL)
+    remark = len(raw_label) <= MAX_LABEL_LENGTH and re.fullmatch(
+        r"(.*[^\s(\[])\s*[(\[]([^()\[\]]*)[)\]]\W*", raw_label, re.DOTALL
+    )
     if strategy is None and remark:
         strategy = strategies.find(remark[1])
         if strategies.find(remark[2]) not in (None, strategy):
@@ -108,7 +111,7 @@ def known_strategy(raw_label: str, strategies: StrategySet) -> str | None:
 
 
 def supporter_turn(words: str, raw_label: str, strategies: StrategySet) -> Turn:
-    """A supporter turn with the strategy its raw label means; Rejected when there are no words, or no such strategy."""
+    """Returns a supporter turn with the strategy of a raw label. Raises Rejected if it has no words or no known strategy."""
     if not words:
         raise Rejected(Reason.NO_TEXT)
     if not raw_label:
@@ -124,9 +127,9 @@ def _means_others(raw_label: str) -> bool:
 
 
 def merge(turns: Iterable[Turn]) -> tuple[Turn, ...]:
-    """Alternating turns: neighbours of one speaker become one turn.
+    """Returns alternating turns, with consecutive turns of one speaker merged.
 
-    Merged supporter turns take the last strategy that is not Others, since it is the one the seeker answers to.
+    Merged supporter turns have the last strategy that is not Others, since the seeker's answer follows it.
     """
     merged = []
     for speaker, group in groupby(turns, key=lambda turn: turn.speaker):
@@ -138,62 +141,66 @@ def merge(turns: Iterable[Turn]) -> tuple[Turn, ...]:
 
 
 def dialogue(scene: str, description: str, turns: Iterable[Turn], fewest: int = 2) -> Dialogue:
-    """A usable dialogue, still without id; Rejected when nobody seeks support or the supporter answers less than `fewest` times in a
-    known strategy."""
-    made = Dialogue("", scene, description, merge(turns))
-    if not any(turn.speaker == SEEKER for turn in made.turns):
+    """Returns a dialogue of the turns, without an id.
+
+    Raises Rejected if it has no seeker turn, or fewer than `fewest` supporter turns with a known strategy after one.
+    """
+    result = Dialogue("", scene, description, merge(turns))
+    if not any(turn.speaker == SEEKER for turn in result.turns):
         raise Rejected(Reason.NO_SEEKER)
-    if sum(made.turns[place].strategy is not None for place in made.supporter_turns()) < fewest:
+    if sum(result.turns[index].strategy is not None for index in result.supporter_turns()) < fewest:
         raise Rejected(Reason.TOO_SHORT)
-    return made
+    return result
 
 
 def collect(
-    records: Sequence[object], prefix: str, strategies: StrategySet, wanted: str, parse: Callable[[dict, Notes], Dialogue]
+    records: Sequence[object], prefix: str, strategies: StrategySet, dialogue_key: str, parse: Callable[[dict, Notes], Dialogue]
 ) -> Corpus:
-    """Parse every record; ids are "<prefix>-<position in the file>". Whatever `parse` rejects is kept under its reason, and what it notes
-    of usable records is counted. `wanted`: the key that a record's dialogue is under."""
+    """Returns the corpus of all records that `parse` accepts, with ids "<prefix>-<index in the file>".
+
+    Records that it rejects are listed by reason, and its notes on the others are added up. `dialogue_key`: the key of a record's dialogue.
+    """
     dialogues, rejected, parts, unknown = [], {}, Counter(), Counter()
     for index, record in enumerate(records):
         name, notes = f"{prefix}-{index:04d}", Notes()
         try:
             if not isinstance(record, dict):
                 raise Rejected(Reason.NOT_A_RECORD)
-            made = parse(record, notes)
+            parsed = parse(record, notes)
         except Rejected as fault:
-            reason = notes.fault if notes.fault and fault.reason in _LACKING else fault.reason
+            reason = notes.fault if notes.fault and fault.reason in _TOO_FEW_TURNS else fault.reason
             rejected.setdefault(reason.value, []).append(name)
         else:
             parts.update(notes.parts)
-            dialogues.append(Dialogue(name, made.scene, made.description, made.turns))
+            dialogues.append(Dialogue(name, parsed.scene, parsed.description, parsed.turns))
         unknown.update(unknown_labels([*labels(record), *notes.labels], strategies))
-    missing = "" if dialogues else missing_key(records, wanted)
+    missing = "" if dialogues else missing_key(records, dialogue_key)
     return Corpus(tuple(dialogues), rejected, parts, named(unknown, strategies), missing=missing)
 
 
-def unknown_labels(found: Iterable[str], strategies: StrategySet) -> list[str]:
-    """Those of the labels that are neither of the set nor Others."""
-    return [name for name in found if known_strategy(name, strategies) is None and not _means_others(name)]
+def unknown_labels(labels: Iterable[str], strategies: StrategySet) -> list[str]:
+    """Returns the labels that map to no strategy of the set and are not Others."""
+    return [name for name in labels if known_strategy(name, strategies) is None and not _means_others(name)]
 
 
 def named(unknown: Mapping[str, int], strategies: StrategySet) -> tuple[UnknownLabel, ...]:
-    """Unknown labels with their counts, the most frequent first, each with the known one that is nearest, if any is near."""
+    """Returns the unknown labels with their counts and the most similar known labels, the most frequent first."""
     known = {name.lower(): name for name in (*strategies.names, *strategies.aliases)}
 
     def nearest(label: str) -> str | None:
         longer = [name for name in known if label.lower() in name]
-        near = [*get_close_matches(label.lower(), known, n=1, cutoff=NEAREST), *longer]
+        near = [*get_close_matches(label.lower(), known, n=1, cutoff=MIN_LABEL_SIMILARITY), *longer]
         return known[near[0]] if near else None
 
     ordered = sorted(unknown.items(), key=lambda entry: (-entry[1], entry[0]))
     return tuple(UnknownLabel(label, count, nearest(label)) for label, count in ordered)
 
 
-def missing_key(records: Sequence[object], wanted: str) -> str:
-    """What the records lack, and what they seem to be; "" where one of them has it."""
+def missing_key(records: Sequence[object], dialogue_key: str) -> str:
+    """Returns a description of the key that all records lack and of what they seem to be, "" if any record has the key."""
     objects = [record for record in records if isinstance(record, dict)]
-    if not objects or any(values(record, {fold_key(key) for key in wanted.split(" or ")}) for record in objects):
+    if not objects or any(values(record, {fold_key(key) for key in dialogue_key.split(" or ")}) for record in objects):
         return ""
     keys = list(dict.fromkeys(key for record in objects[:100] for key in record))
     form = form_of(keys)
-    return f"no record has the key {wanted}, the first have {', '.join(keys[:6])}" + (f": {form}" if form else "")
+    return f"no record has the key {dialogue_key}, the first have {', '.join(keys[:6])}" + (f": {form}" if form else "")

@@ -1,4 +1,4 @@
-"""What `data.path` and `data.test_path` mean: a file, the data file of a folder, or that of a data set on the model hub."""
+"""Resolves `data.path` and `data.test_path`: a file, the data file of a folder, or that of a data set on the model hub."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.corpora.formats import DATA_SUFFIXES, TEXT_SUFFIXES, is_data_name, is_from_disk
 from cso_lab.corpora.hub import HubFile, hub_file, hub_name
 
-# Split names as `datasets` reads them off file names.
+# Names of splits that `datasets` recognizes in file names.
 _TRAIN = ("train", "training")
 _VALIDATION = ("validation", "valid", "dev", "val")
 _TEST = ("test", "testing", "eval", "evaluation")
@@ -19,10 +19,10 @@ _TEST = ("test", "testing", "eval", "evaluation")
 
 @dataclass(frozen=True)
 class Source:
-    """A data file (or a folder written by `Dataset.save_to_disk`), how it was chosen, and what beside it looks like test dialogues.
+    """A data file (or a folder written by `Dataset.save_to_disk`), and where it was found.
 
-    `within`: the folder or hub data set it was chosen from, None where the file itself was named. `revision`: the commit on the hub.
-    `others`: the values of `data.test_path` that would take them.
+    `within`: the folder or hub data set it was chosen from, None if the file itself was given. `revision`: the commit on the hub.
+    `others`: values of `data.test_path` for files beside it that seem to be test dialogues.
     """
 
     path: Path
@@ -32,12 +32,12 @@ class Source:
     others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        place = f" of {self.within}" if self.within else ""
-        return f"{self.name}{place}" + (f", revision {self.revision}" if self.revision else "")
+        container = f" of {self.within}" if self.within else ""
+        return f"{self.name}{container}" + (f", revision {self.revision}" if self.revision else "")
 
 
 def data_source(cfg_data: Mapping) -> Source:
-    """What `data.path` means. Raises UserError if there is no such file, or it is not clear which of several is meant."""
+    """Returns the source of `data.path`. Raises UserError if there is no such file, or several files could be meant."""
     given = given_path(cfg_data, "path")
     if given is None:
         raise UserError(f"data={cfg_data.get('name')} needs its file: give data.path=FILE")
@@ -45,18 +45,18 @@ def data_source(cfg_data: Mapping) -> Source:
 
 
 def test_source(cfg_data: Mapping) -> Source | None:
-    """What `data.test_path` means, None where it is not given. Raises UserError as `data_source` does."""
+    """Returns the source of `data.test_path`, None if it is not given. Raises UserError as `data_source` does."""
     given = given_path(cfg_data, "test_path")
     return None if given is None else _source("data.test_path", given, _test_file)
 
 
 def data_file(cfg_data: Mapping) -> Path:
-    """The file `data.path` means, or the folder written by `Dataset.save_to_disk`. Raises UserError as `data_source` does."""
+    """Returns the file of `data.path`, or a folder written by `Dataset.save_to_disk`. Raises UserError as `data_source` does."""
     return data_source(cfg_data).path
 
 
 def given_path(cfg_data: Mapping, key: str) -> str | None:
-    """The value of a key that names a file, None where it is not given."""
+    """Returns the value of a key that names a file, None if it is not given."""
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(cfg_data) and key in cfg_data and OmegaConf.is_missing(cfg_data, key):
@@ -66,7 +66,7 @@ def given_path(cfg_data: Mapping, key: str) -> str | None:
 
 
 def on_hub(given: str) -> bool:
-    """Whether a path is the name of a data set on the hub, and of nothing on this disk."""
+    """Returns whether a path is the name of a data set on the hub and of no local file."""
     return not given.startswith("pkg://") and not Path(given).expanduser().exists() and hub_name(given) is not None
 
 
@@ -119,48 +119,53 @@ def _on_hub(key: str, given: str, name: HubFile, choose: Callable[[Sequence[str]
 
 
 def _data_names(names: Iterable[str]) -> list[str]:
-    """Those that hold data: of the top folder or, if it has none, of the folders in it. Plain text counts where there is nothing else."""
+    """Returns the names of data files: in the top folder or, if it has none, in its subfolders. Text files count if there is no other."""
     names = [name for name in names if ".." not in PurePosixPath(name).parts]
     for suffixes in (DATA_SUFFIXES, TEXT_SUFFIXES):
         for depth in (1, 2):
-            found = [name for name in names if len(PurePosixPath(name).parts) == depth and is_data_name(name, suffixes)]
+            files = [name for name in names if len(PurePosixPath(name).parts) == depth and is_data_name(name, suffixes)]
             if suffixes is TEXT_SUFFIXES:
-                found = [name for name in found if _says(name, _TRAIN) or _held_out(name)]
-            if found:
-                return found
+                files = [name for name in files if _has_word(name, _TRAIN) or _held_out(name)]
+            if files:
+                return files
     return []
 
 
 def _chosen(
     key: str, given: str, names: list[str], choose: Callable[[Sequence[str]], list[str]], address: Callable[[str], str]
 ) -> tuple[str, tuple[str, ...]]:
-    """(the file to read, what `data.test_path` would be for each that looks like test dialogues)."""
+    """Returns the file to read, and the values of `data.test_path` for the others that seem to be test dialogues.
+
+    Raises UserError if there is no data file or `choose` returns several.
+    """
     if not names:
         suffixes = ", ".join(sorted(suffix[1:] for suffix in DATA_SUFFIXES))
         raise UserError(f"{key}={given}: holds no data file (none of {suffixes}); give {key}=FILE")
-    found = choose(names)
-    if len(found) > 1:
-        shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
-        raise UserError(f"{key}={given}: holds several data files ({shown}); name one: {key}={address(found[0])}")
-    held_out = _test_file([name for name in names if name != found[0]] or found)
-    return found[0], tuple(address(name) for name in held_out if name != found[0] and _held_out(name))
+    chosen = choose(names)
+    if len(chosen) > 1:
+        shown = ", ".join(chosen[:6]) + (", ..." if len(chosen) > 6 else "")
+        raise UserError(f"{key}={given}: holds several data files ({shown}); name one: {key}={address(chosen[0])}")
+    held_out = _test_file([name for name in names if name != chosen[0]] or chosen)
+    return chosen[0], tuple(address(name) for name in held_out if name != chosen[0] and _held_out(name))
 
 
 def _training_file(names: Sequence[str]) -> list[str]:
-    """The files that a name says are for training or, if none does, those of which no name says that they are held out."""
+    """Returns the files named as training data or, if there are none, those not named as test or validation data."""
     rest = [name for name in names if not _held_out(name)]
-    return [name for name in rest if _says(name, _TRAIN)] or rest or list(names)
+    return [name for name in rest if _has_word(name, _TRAIN)] or rest or list(names)
 
 
 def _test_file(names: Sequence[str]) -> list[str]:
-    return next(filter(None, ([name for name in names if _says(name, words)] for words in (_TEST, _VALIDATION))), list(names))
+    """Returns the files named as test data or, if there are none, as validation data, or else all."""
+    by_word = ([name for name in names if _has_word(name, words)] for words in (_TEST, _VALIDATION))
+    return next(filter(None, by_word), list(names))
 
 
 def _held_out(name: str) -> bool:
-    return _says(name, _VALIDATION) or _says(name, _TEST)
+    return _has_word(name, _VALIDATION) or _has_word(name, _TEST)
 
 
 @cache
-def _says(name: str, words: tuple[str, ...]) -> bool:
-    """Whether one of these words stands in a file's name or in that of its folder, as a word of its own."""
+def _has_word(name: str, words: tuple[str, ...]) -> bool:
+    """Returns whether a file's path contains one of the words, separated from others by anything but letters."""
     return not set(re.split(r"[^a-z]+", str(PurePosixPath(name).with_suffix("")).lower())).isdisjoint(words)

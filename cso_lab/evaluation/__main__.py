@@ -1,4 +1,4 @@
-"""`python -m cso_lab.evaluation FILE.jsonl --strategies extes|esconv`: score a predictions file, JSON on standard output."""
+"""`python -m cso_lab.evaluation FILE.jsonl --strategies extes|esconv` scores a predictions file and prints JSON."""
 
 import argparse
 import json
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Prints the scores as JSON; returns the exit code. Errors are printed in one line on stderr."""
     try:
         options = _parser().parse_args(arguments)
         strategies = strategy_set(options.strategies)

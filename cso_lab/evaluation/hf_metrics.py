@@ -1,7 +1,7 @@
 """The metrics as local `evaluate.Metric` classes, for `evaluate.combine([StrategyF1(), PreferenceBias(), RougeL()])`.
 
-`combine` hands the same predictions and references to all, so each takes replies in the form "(Strategy) text" and uses what it
-needs of them. A prediction that does not open with a known strategy is an unparsed one. A strategy name alone is a reply too.
+`combine` passes the same predictions and references to all metrics, so each takes replies of the form "(Strategy) text" and uses the part
+it needs. A prediction that does not begin with a known strategy is unparsed. The name of a strategy alone is a reply too.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ REPLIES = 'predictions, references: strings "(Strategy) text"; strategies: the n
 
 
 class _ReplyMetric(evaluate.Metric):
-    """What the metrics share: replies of one strategy set in memory; `options` are those of `evaluate.Metric`."""
+    """Base of the metrics, on replies with strategies of one set; `options` are those of `evaluate.Metric`."""
 
     def __init__(self, strategies: str = EXTES.name, *, keep_in_memory: bool = True, **options):
         self.strategies = strategy_set(strategies)

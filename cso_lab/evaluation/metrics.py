@@ -16,7 +16,7 @@ _UNPARSED = ""
 
 
 def confusion(gold: Sequence[str], predicted: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
-    """Counts of (gold, predicted), shape (K, K + 1) in the order of `names`; the last column counts unparsed replies."""
+    """Returns the counts of (gold, predicted), shape (K, K + 1) in the order of `names`; the last column counts unparsed replies."""
     position = {name: k for k, name in enumerate(names)}
     counts = np.zeros((len(names), len(names) + 1), dtype=int)
     columns = [len(names) if p is None else position[p] for p in predicted]
@@ -25,14 +25,14 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], names: Seque
 
 
 def strategy_scores(gold: Sequence[str], predicted: Sequence[str | None], names: Sequence[str]) -> dict:
-    """Strategy accuracy in percent: {Q, Q_W, strategies: {name: {precision, recall, f1, support}}}, `support` a count.
+    """Returns {Q, Q_W, strategies: {name: {precision, recall, f1, support}}} in percent; `support` is a count.
 
     F1_i = 2 TP_i / (2 TP_i + FP_i + FN_i),  Q = mean of F1_i over i in C,  Q_W = sum of n_i F1_i / sum of n_i
 
-    with n_i the gold turns of strategy i. C holds the strategies that occur in the gold or in the predicted labels,
-    as in the script of Kang et al., which leaves `labels` of scikit-learn's `f1_score` open (and which only reaches its
-    output when all occur): a strategy that never occurs is left out, one only ever predicted counts with F1 = 0.
-    None is a miss for its gold strategy, a false alarm for none, and no class of C. What is 0/0 counts as 0.
+    with n_i the number of gold turns of strategy i. C has the strategies that occur in the gold or in the predicted labels,
+    as in the script of Kang et al., which does not set `labels` of scikit-learn's `f1_score` (and which only prints its
+    result if all occur): a strategy that never occurs is left out, one that is only predicted counts with F1 = 0.
+    None counts as a miss of its gold strategy, as a false positive of no strategy, and is no class of C. 0/0 is 0.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -57,9 +57,9 @@ def strategy_scores(gold: Sequence[str], predicted: Sequence[str | None], names:
 
 
 def batched_f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, Q_W) in percent, shape (...), of many `confusion` tables at once, shape (..., K, K + 1).
+    """Returns (Q, Q_W) in percent, each of shape (...), for `confusion` tables of shape (..., K, K + 1).
 
-    The equations of `strategy_scores`, for the thousand tables of a bootstrap; scikit-learn takes one table a call.
+    These are the equations of `strategy_scores` for the thousand tables of a bootstrap; scikit-learn takes one table a call.
     """
     parsed = counts[..., :-1]
     hits = np.diagonal(parsed, axis1=-2, axis2=-1)
@@ -70,21 +70,19 @@ def batched_f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def preference(confusion: np.ndarray) -> np.ndarray:
-    """How strongly a model prefers each strategy: Bradley-Terry preferences p, shape (..., K), that sum to K.
+    """Returns a model's Bradley-Terry preferences p for the strategies, shape (..., K), which sum to K.
 
-    `confusion` has shape (..., K, K): gold by predicted counts of parsed replies. With w_ij the times i was predicted where j
-    was gold, and p = 1 at first, 20 sweeps over i = 1..K put in place (Kang et al., 2024, preference bias)
+    `confusion` has shape (..., K, K): gold by predicted counts of parsed replies. w_ij is the number of times i was predicted
+    where j was gold. From p = 1, 20 sweeps over i = 1..K update in place (Kang et al., 2024, preference bias)
 
         p_i = sum_{j != i} w_ij p_j / (p_i + p_j)  /  sum_{j != i} w_ji / (p_i + p_j)
 
-    Scaling p scales the update, so p is brought to sum K after each sweep instead of to geometric mean 1 as in their script.
-    Where that divides by zero, the value is the limit:
-    - a strategy predicted wrongly but never missed has p without bound: it takes all of K (several share it in proportion
-      to their wrong predictions) and all others have 0;
-    - a strategy that is missed but never predicted wrongly has p = 0, and being preferred to such a one counts nothing
-      once both are 0;
-    - a strategy in no confusion at all shows no preference: p = 1, and the others sum to the rest. Nothing ever
-      confused: p = 1 for all.
+    Scaling p scales the update, so p is scaled to the sum K after each sweep instead of to geometric mean 1 as in their script.
+    If this divides by zero, the value is the limit:
+    - a strategy that is predicted wrongly but never missed has an unbounded p: its p is K and all others are 0; several such
+      strategies divide K in proportion to their wrong predictions;
+    - a strategy that is missed but never predicted wrongly has p = 0; a pair of which both are 0 adds nothing;
+    - a strategy that is never confused has p = 1, and the others sum to the rest; if no strategy is, p = 1 for all.
     """
     size = confusion.shape[-1]
     wrong = np.where(np.eye(size, dtype=bool), 0.0, confusion)
@@ -101,22 +99,25 @@ def preference(confusion: np.ndarray) -> np.ndarray:
             p[..., i] = np.where(losses > 0, _ratio(wins, losses), p[..., i])
         p = mass * _ratio(p, p.sum(-1, keepdims=True))
     collapsed = won * unbounded
-    share = size * _ratio(collapsed, collapsed.sum(-1, keepdims=True))
-    return np.where(unbounded.any(-1, keepdims=True), share, p + neutral)
+    limit = size * _ratio(collapsed, collapsed.sum(-1, keepdims=True))
+    return np.where(unbounded.any(-1, keepdims=True), limit, p + neutral)
 
 
 def preference_bias(p: np.ndarray) -> np.ndarray:
-    """B, shape (...): the population standard deviation of preferences p, shape (..., K).
+    """Returns B, shape (...): the population standard deviation of preferences p, shape (..., K).
 
-    B = sqrt(1/K sum_i (p_i - mean p)^2): 0 without any preference, sqrt(K - 1) when one strategy takes all.
+    B = sqrt(1/K sum_i (p_i - mean p)^2): 0 without any preference, sqrt(K - 1) if one strategy has all of it.
     """
     return np.std(p, axis=-1)
 
 
 def rouge_l_scores(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
-    """ROUGE-L of each reply in percent, shape (n,): F = 2PR / (P + R), where P and R are the length of the longest common
-    subsequence of words over the length of the predicted and of the gold text (Lin, 2004); lower-cased, not stemmed. On English text
-    this is what the package rouge_score gives by itself; its own words are of the letters a to z alone, other scripts have none."""
+    """Returns ROUGE-L of each reply in percent, shape (n,).
+
+    F = 2PR / (P + R), where P and R are the length of the longest common subsequence of words over the length of the predicted and of
+    the gold text (Lin, 2004); lower-cased, not stemmed. On English text it equals the package rouge_score with its own tokenizer, which
+    finds no words in other scripts.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
@@ -125,16 +126,16 @@ def rouge_l_scores(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
 
 
 def rouge_l(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """R-L in percent: the mean of `rouge_l_scores` over replies without their strategy label."""
+    """Returns R-L in percent: the mean of `rouge_l_scores` over replies without their strategy label."""
     return float(np.mean(rouge_l_scores(gold, predicted)))
 
 
 def _occurring(counts: np.ndarray) -> np.ndarray:
-    """Which strategies occur in the gold or the predicted labels, shape (..., K)."""
+    """Returns whether each strategy occurs in the gold or the predicted labels, shape (..., K)."""
     return (counts.sum(-1) > 0) | (counts[..., :-1].sum(-2) > 0)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, 0 where the denominator is 0."""
+    """Returns numerator / denominator, and 0 where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, dtype=float), denominator)
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

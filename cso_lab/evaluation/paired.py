@@ -1,4 +1,4 @@
-"""Which of two models is better on the same test turns: a paired bootstrap over turns."""
+"""Compares two models on the same test turns by a paired bootstrap over turns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from cso_lab.evaluation.score import INTERVAL, RESAMPLES
 
 @dataclass(frozen=True)
 class Turns:
-    """What one cell did at each of n test turns.
+    """The results of one run at each of n test turns.
 
-    `keys`: n pairs (dialogue, turn). `gold`, `predicted`: shape (n,), indices into the `strategies` strategies of the set; an unparsed
-    reply is predicted as `strategies`. `rouge`: shape (n,), R-L in percent. `counted`: shape (n,), whether Q, B and Q_W are taken from the
-    turn (evaluation.testset); R-L is from all.
+    `keys`: n pairs (dialogue, turn). `gold`, `predicted`: shape (n,), indices of the set's strategies; `strategies` is their number, and
+    the index of an unparsed reply. `rouge`: shape (n,), R-L in percent. `counted`: shape (n,), whether the turn counts for Q, B and Q_W
+    (evaluation.testset); all turns count for R-L.
     """
 
     keys: tuple[tuple[str, int], ...]
@@ -27,7 +27,7 @@ class Turns:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence], strategies: int) -> "Turns":
-        """From `per_turn` of a metrics.json (see `score.turn_columns`)."""
+        """Returns the turns in `per_turn` of a metrics.json (see `score.turn_columns`)."""
         return cls(
             tuple((str(dialogue), int(turn)) for dialogue, turn in zip(columns["dialogue"], columns["turn"], strict=True)),
             np.array([int(gold) for gold in columns["gold"]]),
@@ -38,16 +38,16 @@ class Turns:
         )
 
     def at(self, keys: Sequence[tuple[str, int]]) -> "Turns":
-        """The same, at these turns alone and in their order."""
-        place = {key: position for position, key in enumerate(self.keys)}
-        chosen = [place[key] for key in keys]
+        """Returns the results at the turns `keys` only, in their order."""
+        index = {key: i for i, key in enumerate(self.keys)}
+        chosen = [index[key] for key in keys]
         columns = (column[chosen] for column in (self.gold, self.predicted, self.rouge, self.counted))
         return Turns(tuple(keys), *columns, self.strategies)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours less theirs in one metric, and the 95% interval of that; real when the interval leaves 0 out."""
+    """Our value minus theirs in one metric, and its 95% interval from `low` to `high`."""
 
     value: float
     low: float
@@ -55,26 +55,27 @@ class Difference:
 
     @property
     def real(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 class PairedBootstrap:
-    """Differences between models, each given by its runs under one seed or several; a run that is compared often is resampled once."""
+    """Compares models, each given by its runs with one or several seeds; the resampled scores of a run are cached."""
 
     def __init__(self, seed: int = 0):
         self.seed = seed
         self._scores: dict[tuple, tuple[Turns, dict[str, np.ndarray]]] = {}
 
     def differences(self, ours: Sequence[Turns], theirs: Sequence[Turns]) -> tuple[dict[str, Difference], int]:
-        """({metric: Difference}, number of turns).
+        """Returns ({metric: Difference}, number of turns).
 
-        Turns are paired by (dialogue, turn); those that every run has are taken. Each resample draws as many turns as there are, with
-        replacement, the same for all runs, and is worth the mean over the runs of one model less that over the other's; the interval
-        spans the middle 95% of them. ({}, 0) where the runs share no turn, or have different strategies, gold labels or counted turns.
+        The turns are those, by (dialogue, turn), that all runs have. A resample draws as many turns as there are, with replacement, the
+        same for all runs; its value is the mean over the runs of one model minus that over the other's. The interval has the middle 95% of
+        these values. Returns ({}, 0) if the runs have no turn in common, or different strategies, gold labels or counted turns.
         """
         runs = [*ours, *theirs]
-        shared = set.intersection(*(set(run.keys) for run in runs))
-        keys = tuple(key for key in runs[0].keys if key in shared)
+        common = set.intersection(*(set(run.keys) for run in runs))
+        keys = tuple(key for key in runs[0].keys if key in common)
         if not keys or not _alike([run.at(keys) for run in runs]):
             return {}, 0
         left, right = self._mean(ours, keys), self._mean(theirs, keys)
@@ -83,24 +84,22 @@ class PairedBootstrap:
         return {metric: Difference(float(value[0]), *intervals[metric]) for metric, value in values.items()}, len(keys)
 
     def _mean(self, runs: Sequence[Turns], keys: tuple) -> dict[str, np.ndarray]:
-        """{metric: shape (1 + RESAMPLES,)}: the mean over runs, first on the turns as they are, then on each resample."""
+        """Returns {metric: shape (1 + RESAMPLES,)}: the mean over runs, first on the original turns, then on each resample."""
         scores = [self._resampled(run, keys) for run in runs]
         return {metric: np.mean([score[metric] for score in scores], axis=0) for metric in scores[0]}
 
     def _resampled(self, run: Turns, keys: tuple) -> dict[str, np.ndarray]:
         if (id(run), keys) not in self._scores:
             n = len(keys)
-            drawn = np.random.default_rng(self.seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-            weights = np.concatenate([np.ones((1, n)), drawn])
-            self._scores[id(run), keys] = (
-                run,
-                weighted_scores(run.at(keys), weights),
-            )  # the run is kept, so that its id stays its own
+            counts = np.random.default_rng(self.seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+            weights = np.concatenate([np.ones((1, n)), counts])
+            # The run is stored too: if it were freed, another object could have the same id.
+            self._scores[id(run), keys] = run, weighted_scores(run.at(keys), weights)
         return self._scores[id(run), keys][1]
 
 
 def weighted_scores(run: Turns, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """{metric: shape (R,)}: the scores of a run in which turn i counts `weights`[r, i] times; `weights` has shape (R, n)."""
+    """Returns {metric: shape (R,)}: the scores of a run in which turn i counts `weights`[r, i] times; `weights` has shape (R, n)."""
     size = run.strategies
     cells = np.zeros((len(run.keys), size * (size + 1)))
     cells[np.arange(len(run.keys)), run.gold * (size + 1) + run.predicted] = run.counted
@@ -111,5 +110,5 @@ def weighted_scores(run: Turns, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _alike(runs: Sequence[Turns]) -> bool:
-    """Whether runs at the same turns were asked the same."""
+    """Returns whether runs at the same turns have the same strategies, gold labels and counted turns."""
     return len({(run.strategies, run.gold.tobytes(), run.counted.tobytes()) for run in runs}) == 1

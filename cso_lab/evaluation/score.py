@@ -1,4 +1,4 @@
-"""A file of predictions, and the dict of numbers it earns."""
+"""Reads a file of predictions and computes its scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ INTERVAL = (2.5, 97.5)
 def evaluate_predictions(
     predictions: Sequence[Prediction], strategies: StrategySet, seed: int = 0, per_turn: bool = False
 ) -> dict:
-    """{Q, B, Q_W, R-L, n, unparsed, intervals: {metric: [low, high]}, strategies: {name: {precision, recall, f1, support,
-    predicted, preference}}}: percent but for B, `preference` and the counts. See `metrics` for the equations.
+    """Returns {Q, B, Q_W, R-L, n, unparsed, intervals: {metric: [low, high]}, strategies: {name: {precision, recall, f1, support,
+    predicted, preference}}}.
 
-    A label counts whatever its case; a predicted one outside the set is unparsed. `intervals` are 95% bootstrap intervals over
-    turns: B saturates on small test sets, so a difference in it means little without them.
-    `per_turn` adds what `turn_columns` gives, from which cells are compared turn by turn.
-    Raises UserError when there is nothing to score or a gold strategy is not of the set.
+    Values are in percent, except B, `preference` and the counts. See `metrics` for the equations. Case does not matter in labels; a
+    predicted label outside the set is unparsed. `intervals` are 95% bootstrap intervals over turns, without which a difference in B means
+    little, since B saturates on small test sets. `per_turn` adds the columns of `turn_columns`, by which runs are compared.
+    Raises UserError if there are no predictions or a gold strategy is not in the set.
     """
     if not predictions:
         raise UserError("no predictions to score: expected at least one")
@@ -61,23 +61,25 @@ def turn_columns(
     rouge: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, list]:
-    """One list a column, one entry a test turn: `dialogue` and `turn` say which, `gold` and `predicted` are positions in `names`
-    (null when unparsed), `R-L` is in percent."""
-    place = {name: position for position, name in enumerate(names)}
+    """Returns {column: its value at each test turn}.
+
+    `dialogue` and `turn` identify the turn, `gold` and `predicted` are indices in `names` (None if unparsed), `R-L` is in percent.
+    """
+    index = {name: i for i, name in enumerate(names)}
     return {
         "dialogue": [p.dialogue for p in predictions],
         "turn": [p.turn for p in predictions],
-        "gold": [place[name] for name in gold],
-        "predicted": [None if name is None else place[name] for name in predicted],
+        "gold": [index[name] for name in gold],
+        "predicted": [None if name is None else index[name] for name in predicted],
         "R-L": [round(float(score), 2) for score in rouge],
     }
 
 
 def bootstrap_intervals(counts: np.ndarray, rouge: np.ndarray, seed: int) -> dict[str, list[float]]:
-    """{metric: [low, high]}: percentile intervals at 95% over turns drawn with replacement.
+    """Returns {metric: [low, high]}: 95% percentile intervals over turns drawn with replacement.
 
     `counts` is a `confusion` table of n turns, shape (K, K + 1), `rouge` their R-L, shape (n,). Drawing turns is drawing cells
-    of the table, so tables come from a multinomial.
+    of the table, so that tables are drawn from a multinomial distribution.
     """
     rng = np.random.default_rng(seed)
     n = len(rouge)
@@ -93,19 +95,19 @@ def bootstrap_intervals(counts: np.ndarray, rouge: np.ndarray, seed: int) -> dic
 
 
 def gold_strategy(label: str, strategies: StrategySet, where: str) -> str:
-    """The strategy a gold label means; a UserError says `where` it is and names the valid ones."""
-    found = strategies.find(label)
-    if found is None:
+    """Returns the strategy of a gold label. Raises UserError, with its location `where` and the valid names, if there is none."""
+    strategy = strategies.find(label)
+    if strategy is None:
         raise UserError(f"{where}: {unknown(f'gold_strategy (strategy set {strategies.name})', label, strategies.names)}")
-    return found
+    return strategy
 
 
 def load_predictions(path: Path, strategies: StrategySet) -> list[Prediction]:
-    """The predictions of a JSON Lines file with `gold_strategy`, `gold_response`, `strategy` (null when unparsed) and
-    `response` on each line; `raw`, `dialogue` and `turn` may be missing. Without `strategy`, it and the
-    response are read off `raw`.
+    """Returns the predictions of a JSON Lines file.
 
-    A UserError names file and line of what is missing, of the wrong type, or a gold strategy outside the set.
+    A line has `gold_strategy`, `gold_response`, `strategy` (null if unparsed) and `response`; `raw`, `dialogue` and `turn` are optional.
+    Without `strategy`, strategy and response are parsed from `raw`. Raises UserError, with file and line, if a field is missing or has
+    the wrong type, or if a gold strategy is not in the set.
     """
     rows = read_jsonl(path)
     with Path(path).open(encoding="utf-8-sig") as file:

@@ -1,4 +1,4 @@
-"""The strategy test set: which supporter turns of the test dialogues Q, Q_W and B are taken from (section 5.1, after Kang et al., 2024)."""
+"""The strategy test set: the supporter turns of the test dialogues that Q, Q_W and B are computed on (section 5.1; Kang et al., 2024)."""
 
 import random
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from cso_lab.evaluation.score import evaluate_predictions
 
 FILE = "contexts.jsonl"
 FEWEST_CUTS = 2
-"""Of a dialogue: the set holds several cut points of each, or none."""
+"""A dialogue with fewer suitable turns is left out of the set."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A cut point: the utterances before a supporter turn, and that turn."""
+    """A supporter turn of a dialogue (a cut point) and the utterances before it."""
 
     dialogue: str
     turn: int
@@ -28,18 +28,18 @@ class Context:
 
 
 def draw_contexts(dialogues: Sequence[Dialogue], shortest: int, longest: int, cuts: int, seed: int) -> list[Context]:
-    """At most `cuts` labelled supporter turns of each dialogue, among those that follow `shortest` to `longest` utterances.
+    """Returns at most `cuts` random labelled supporter turns of each dialogue, of those after `shortest` to `longest` utterances.
 
-    What is drawn from a dialogue depends on the seed and its id alone. A dialogue with fewer than two such turns gives none; a
-    UserError when none is left.
+    The turns drawn from a dialogue depend on the seed and its id only. A dialogue with fewer than two suitable turns is left out.
+    Raises UserError if all are.
     """
     contexts = []
     for dialogue in dialogues:
-        fitting = [i for i in dialogue.supporter_turns() if dialogue.turns[i].strategy and shortest <= i <= longest]
-        if len(fitting) < FEWEST_CUTS:
+        suitable = [i for i in dialogue.supporter_turns() if dialogue.turns[i].strategy and shortest <= i <= longest]
+        if len(suitable) < FEWEST_CUTS:
             continue
-        drawn = random.Random(f"{seed}/{dialogue.id}").sample(fitting, min(cuts, len(fitting)))
-        for i in sorted(drawn):
+        sample = random.Random(f"{seed}/{dialogue.id}").sample(suitable, min(cuts, len(suitable)))
+        for i in sorted(sample):
             gold = dialogue.turns[i]
             contexts.append(Context(dialogue.id, i, dialogue.turns[:i], gold.strategy, gold.text))
     if not contexts:
@@ -53,20 +53,21 @@ def draw_contexts(dialogues: Sequence[Dialogue], shortest: int, longest: int, cu
 def evaluate_on_contexts(
     predictions: Sequence[Prediction], contexts: Path, strategies: StrategySet, complete: bool = True
 ) -> dict:
-    """As `evaluate_predictions`, but everything except R-L from the turns that the file `contexts` names; R-L from all.
+    """Returns the scores of `evaluate_predictions`, with R-L of all turns and the others of the turns in the file `contexts`.
 
-    `n` counts those contexts, `turns` the turns behind R-L; `per_turn` says of every turn whether it is one of the contexts.
-    A UserError when predictions of contexts are missing; if they need not be `complete`, only when all are.
+    `n` is the number of contexts, `turns` the number of turns of R-L; `counted` in `per_turn` tells which turns are contexts.
+    Raises UserError if predictions of contexts are missing, or, unless they must be `complete`, if all are.
     """
     by_turn = {(prediction.dialogue, prediction.turn): prediction for prediction in predictions}
-    wanted = [(row["dialogue"], row["turn"]) for row in read_jsonl(contexts)]
-    found = [by_turn[turn] for turn in wanted if turn in by_turn]
-    if not found or (complete and len(found) < len(wanted)):
+    turns = [(row["dialogue"], row["turn"]) for row in read_jsonl(contexts)]
+    on_contexts = [by_turn[turn] for turn in turns if turn in by_turn]
+    if not on_contexts or (complete and len(on_contexts) < len(turns)):
         raise UserError(
-            f"{len(wanted) - len(found)} of {len(wanted)} turns of {contexts} have no prediction: generate them first"
+            f"{len(turns) - len(on_contexts)} of {len(turns)} turns of {contexts} have no prediction: generate them first"
         )
-    scores, of_all = evaluate_predictions(found, strategies), evaluate_predictions(predictions, strategies, per_turn=True)
-    scores["R-L"], scores["intervals"]["R-L"] = of_all["R-L"], of_all["intervals"]["R-L"]
-    drawn = set(wanted)
-    counted = [(prediction.dialogue, prediction.turn) in drawn for prediction in predictions]
-    return scores | {"turns": of_all["n"], "per_turn": of_all["per_turn"] | {"counted": counted}}
+    scores = evaluate_predictions(on_contexts, strategies)
+    all_scores = evaluate_predictions(predictions, strategies, per_turn=True)
+    scores["R-L"], scores["intervals"]["R-L"] = all_scores["R-L"], all_scores["intervals"]["R-L"]
+    context_turns = set(turns)
+    counted = [(prediction.dialogue, prediction.turn) in context_turns for prediction in predictions]
+    return scores | {"turns": all_scores["n"], "per_turn": all_scores["per_turn"] | {"counted": counted}}

@@ -129,10 +129,10 @@ def device(cfg: DictConfig) -> str:
     """Returns "cuda" or "cpu" for `cfg.hardware.device`. Raises UserError if it is not a valid name or no GPU is visible."""
     import torch
 
-    wanted = cfg.hardware.device
-    if wanted == "cuda" and not torch.cuda.is_available():
+    setting = cfg.hardware.device
+    if setting == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device=cuda, but no GPU is visible here: use hardware=auto or hardware=cpu")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def resolve_dtype(name: str, device: str) -> "torch.dtype":

@@ -49,8 +49,8 @@ def unshared(model, prompts: Sequence[list[int]], new_tokens: int) -> list[list[
     """The same decoding, every prompt read and kept by itself."""
     from cso_lab.generation import batched_decoding as decode
 
-    alone = patch.object(decode, "_stems", lambda prompts: (list(prompts), [[row] for row in range(len(prompts))]))
-    with alone, patch.object(decode, "_READ_AT_ONCE", 1):
+    alone = patch.object(decode, "_contexts", lambda prompts: (list(prompts), [[row] for row in range(len(prompts))]))
+    with alone, patch.object(decode, "_TOKENS_PER_PASS", 1):
         return shared(model, prompts, new_tokens)
 
 

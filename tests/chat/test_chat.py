@@ -121,9 +121,11 @@ def test_a_run_that_was_copied_here_says_what_it_said_before(mode, tmp_path, tmp
         assert after == before
 
 
-def test_an_example_in_the_prompt_is_the_runs_own(tmp_path, shared):
+def test_an_example_in_the_prompt_is_the_runs_own(tmp_path, shared, monkeypatch):
     from cso_lab.core.records import Dialogue
+    from cso_lab.generation import batched_decoding
     from cso_lab.generation.decoding_strategies import WithExample
+    from cso_lab.training.backbone import load_tokenizer
 
     run = run_folder(tmp_path / "run", shared, "algo=base", "decoding=with_example")
     with pytest.raises(UserError, match="cannot read .*example.json"):
@@ -131,8 +133,13 @@ def test_an_example_in_the_prompt_is_the_runs_own(tmp_path, shared):
     turns = (Turn(SEEKER, "All is grey."), Turn(SUPPORTER, "I hear you.", "Affirmation"))
     WithExample("Look:", 0).prepare([Dialogue("a", "", "", turns)], run)
     before = files(run)
-    opened = open_run(run)
-    assert opened._method.example.endswith("\nSeeker: All is grey.\nSupporter: (Affirmation) I hear you.")
+    prompts, reply_ids = [], batched_decoding.reply_ids
+    monkeypatch.setattr(
+        batched_decoding, "reply_ids", lambda model, ids, *rest: prompts.extend(ids) or reply_ids(model, ids, *rest)
+    )
+    open_run(run).reply([Turn(SEEKER, "I am low.")])
+    (prompt,) = map(load_tokenizer(OmegaConf.load(run / "config.yaml")).decode, prompts)
+    assert "\nSeeker: All is grey.\nSupporter: (Affirmation) I hear you." in prompt
     assert files(run) == before
 
 
