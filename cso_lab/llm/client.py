@@ -90,7 +90,7 @@ class Client:
         await self._transport.__aexit__()
 
     def check(self, models: Mapping[str, str]) -> None:
-        """Raises UserError if no call to one of `models` (by role) could work, or if dollars are capped and its price is unknown."""
+        """Raises UserError if no call to one of `models` (by role) could work, or if dollars are capped and a price is unknown."""
         for role, model in models.items():
             self._transport.check(role, model)
         self._budget.check_models(models)

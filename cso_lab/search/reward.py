@@ -54,10 +54,12 @@ class LinearReward:
 
     @property
     def best(self) -> float:
+        """See `Reward.best`."""
         return 4 * sum(self.weights.values()) / self.divisor + self.bias
 
     @property
     def worst(self) -> float:
+        """See `Reward.worst`."""
         return self.bias
 
 
@@ -78,10 +80,12 @@ class WeakestReward:
 
     @property
     def best(self) -> float:
+        """See `Reward.best`."""
         return 4 + self.bias
 
     @property
     def worst(self) -> float:
+        """See `Reward.worst`."""
         return self.bias
 
 

@@ -36,13 +36,13 @@ def test_calls_stop_at_the_cap_and_go_on_when_it_is_raised(tmp_path):
             with pytest.raises(BudgetSpent) as stopped:
                 search(tmp_path / "capped", server.api_base, f"roles.budget.calls={cap}")
             assert len(server.requests) - whole == cap == len(journal(tmp_path / "capped"))
-        said = re.fullmatch(
+        match = re.fullmatch(
             r"roles\.budget\.calls=45 is spent: (\d) of 2 dialogues are finished, and the rest would take about (\d+) calls \(.*\), "
             r".* tokens, cost unknown \(.*\); raise the cap, and the same command goes on",
             str(stopped.value),
         )
-        assert said and stopped.value.exit_code == 3
-        assert 0.5 * (whole - 45) < int(said[2]) < 2 * (whole - 45)
+        assert match and stopped.value.exit_code == 3
+        assert 0.5 * (whole - 45) < int(match[2]) < 2 * (whole - 45)
         summary = read_json(tmp_path / "capped" / "search.json")
         assert summary["stopped"] == "roles.budget.calls=45 is spent" and sum(summary["usage"]["calls"].values()) == 45
         search(tmp_path / "capped", server.api_base, f"roles.budget.calls={whole}")
@@ -74,11 +74,11 @@ def test_dollars_stop_at_the_call_after_the_cap(tmp_path):
     with answering() as server:
         answer = server.replies[0]
 
-        def by_what_is_asked(body):
-            said = body["messages"][0]["content"]
-            return answer(body | {"model": next((role for words, role in PLAYED_BY.items() if words in said), "judge")})
+        def by_role(body):
+            system = body["messages"][0]["content"]
+            return answer(body | {"model": next((role for words, role in PLAYED_BY.items() if words in system), "judge")})
 
-        server.replies = [by_what_is_asked]
+        server.replies = [by_role]
         models = [f"roles.{role}.model=openai/gpt-4o-mini" for role in ("seeker", "supporter", "strategist", "judge")]
         with pytest.raises(BudgetSpent, match=r"roles\.budget\.dollars=0\.000105 is spent"):
             search(tmp_path, server.api_base, *models, "roles.budget.dollars=0.000105", "roles.max_concurrency=1")
@@ -98,7 +98,7 @@ def test_dollars_cannot_be_capped_where_no_price_is_known(tmp_path):
 # the estimate
 
 
-def plan(*overrides: str) -> ConfiguredSearch:
+def configured_search(*overrides: str) -> ConfiguredSearch:
     from omegaconf import OmegaConf
 
     roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
@@ -129,27 +129,29 @@ def test_the_estimate_is_within_30_percent_of_a_simulated_search(overrides, tmp_
     assert sum(summary["estimate"]["calls"].values()) == pytest.approx(sum(calls.values()), rel=0.3)
 
 
-def test_what_an_estimate_says():
+def test_an_estimate_grows_with_the_dialogues_and_knows_prices():
     dialogues = load(config(("roles.api_base=x",)).data).dialogues
-    two, ten = (estimate(plan(), dialogues[:number]) for number in (2, 10))
+    two, ten = (estimate(configured_search(), dialogues[:number]) for number in (2, 10))
     assert ten.calls.total() > 3 * two.calls.total() > 0
     assert two.calls_if_nobody_leaves >= two.calls.total()
     assert two.iterations == 6
-    assert two.cost(plan().roles) is None
-    priced = plan(*(f"roles.{role}.model=openai/gpt-4o-mini" for role in ("seeker", "supporter", "strategist", "judge")))
+    assert two.cost(configured_search().roles) is None
+    priced = configured_search(
+        *(f"roles.{role}.model=openai/gpt-4o-mini" for role in ("seeker", "supporter", "strategist", "judge"))
+    )
     assert two.cost(priced.roles) == pytest.approx(
         (two.prompt_tokens.total() * 0.15 + two.completion_tokens.total() * 0.6) / 1e6, rel=0.01
     )
-    assert estimate(plan(), []).calls.total() == 0
+    assert estimate(configured_search(), []).calls.total() == 0
 
 
 def test_prompts_that_the_simulated_players_cannot_read_are_counted_as_well():
-    strange = plan("roles.supporter.query='{dialogue}'", "roles.strategist.system=Score.")
+    strange = configured_search("roles.supporter.query='{dialogue}'", "roles.strategist.system=Score.")
     assert estimate(strange, load(config(("roles.api_base=x",)).data).dialogues[:1]).calls["supporter"] > 3
 
 
-def test_what_is_left_is_less_once_a_part_is_in_the_journal(tmp_path):
-    settings = vars(plan()) | {"folder": tmp_path}
+def test_the_rest_is_less_once_a_part_is_in_the_journal(tmp_path):
+    settings = vars(configured_search()) | {"folder": tmp_path}
     dialogues = load(config(("roles.api_base=x",)).data).dialogues[:2]
 
     def calls() -> int:
@@ -157,7 +159,7 @@ def test_what_is_left_is_less_once_a_part_is_in_the_journal(tmp_path):
         return int(re.match(r"search of (?:\d) of 2 dialogues: about ([\d,]+) calls", line)[1].replace(",", ""))
 
     before = calls()
-    assert not (tmp_path / "calls.jsonl").exists()  # looking leaves nothing
+    assert not (tmp_path / "calls.jsonl").exists()  # an estimate writes nothing
     with answering() as server:
         with pytest.raises(BudgetSpent):
             search(tmp_path, server.api_base, "roles.budget.calls=20")
@@ -186,8 +188,8 @@ def test_the_command_estimates_stops_with_code_3_and_goes_on_in_the_same_folder(
         assert re.match(r"search of 2 of 2 dialogues: about \d+ calls \(judge", shown.stdout), shown.stdout + shown.stderr
         stopped = run(*command(tmp_path, server.api_base, "roles.budget.calls=20"))
         assert stopped.returncode == 3 and len(server.requests) == 20
-        said = stopped.stderr.splitlines()[-1]
-        assert said.startswith("error: roles.budget.calls=20 is spent: 0 of 2 dialogues are finished"), stopped.stderr
+        last_line = stopped.stderr.splitlines()[-1]
+        assert last_line.startswith("error: roles.budget.calls=20 is spent: 0 of 2 dialogues are finished"), stopped.stderr
         done = run(*command(tmp_path, server.api_base, "roles.max_concurrency=4", "roles.requests_per_minute=100000"))
         assert done.returncode == 0, done.stderr
         assert len({(body["model"], body["seed"]) for body in server.requests}) == len(server.requests)
@@ -206,10 +208,10 @@ def test_an_interrupted_command_says_so_in_a_line_and_goes_on(tmp_path):
         while len(server.requests) < 15:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 130 and said == "interrupted; the same command goes on from here\n"
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130 and stderr == "interrupted; the same command goes on from here\n"
         (folder,) = (tmp_path / "shared" / "search").iterdir()
         assert read_json(folder / "search.json")["stopped"] == "interrupted"
-        assert len(journal(folder)) == len(server.requests)  # what was under way has been kept
+        assert len(journal(folder)) == len(server.requests)  # calls in flight have been journaled
         assert run(*command(tmp_path, server.api_base)).returncode == 0
     assert len({(body["model"], body["seed"]) for body in server.requests}) == len(server.requests)

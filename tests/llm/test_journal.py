@@ -17,6 +17,8 @@ from llm.test_client import client, question, within
 from loopback import answering, journal, search, trees
 
 from cso_lab.core.errors import UserError
+from cso_lab.expansion import estimate, progress
+from cso_lab.llm import client as llm_client
 from cso_lab.llm.errors import ParseError
 from cso_lab.llm.journal import Journal
 
@@ -140,12 +142,12 @@ def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
 
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["loopback", "cso_lab.llm.client", "cso_lab.expansion.estimate", "cso_lab.expansion.progress"])
+SPAWN.set_forkserver_preload(["loopback", *(module.__name__ for module in (llm_client, estimate, progress))])
 QUIET = ("roles.max_concurrency=8", "roles.timeout=20")
 
 
 def searching(folder: Path, api_base: str, settings: tuple[str, ...] = (), largest_file: int | None = None) -> None:
-    """In a process of its own; what stops it is left in a file."""
+    """Searches in a process of its own; the error that stops it is written to a file."""
     os.environ.pop("OPENAI_API_KEY", None)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if largest_file:
@@ -157,7 +159,7 @@ def searching(folder: Path, api_base: str, settings: tuple[str, ...] = (), large
 
 
 def kill_after(folder: Path, server: FakeOpenAI, settings: tuple[str, ...], requests: int, pause: float) -> None:
-    """Start the search, and kill it so many requests and seconds later. It must still have been at work."""
+    """Starts the search and kills it after so many further requests and seconds, while it is still running."""
     process = SPAWN.Process(target=searching, args=(folder, server.api_base, settings))
     goal = len(server.requests) + requests
     process.start()
@@ -197,16 +199,16 @@ def test_killed_at_random_moments_of_a_run_with_faults(kills, speculation, tmp_p
     assert trees(whole) and trees(killed) == trees(whole)
 
 
-def test_a_full_disk_is_said_in_a_line_and_the_search_goes_on_when_there_is_room(tmp_path):
+def test_a_full_disk_is_reported_in_a_line_and_the_search_continues_when_there_is_space(tmp_path):
     with answering() as server:
         search(tmp_path / "undisturbed", server.api_base, *QUIET)
         undisturbed = len(server.requests)
         process = SPAWN.Process(target=searching, args=(tmp_path / "full", server.api_base, (), 9_000))
         process.start()
         process.join()
-        said = (tmp_path / "full" / "stopped").read_text()
+        message = (tmp_path / "full" / "stopped").read_text()
         assert process.exitcode == 0
-        assert said.startswith("cannot write ") and "calls.jsonl: File too large; the same command goes on" in said
+        assert message.startswith("cannot write ") and "calls.jsonl: File too large; the same command goes on" in message
         path = tmp_path / "full" / "calls.jsonl"
         assert 8_000 < path.stat().st_size <= 9_000 and path.read_bytes().endswith(b"\n")
         before, made = paid_for(tmp_path / "full"), len(server.requests)

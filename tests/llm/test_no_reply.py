@@ -36,9 +36,9 @@ def no_keys(monkeypatch):
 
 
 def in_a_cell(folder: Path, server: FakeOpenAI) -> object:
-    found = served(folder, server, "generation.client.max_attempts=2", "generation.client.max_concurrency=1")
+    result = served(folder, server, "generation.client.max_attempts=2", "generation.client.max_concurrency=1")
     (folder / "predictions.jsonl").unlink()
-    return found
+    return result
 
 
 def in_a_search(folder: Path, server: FakeOpenAI) -> object:
@@ -47,9 +47,9 @@ def in_a_search(folder: Path, server: FakeOpenAI) -> object:
 
 
 def by_judges(folder: Path, server: FakeOpenAI) -> object:
-    given = judging_settings()
-    given = given | {"client": given["client"] | {"api_base": server.api_base}}
-    Study.begin(folder, sample_of(3)).judge(given)
+    limits = judging_settings()
+    with_server = limits | {"client": limits["client"] | {"api_base": server.api_base}}
+    Study.begin(folder, sample_of(3)).judge(with_server)
     return read_json(folder / "judging.json")
 
 
@@ -67,7 +67,7 @@ def for_fresh_replies(folder: Path, server: FakeOpenAI) -> object:
 
 @cache
 def config(*overrides: str) -> DictConfig:
-    """With two attempts and one call at a time, unless told otherwise."""
+    """The configuration with two attempts and one call at a time, before `overrides`."""
     limits = ("max_attempts=2", "max_concurrency=1", "max_backoff=0.02")
     return composed(*(f"{client}.{limit}" for client in ("roles", "toxicity.client") for limit in limits), *overrides)
 
@@ -88,18 +88,18 @@ ASKERS: dict[Callable, Callable] = {
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Of each asker, what it finds where nothing fails, and how many requests that takes."""
+    """By stage, (its result where nothing fails, the number of requests that takes)."""
 
     @cache
-    def found(asker: Callable) -> tuple[object, int]:
+    def reference(asker: Callable) -> tuple[object, int]:
         with FakeOpenAI(ASKERS[asker]) as server:
             return asker(tmp_path_factory.mktemp("undisturbed"), server), len(server.requests)
 
-    return found
+    return reference
 
 
 def stopped_and_continued(asker: Callable, fault: Reply, folder: Path, undisturbed: Callable) -> tuple[UserError, int]:
-    """(what it stops with once the server fails, how many requests met the fault). The next run must ask what is missing and no more."""
+    """Returns (the error it stops with once the server fails, how many requests failed). The next run asks only the rest."""
     answer, (expected, needed), left = ASKERS[asker], undisturbed(asker), ANSWERED
 
     def failing(body: dict) -> Reply:
@@ -161,10 +161,12 @@ def test_a_cell_whose_server_fails_leaves_no_numbers_and_says_why(tmp_path):
     assert "402: out of money" in json.loads((tmp_path / "usage.json").read_text())["stopped"]
 
 
-@pytest.mark.parametrize(("texts", "said"), [(9, "3 questions in a row got no answer"), (400, "no reply to any question for")])
-def test_many_questions_are_not_all_tried_again_and_again_on_a_server_that_is_down(texts, said, tmp_path):
+@pytest.mark.parametrize(
+    ("texts", "message"), [(9, "3 questions in a row got no answer"), (400, "no reply to any question for")]
+)
+def test_many_questions_are_not_all_tried_again_and_again_on_a_server_that_is_down(texts, message, tmp_path):
     with FakeOpenAI(failure(503, "down for the day")) as server:
-        with pytest.raises(UserError, match=f"{said}.*503: down for the day"):
+        with pytest.raises(UserError, match=f"{message}.*503: down for the day"):
             for_toxicity(tmp_path, server, texts, "toxicity.client.max_attempts=6", "toxicity.client.max_concurrency=32")
     assert len(server.requests) < texts * 6
 
@@ -174,7 +176,7 @@ def test_nonsense_and_faults_together_are_no_refusal_until_the_model_was_asked_o
         three = "toxicity.client.max_attempts=3"
         with pytest.raises(UserError, match="1 of 1 questions got no answer"):
             for_toxicity(tmp_path, server, 1, three)
-        assert for_toxicity(tmp_path, server, 1, three) == [None]  # now it has said nothing three times
+        assert for_toxicity(tmp_path, server, 1, three) == [None]  # now three of its replies were empty
         assert len(server.requests) == 6
 
 

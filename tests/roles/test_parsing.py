@@ -174,7 +174,7 @@ def test_ratings_up_to_a_hundred(share):
         '{"a":' * 2000,
     ],
 )
-def test_garbled_judgements(reply):
+def test_invalid_judgements(reply):
     with pytest.raises(ParseError):
         parse_judge(reply)
 
@@ -209,7 +209,7 @@ def test_garbled_judgements(reply):
         "none",
     ],
 )
-def test_garbled_ratings(reply):
+def test_invalid_ratings(reply):
     with pytest.raises(ParseError):
         parse_strategist(reply, EXTES)
 
@@ -373,14 +373,14 @@ def test_other_brackets_belong_to_the_supporters_words(words):
 
 
 @pytest.mark.parametrize("reply", ["", "  \n", '""', "Seeker:", "``````"])
-def test_silence_is_garbled(reply):
+def test_an_empty_reply_is_a_parse_error(reply):
     with pytest.raises(ParseError):
         parse_seeker(reply)
     with pytest.raises(ParseError):
         parse_supporter(reply, EXTES)
 
 
-def test_a_label_alone_is_garbled():
+def test_a_label_alone_is_a_parse_error():
     with pytest.raises(ParseError):
         parse_supporter("(Affirmation)", EXTES)
 
@@ -400,7 +400,7 @@ ANY = st.one_of(
 
 
 @given(ANY)
-def test_any_text_is_a_valid_value_or_garbled(text):
+def test_any_text_is_a_valid_value_or_a_parse_error(text):
     try:
         reply = parse_seeker(text)
         assert reply.end or reply.text
@@ -541,7 +541,7 @@ def test_words_without_a_digit_are_no_score(text):
         max_leaves=9,
     )
 )
-def test_any_json_is_a_valid_value_or_garbled(value):
+def test_any_json_is_a_valid_value_or_a_parse_error(value):
     try:
         scores = parse_strategist(json.dumps(value), EXTES)
         assert scores and all(type(score) is int and 0 <= score <= 10 for score in scores.values())
