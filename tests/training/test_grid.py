@@ -4,8 +4,7 @@ import json
 import math
 
 import pytest
-from training.test_shared_forward import ALGOS, ARCHITECTURES
-from trainings import config
+from trainings import ALGOS, ARCHITECTURES, config
 
 QUICK = {("tiny_llama", "lora", "simpo"), ("tiny_qwen", "lora", "orpo"), ("tiny_gemma", "full", "kto")}
 CELLS = [

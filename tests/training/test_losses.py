@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from training.test_shared_forward import ALGOS
-from trainings import config
+from trainings import ALGOS, config, trainer_of
 
 from cso_lab.training.balance import balance_warning
 
@@ -18,20 +17,6 @@ OWN = {
     "simpo": [f"algorithm.beta={BETA}", f"algorithm.gamma={GAMMA}"],
     "orpo": [f"algorithm.beta={BETA}"],
 }
-
-
-def trainer_of(cfg, data, out):
-    """(trainer, its chat format, its rows) just before the training, all rows in one batch."""
-    from cso_lab.training.arguments import batches, trainer_arguments
-    from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.chat_format import ChatFormat
-    from cso_lab.training.rows import fit_rows, read_rows
-    from cso_lab.training.trainer import build_trainer
-
-    chat = ChatFormat(load_tokenizer(cfg))
-    limits = (cfg.training.max_prompt_length, cfg.training.max_target_length)
-    rows, counts = fit_rows(read_rows(data, cfg.algorithm.rows), chat, *limits, cfg.training.max_rows, 0)
-    return build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None), chat, rows, counts
 
 
 def log_probs(model, chat, prompt: str, response: str, whole: bool = False) -> np.ndarray:

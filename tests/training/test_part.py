@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from training.test_losses import trainer_of
-from trainings import config
+from trainings import config, trainer_of
 
 LINE = ("training.batch_size=2", "training.max_prompt_length=2000", "training.max_steps=-1")
 

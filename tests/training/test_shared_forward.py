@@ -5,10 +5,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from trainings import config
+from trainings import ALGOS, ARCHITECTURES, config
 
-ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
-ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
 MODES = ("lora", "full")
 # The form of a tree's mask, and what makes a step one of whole trees, or of cut ones that are recomputed one by one as well.
 WHOLE = ("training.tokens_per_tree=100000",)
