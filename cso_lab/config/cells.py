@@ -12,27 +12,27 @@ Config = Mapping[str, Any]
 
 
 def trains(cfg: Config) -> bool:
-    """Whether the cell has a training at all; the base model has none."""
+    """Returns whether the cell has a training at all; the base model has none."""
     return cfg["algorithm"]["trainer"] is not None
 
 
 def is_api(cfg: Config) -> bool:
-    """Whether the backbone is an API model, which has no weights here."""
+    """Returns whether the backbone is an API model, which has no weights here."""
     return cfg["backbone"].get("engine") == "server"
 
 
 def expanded(cfg: Config) -> bool:
-    """Whether the data says itself what is dispreferred, so that nothing is searched."""
+    """Returns whether the data says itself what is dispreferred, so that nothing is searched."""
     return bool(cfg["data"].get("expanded"))
 
 
 def generates_here(cfg: Config) -> bool:
-    """Whether the model runs in this process, and is not asked on a server."""
+    """Returns whether the model runs in this process, and is not asked on a server."""
     return cfg["generation"]["engine"] == "local"
 
 
 def trains_here(cfg: Config) -> bool:
-    """Whether the cell's training is part of the run; what a server holds has been trained before."""
+    """Returns whether the cell's training is part of the run; what a server holds has been trained before."""
     return trains(cfg) and generates_here(cfg)
 
 
@@ -51,19 +51,19 @@ def start_of(cfg: DictConfig) -> DictConfig | None:
 
 
 def algorithm_name(algorithm: Config) -> str:
-    """The algorithm with what it starts from, such as dpo_after_sft."""
+    """Returns the algorithm with what it starts from, such as dpo_after_sft."""
     start = start_node(algorithm)
     return algorithm["name"] if start is None else f"{algorithm['name']}_after_{algorithm_name(start)}"
 
 
 def algorithm_label(algorithm: Config) -> str:
-    """The same as reports print it, such as CSO-DPO after SFT."""
+    """Returns the same as reports print it, such as CSO-DPO after SFT."""
     start = start_node(algorithm)
     return algorithm["label"] if start is None else f"{algorithm['label']} after {algorithm_label(start)}"
 
 
 def start_node(algorithm: Config) -> Config | None:
-    """What the algorithm starts from; a UserError where that is no algorithm with a training of its own."""
+    """Returns what the algorithm starts from; raises UserError if that is no algorithm with a training of its own."""
     start = algorithm.get("start")
     if start is not None and not (isinstance(start, Mapping | DictConfig) and {"name", "trainer", "training"} <= start.keys()):
         raise UserError(

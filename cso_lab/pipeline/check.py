@@ -1,4 +1,4 @@
-"""Values that cannot work together, or with what they name, found before any work starts."""
+"""Checks a cell before any work starts: each value by the schema, then values that depend on one another or on what they name."""
 
 import inspect
 from functools import partial
@@ -13,7 +13,7 @@ from cso_lab.pipeline.stages import STAGES
 
 
 def check(cfg: DictConfig) -> None:
-    """A UserError names the first key whose value cannot work, with what would."""
+    """Raises UserError, which names the first key of a cell's configuration whose value cannot work, with what would."""
     names = [stage.name for stage in STAGES]
     for stage in cfg.stages:
         if stage not in names:
@@ -44,7 +44,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_start(cfg: DictConfig) -> None:
-    """What the algorithm starts from: a training like any other, whose values stand below algorithm.start."""
+    """Raises UserError if the training that the algorithm starts from, whose values stand below algorithm.start, cannot work."""
     before = start_of(cfg)
     if before is None:
         return
@@ -81,6 +81,7 @@ def _check_classes(cfg: DictConfig) -> None:
 
 
 def _check_arguments(key: str, deferred: partial) -> None:
+    """Raises UserError if the settings at `key` are no arguments of its class."""
     try:
         inspect.signature(deferred.func).bind(*deferred.args, **deferred.keywords)
     except TypeError as error:
@@ -90,6 +91,7 @@ def _check_arguments(key: str, deferred: partial) -> None:
 
 
 def _check_data(cfg: DictConfig) -> None:
+    """Raises UserError if a file of the corpus is not found, or a label is to mean no strategy."""
     from cso_lab.corpora import corpus_strategies, data_source, test_source
 
     data_source(cfg.data)
@@ -98,7 +100,7 @@ def _check_data(cfg: DictConfig) -> None:
 
 
 def _check_engine(cfg: DictConfig) -> None:
-    """What a server cannot do, and what it takes to ask one."""
+    """Raises UserError if the engine of the generation cannot do what is asked, or lacks a setting it needs."""
     name, generation = cfg.backbone.name, cfg.generation
     if is_api(cfg):
         if trains(cfg):
@@ -126,7 +128,7 @@ def _check_engine(cfg: DictConfig) -> None:
 
 
 def _check_shares(cfg: DictConfig) -> None:
-    """That the effective batch can be shared out among the processes."""
+    """Raises UserError if the effective batch cannot be shared out among the processes."""
     from cso_lab.training.arguments import batches
 
     hardware = cfg.hardware
@@ -145,7 +147,7 @@ def _check_shares(cfg: DictConfig) -> None:
 
 
 def _check_tree_mask(cfg: DictConfig) -> None:
-    """That the attention of the backbone takes the form of mask that is asked for, on the device there is."""
+    """Raises UserError if the backbone's attention does not take the form of mask that is asked for, on the device there is."""
     from cso_lab.training.backbone import device
 
     form, attention = cfg.training.tree_mask, cfg.backbone.attn_implementation
@@ -163,6 +165,7 @@ def _check_tree_mask(cfg: DictConfig) -> None:
 
 
 def _check_roles(cfg: DictConfig) -> None:
+    """Raises UserError if the address or a model of the roles has yet to be given."""
     for key in ("api_base", *(f"{role}.model" for role in ("seeker", "supporter", "strategist", "judge"))):
         node, _, leaf = f"roles.{key}".rpartition(".")
         if OmegaConf.is_missing(OmegaConf.select(cfg, node), leaf):
