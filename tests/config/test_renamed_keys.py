@@ -8,7 +8,18 @@ from cso_lab.config.renamed_keys import RENAMED, new_name
 TYPED = [f"{where}.{old}" for where, names in RENAMED.items() for old in names if where != "client"]
 
 
-@pytest.mark.parametrize("key", ["mcts.memory", "training.kept_tokens", "backbone.turns_at_once", "roles.attempts"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "mcts.memory",
+        "roles.attempts",
+        pytest.param("training.kept_tokens", marks=LONG),
+        pytest.param("backbone.turns_at_once", marks=LONG),
+    ],
+)
 def test_a_renamed_key_on_the_line_is_answered_with_its_new_name(key, tmp_path):
     done = run_py(f"{key}=1", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 2
