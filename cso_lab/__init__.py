@@ -4,5 +4,5 @@ import os
 
 __version__ = "0.1.0"
 
-# litellm asks the network for prices when it is imported, unless it has been told not to.
+# Without this, importing litellm requests its price list from the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

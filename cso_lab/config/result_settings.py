@@ -67,7 +67,7 @@ NO_EFFECT = (
         "the data is expanded already: nothing is searched, and no tree is read",
         expanded,
     ),
-    NoEffect(("roles",), "nobody is asked", lambda cfg: expanded(cfg) and cfg["preferences"]["negatives"] is None),
+    NoEffect(("roles",), "no role player is asked", lambda cfg: expanded(cfg) and cfg["preferences"]["negatives"] is None),
     NoEffect(
         ("generation.batch_size",),
         "a greedy reply does not depend on what is generated beside it (but for rounding); only samples are drawn batch by batch",
@@ -76,7 +76,9 @@ NO_EFFECT = (
     NoEffect(("generation.seed",), "nothing is sampled", lambda cfg: cfg["generation"]["temperature"] == 0),
     NoEffect(("generation.client",), "no server is asked", generates_here),
     NoEffect(("generation.dtype",), "the model runs on a server", lambda cfg: not generates_here(cfg)),
-    NoEffect(("generation.max_prompt_length",), "nobody counts the tokens of an API model here, so it gets all", is_api),
+    NoEffect(
+        ("generation.max_prompt_length",), "the tokens of an API model are not counted here, so its prompts are not cut", is_api
+    ),
     NoEffect(
         ("evaluation.testset_seed", "evaluation.shortest", "evaluation.longest", "evaluation.cuts"),
         "of the strategy test set, which is not used",

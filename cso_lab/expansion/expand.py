@@ -17,7 +17,7 @@ from cso_lab.search.tree import Tree
 
 if TYPE_CHECKING:
     from cso_lab.expansion.estimate import Estimate
-    from cso_lab.expansion.progress import ProgressDisplay
+    from cso_lab.expansion.progress_display import ProgressDisplay
     from cso_lab.llm.client import Client
 
 SUMMARY = "search.json"
@@ -55,7 +55,7 @@ def expand(
     UserError if no dialogue has a tree in the end. After any of them the next call continues: replies in the journal in `folder` are
     not requested again.
     """
-    from cso_lab.expansion.progress import ProgressDisplay
+    from cso_lab.expansion.progress_display import ProgressDisplay
     from cso_lab.llm.budget import BudgetSpent
     from cso_lab.llm.client import Client
     from cso_lab.llm.errors import ServiceError

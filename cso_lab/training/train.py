@@ -12,12 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError
+from cso_lab.training.allocator import freed_memory_kept
 from cso_lab.training.arguments import batches, trainer_arguments
 from cso_lab.training.backbone import device, load_tokenizer, quiet_libraries, resolve_dtype
 from cso_lab.training.balance import balance_warning
 from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.checkpoints import drop_damaged, last_checkpoint, save, step_of
-from cso_lab.training.memory import freed_memory_kept
 from cso_lab.training.processes import in_processes, train_in_processes
 from cso_lab.training.rows import fit_rows, read_rows
 from cso_lab.training.trainer import build_trainer

@@ -31,7 +31,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.corpora import load
 from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.preferences.rows import kto_rows
-from cso_lab.training.memory import freed_memory_kept
+from cso_lab.training.allocator import freed_memory_kept
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 # Rows on which stock's fastest per-device batch is found.
