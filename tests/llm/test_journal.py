@@ -17,7 +17,7 @@ from llm.test_client import client, question, within
 from loopback import answering, journal, search, trees
 
 from cso_lab.core.errors import UserError
-from cso_lab.expansion import estimate, progress
+from cso_lab.expansion import estimate, progress_display
 from cso_lab.llm import client as llm_client
 from cso_lab.llm.errors import ParseError
 from cso_lab.llm.journal import Journal
@@ -142,7 +142,7 @@ def test_a_reply_that_no_longer_parses_is_asked_again(tmp_path):
 
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["loopback", *(module.__name__ for module in (llm_client, estimate, progress))])
+SPAWN.set_forkserver_preload(["loopback", *(module.__name__ for module in (llm_client, estimate, progress_display))])
 QUIET = ("roles.max_concurrency=8", "roles.timeout=20")
 
 
