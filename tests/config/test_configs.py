@@ -33,7 +33,9 @@ def test_every_choice_composes_and_resolves(choice):
         check(cfg)
 
 
-@pytest.mark.parametrize(("kind", "name"), SWEEPS)
+@pytest.mark.parametrize(
+    ("kind", "name"), [sweep if sweep[1] == "9" else pytest.param(*sweep, marks=pytest.mark.long) for sweep in SWEEPS]
+)
 def test_every_job_of_every_sweep_is_possible(kind, name):
     # As typed the paper's sources wait for a file; any will do to be checked.
     jobs = jobs_of(f"+{kind}='{name}'", *(["data.path=pkg://cso_lab.corpora/sample.json"] if name.isdigit() else []))
@@ -153,7 +155,9 @@ def test_an_unquoted_path_is_shown_with_the_quotes_that_it_needs(name):
     assert OverridesParser.create().parse_overrides([typed])[0].value() == f"/data/{name}"
 
 
-@pytest.mark.parametrize("path", ["/data/a=b.json", "/data/a(1).json", "/data/a,b.json"])
+@pytest.mark.parametrize(
+    "path", ["/data/a=b.json", *(pytest.param(path, marks=pytest.mark.long) for path in ("/data/a(1).json", "/data/a,b.json"))]
+)
 def test_the_command_line_says_how_to_quote_a_path(path):
     done = run_py(f"data.path={path}", "stages=[report]")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

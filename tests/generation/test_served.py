@@ -209,6 +209,7 @@ def serving(folder: Path, api_base: str) -> None:
     generate(cfg, MANY, EXTES, None, folder)
 
 
+@pytest.mark.long
 def test_killed_twice_no_call_is_paid_for_twice(tmp_path):
     def slowly(body):
         return Reply(f"(Affirmation) {last(body)[:20]}", delay=0.01)
@@ -313,6 +314,7 @@ def stages_of(folder: Path, server: FakeOpenAI, shared: Path, *overrides) -> lis
     return [row["response"] for row in lines(folder / "predictions.jsonl")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one_folder", [False, True])
 def test_checkpoints_of_different_trainings_at_one_address_share_nothing(one_folder, tmp_path):
     """The server is given another checkpoint between two cells, and nothing but the training on the command line tells."""
@@ -331,6 +333,7 @@ def test_checkpoints_of_different_trainings_at_one_address_share_nothing(one_fol
         assert len(server.requests) == 2 * len(trainings)
 
 
+@pytest.mark.long
 def test_the_command(tmp_path):
     """One cell with a budget, raised; the same predictions scored on another test set; no key anywhere; and no training."""
     env = {**os.environ, "OPENAI_API_KEY": SECRET}

@@ -176,8 +176,9 @@ def paid_for(folder: Path) -> set[tuple[str, int]]:
     return {(call["model"].removeprefix("openai/"), call["seed"]) for call in journal(folder) if "reply" in call}
 
 
-@pytest.mark.parametrize("speculation", [0, pytest.param(8, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("speculation", [0, 8])
+@pytest.mark.parametrize("kills", [2, 20])
 def test_killed_at_random_moments_of_a_run_with_faults(kills, speculation, tmp_path):
     settings = ("mcts=paper", "mcts.min_iterations=8", "mcts.max_iterations=8", f"mcts.speculation={speculation}")
     whole, killed = tmp_path / "undisturbed", tmp_path / "killed"

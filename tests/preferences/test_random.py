@@ -77,6 +77,7 @@ def test_no_dialogue_is_the_base_model():
         check(composed("preferences.dialogues=0"))
 
 
+@pytest.mark.long
 def test_simulated_players_give_the_replies_and_nothing_is_asked_twice(tmp_path):
     line = [*SEARCH, "preferences=random", f"shared_dir={tmp_path}/shared"]
     done = run_py("stages=[search,dataset]", *line, f"hydra.run.dir={tmp_path}/run")
