@@ -132,11 +132,17 @@ def test_what_a_library_would_refuse_is_refused_before_the_search(shared, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+def tiny_weights(shared):
+    """The folder in which the weights of tiny_llama were made."""
+    (folder,) = (path for path in (shared / "backbones").glob("tiny_llama-*") if path.is_dir())
+    return folder
+
+
 @pytest.mark.long
 def test_a_model_without_a_chat_template_is_refused_before_the_search(shared, tmp_path):
     preflight(shared, tmp_path)
     bare = tmp_path / "bare"
-    shutil.copytree(shared / "backbones" / "tiny_llama", bare)
+    shutil.copytree(tiny_weights(shared), bare)
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no chat template"):
         preflight(shared, tmp_path, f"backbone.path={bare}")
@@ -151,7 +157,7 @@ def test_a_training_that_works_passes_and_what_is_not_trained_is_not_looked_at(s
     preflight(shared, tmp_path, "hardware=gpu", stages=())
     # The checkpoint of a full training needs of the backbone no more than its tokenizer.
     light = tmp_path / "light"
-    shutil.copytree(shared / "backbones" / "tiny_llama", light)
+    shutil.copytree(tiny_weights(shared), light)
     (light / "model.safetensors").unlink()
     preflight(shared, tmp_path, "mode=full", f"backbone.path={light}", stages=("generate",))
     with pytest.raises(UserError, match="no weights in the folder"):
@@ -166,7 +172,7 @@ def test_too_little_room_for_the_checkpoint_is_an_error_and_for_all_saved_steps_
 
     usage = shutil.disk_usage(tmp_path)
     preflight(shared, tmp_path)
-    with safe_open(shared / "backbones" / "tiny_llama" / "model.safetensors", "pt") as weights:
+    with safe_open(tiny_weights(shared) / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())
 
     def free(count):
@@ -252,7 +258,7 @@ def test_a_sweep_stops_before_its_search_and_a_finished_cell_asks_for_nothing(tm
 def test_a_model_at_the_hub_is_looked_at_before_the_search_and_fetched_after_it(shared, tmp_path):
     """A gated one stops the run before its search; of a free one only the weights are left to be fetched when the search has begun."""
     preflight(shared, tmp_path)
-    model = shared / "backbones" / "tiny_llama"
+    model = tiny_weights(shared)
     with FakeHub({"a/tiny": model, "a/gated": model}, gated=("a/gated",)) as hub:
         env = dict(os.environ) | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
         line = [*TINY, "algo=base", "generation.max_turns=2", "generation.max_new_tokens=2", "backbone.max_new_tokens=2"]
