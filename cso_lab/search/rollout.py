@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Expansion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulator:
+class Simulator(ABC):
     """The parts that searches over strategies share: the first path, single turns, simulations and the extension pass.
 
     `prior_temperature`: of the softmax over the strategist's scores. `gold_visits`: N of a gold node. `gold_prior`: P of a gold strategy
@@ -44,11 +45,11 @@ class Simulator:
     rollout_rounds: int
     cache_replies: bool
 
+    @abstractmethod
     async def search(
         self, dialogue: Dialogue, on_iteration: Callable[[Tree, int], None] = lambda tree, iteration: None
     ) -> Tree:
-        """Returns the tree of `dialogue`. Implemented by each search."""
-        raise NotImplementedError
+        """Returns the tree of `dialogue`; each search has its own way."""
 
     async def init_from_gold(self, dialogue: Dialogue) -> Tree:
         """Returns a new tree: the gold dialogue is the first path, every other scored strategy an unexpanded sibling (section 3.1.1).
