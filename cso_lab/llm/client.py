@@ -180,6 +180,7 @@ class Client:
         seed = question.seed + self._parse_failures[question.key]
         call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
+        start = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 reply = await self._transport.complete(question.role, question.model, question.messages, seed)
@@ -187,7 +188,7 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
-            error = self._handle_failure(limiter, question, error)
+            error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, ServiceError):
                 self._fatal_error = error
             raise error from None
@@ -206,8 +207,8 @@ class Client:
         self._parse_failures.pop(question.key, None)
         return answer
 
-    def _handle_failure(self, limiter: RateLimiter, question: Question, error: Exception) -> Exception:
-        """Returns the error to raise for a failed call, and pauses the provider if it asked for a pause.
+    def _handle_failure(self, limiter: RateLimiter, question: Question, error: Exception, seconds: float) -> Exception:
+        """Returns the error to raise for a call that failed after `seconds`, and pauses the provider if it asked for a pause.
 
         A RetryableError becomes a ServiceError if the pause is longer than MAX_RETRY_AFTER or if the model has been down too long.
         """
@@ -220,8 +221,10 @@ class Client:
         outage = self._outages[question.model["model"]]
         outage.dialogues.add(question.dialogue)
         outage.questions.add(question.key)
+        # What the retries of one question take: with slow failures, such as timeouts, far more than the pauses between them.
+        retries = self._total_backoff + (self.max_attempts - 1) * seconds
         # With more failed questions than slots, those still waiting for a slot would only fail in turn, one after another.
-        if outage.seconds >= self._total_backoff and len(outage.questions) > self.max_concurrency:
+        if outage.seconds >= retries and len(outage.questions) > self.max_concurrency:
             return ServiceError(
                 f"{model_as_role}: no reply to any question for {outage.seconds:.0f} s, last: {one_line(error)}"
             )

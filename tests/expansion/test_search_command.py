@@ -107,8 +107,12 @@ def test_a_search_on_a_server_leaves_one_tree_a_usable_dialogue_and_no_key_anywh
     summary = json.loads((out / "search.json").read_text(encoding="utf-8"))
     assert (summary["players"], summary["dialogues"], summary["trees"], summary["set_aside"]) == ("server", 3, 3, {})
     assert summary["corpus"] == {
+        "source": str(tmp_path / "raw.json"),
         "records": 5,
         "usable": 3,
+        "dialogues": 3,
+        "parts": {},
+        "unknown_labels": {"Small Talk": {"count": 1, "nearest": None}},
         "rejected": {
             "a supporter turn labelled Others": {"count": 1, "ids": ["extes-0001"]},
             "a supporter turn with an unknown strategy": {"count": 1, "ids": ["extes-0003"]},
