@@ -4,9 +4,11 @@ import re
 import sysconfig
 import traceback
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from types import FrameType
+
+from cso_lab.core.installed import distributions
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = (_ROOT / "cso_lab", _ROOT / "hydra_plugins", _ROOT / "experiments", _ROOT / "run.py")
@@ -44,7 +46,7 @@ def _is_library(frame: FrameType) -> bool:
         return True
     if {"site-packages", "dist-packages"} & set(file.parts):
         package = frame.f_globals.get("__name__", "").partition(".")[0]
-        return not _required() or bool({_normal(name) for name in packages_distributions().get(package, ())} & _required())
+        return not _required() or bool({_normal(name) for name in distributions(package)} & _required())
     return file.is_relative_to(sysconfig.get_path("stdlib"))
 
 
