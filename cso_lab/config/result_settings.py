@@ -85,6 +85,10 @@ NO_EFFECT = (
         lambda cfg: cfg["evaluation"]["testset"] != "strategy",
     ),
     NoEffect(
+        ("evaluation.text", "evaluation.bertscore"),
+        "metrics beside the paper's four, which they do not change; see the evaluate stage",
+    ),
+    NoEffect(
         ("toxicity.batch_size", "toxicity.scorer.batch_size"), "a text's score does not depend on what is scored beside it"
     ),
 )

@@ -137,14 +137,23 @@ class Generation(LocalGeneration):
     client: ServedClient
 
 
+class BertScore(Node):
+    """`evaluation.bertscore`: the encoder of BERTScore."""
+
+    model: str | None
+    layers: Count | None
+
+
 class Evaluation(Node):
-    """`evaluation`: the test set, and the turns drawn for it."""
+    """`evaluation`: the test set and the turns drawn for it, and metrics of the texts."""
 
     testset: Literal["turns", "strategy"]
     testset_seed: Natural
     shortest: Count
     longest: Count
     cuts: Annotated[int, Field(ge=2, strict=True)]
+    text: list[Literal["bleu", "chrf", "distinct", "length", "bertscore"]]
+    bertscore: BertScore
 
 
 class Hardware(Node):

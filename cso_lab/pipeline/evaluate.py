@@ -1,11 +1,14 @@
 """The evaluate stage: predictions -> Q, Q_W, B and R-L."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.config.cells import algorithm_label, algorithm_name, trains
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import write_json, write_jsonl
 from cso_lab.core.hashing import file_digest
+from cso_lab.core.records import Prediction
+from cso_lab.core.strategies import parse_reply
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.generate import PREDICTIONS, test_data
 from cso_lab.pipeline.metadata import cell_metadata, context
@@ -41,7 +44,9 @@ class Evaluate(Result, Stage):
             }
         names = {node: [cfg[node].get(key) for key in keys] for node, keys in shown.items()}
         names["algorithm"] = [algorithm_name(cfg["algorithm"]), algorithm_label(cfg["algorithm"])]
-        return plain(cfg, "evaluation") | {"names": names}
+        evaluation = cfg["evaluation"]
+        text = {"text": [evaluation["text"], evaluation["bertscore"]]} if evaluation["text"] else {}
+        return plain(cfg, "evaluation") | {"names": names} | text
 
     def run(self, cell: CellContext) -> None:
         predictions = cell.folder / PREDICTIONS
@@ -68,8 +73,22 @@ def _write(cell: CellContext, file: Path, contexts: Path | None) -> None:
         scores = evaluate_on_contexts(predictions, contexts, strategies, complete=complete)
     else:
         scores = evaluate_predictions(predictions, strategies, per_turn=True)
+    if cell.cfg.evaluation.text:
+        scores["text"] = _text_scores(cell, predictions)
     described = {"cell": cell_metadata(cell.cfg), **scores, "context": context(cell.cfg, cell.cache.record)}
     write_json(cell.folder / METRICS_FILE, described)
+
+
+def _text_scores(cell: CellContext, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Returns the metrics of `evaluation.text`, over all predictions."""
+    from cso_lab.evaluation.text_metrics import text_scores
+
+    gold, replies = (
+        [parse_reply(getattr(prediction, side), cell.strategies)[1] for prediction in predictions]
+        for side in ("gold_response", "response")
+    )
+    settings = cell.cfg.evaluation
+    return text_scores(settings.text, gold, replies, settings.bertscore.model, settings.bertscore.layers)
 
 
 def _strategy_testset(cell: CellContext) -> Path:

@@ -14,6 +14,7 @@ from cso_lab.config.cells import start_of, trains
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
+from cso_lab.evaluation.text_metrics import check_bertscore
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.disk import Need, check_room
 from cso_lab.pipeline.metadata import tracked_cell
@@ -29,6 +30,8 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
     needs: dict[str, Need] = {}
     for cfg, folder, stages in cells:
         train, generate = "train" in stages, "generate" in stages and cfg.generation.engine == "local"
+        if "evaluate" in stages and "bertscore" in cfg.evaluation.text:
+            check_bertscore(cfg.evaluation.bertscore.model, cfg.evaluation.bertscore.layers)
         if train or generate:
             _check_hardware(cfg)
             needs = _check_model(cfg, folder, train) | needs

@@ -26,6 +26,7 @@ class Cell:
     variant: a hash that tells cells apart which differ in other values; varied: the values set on the command line.
     context: the data, roles, search and server behind the numbers; `context["path"]` is there when another model than the
     backbone's own was loaded. family: the backbone of the paper whose hyperparameters are used.
+    text: {name: value} of the further metrics that evaluation.text asked for.
     turns: what was predicted at each test turn, None where metrics.json does not tell.
     """
 
@@ -51,6 +52,7 @@ class Cell:
     strategies: Mapping[str, Mapping] = field(default_factory=dict)
     context: Mapping[str, object] = field(default_factory=dict)
     family: str | None = None
+    text: Mapping[str, float] = field(default_factory=dict)
     turns: Turns | None = field(default=None, repr=False, compare=False)
 
     def context_value(self, key: str) -> object:
@@ -160,6 +162,7 @@ def _read_cell(folder: Path) -> Cell:
         strategies=_strategies(metrics, path),
         context=context,
         family=cell.get("family"),
+        text={name: _number(_mapping(metrics, "text", path), name, path) for name in _mapping(metrics, "text", path)},
         turns=_turns(metrics, path),
     )
 

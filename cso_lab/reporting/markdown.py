@@ -63,6 +63,8 @@ def markdown(
     ]
     if rows:
         sections += ["## Results\n\n" + results.text().markdown(), legend(rows, table)]
+        if text := results.text_metrics():
+            sections += [f"## {text.title}\n\n{text.markdown()}", text.caption]
         sections += ["## Intervals\n\n" + _interval_table(rows).markdown(), _interval_legend(cells)]
         if comparisons:
             sections += ["## Differences\n\n" + _difference_table(comparisons).markdown(), _DIFFERENCES]

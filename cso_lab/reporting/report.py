@@ -75,6 +75,8 @@ def print_report(
             title = ": ".join(filter(None, [title, *models]))
         console.print(results.text(title, model_column=not one_model).grid())
         console.print(escape(legend(results.rows, table)), highlight=False, soft_wrap=True)
+    if text := results.text_metrics():
+        console.print(text.grid())
     for remark in remarks(cells, results.rows, table):
         console.print(escape(remark), highlight=False, soft_wrap=True)
     for notice in notices(cells):

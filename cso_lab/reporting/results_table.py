@@ -8,7 +8,13 @@ from itertools import groupby
 from cso_lab.core.tables import NONE, Table
 from cso_lab.reporting.cells import METRICS, Cell
 from cso_lab.reporting.comparison import proxy_baselines, proxy_heading, proxy_scores, verdict
-from cso_lab.reporting.rows import HEADERS, LOWER_IS_BETTER, Row, paper_scores
+from cso_lab.reporting.rows import HEADERS, LOWER_IS_BETTER, Row, mean_and_deviation, paper_scores
+
+TEXT_METRICS = "Text metrics"
+TEXT_METRICS_LEGEND = (
+    "Over the replies without their strategy, the mean over seeds; words: mean length of a reply, the others in percent. distinct-1 and -2 "
+    "fall with the number of replies: compare rows of the same test turns."
+)
 
 _HEADINGS = {
     "Q": r"$\mathcal{Q}\uparrow$",
@@ -72,6 +78,16 @@ class ResultsTable:
         first = 0 if model_column else 1
         return Table(title, header[first:], [row[first:] for row in fields], text_columns=3 - first)
 
+    def text_metrics(self) -> Table | None:
+        """Returns the metrics of `evaluation.text`, means over seeds, of the rows that have any; None if none has."""
+        names = list(dict.fromkeys(name for row in self.rows for cell in row.cells for name in cell.text))
+        rows = [
+            [row.name, *(_mean([cell.text[name] for cell in row.cells if name in cell.text]) for name in names)]
+            for row in self.rows
+            if any(cell.text for cell in row.cells)
+        ]
+        return Table(TEXT_METRICS, ["Row", *names], rows, caption=TEXT_METRICS_LEGEND) if rows else None
+
     def _row_fields(self, row: Row) -> list[str]:
         fields = [row.model, row.tuning or NONE, row.full_method]
         for metric in METRICS:
@@ -101,6 +117,7 @@ class ResultsTable:
             **cell.scores,
             "n": cell.n,
             "unparsed": cell.unparsed,
+            **cell.text,
         }
         for metric in METRICS:
             low, high = cell.intervals.get(metric, (None, None))
@@ -172,6 +189,10 @@ def _best(rows: Sequence[Row], metric: str) -> str:
     """Returns the best mean as it is printed, so that values which print alike are all bold."""
     means = [row.score(metric)[0] for row in rows]
     return f"{(min if metric in LOWER_IS_BETTER else max)(means):.2f}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{mean_and_deviation(values)[0]:.2f}" if values else NONE
 
 
 def _span(counts: Iterable[int | None]) -> str:

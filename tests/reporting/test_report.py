@@ -1,9 +1,11 @@
 import csv
 import io
+import json
 
 from rich.console import Console
 
 from cso_lab.core.tables import markdown_table
+from cso_lab.reporting.html.page import write_report_page
 from cso_lab.reporting.report import print_report, write_report
 
 NOTICE = "searched with simulated role players, not with language models"
@@ -122,3 +124,17 @@ def test_the_terminal_shows_the_main_table_and_where_the_report_lies(cell, tmp_p
 
 def test_bars_do_not_break_a_markdown_table():
     assert markdown_table(["a"], [["x|y\nz"]]) == "| a |\n| --- |\n| x\\|y z |"
+
+
+def test_further_metrics_of_the_texts_stand_where_a_cell_has_them(cell, tmp_path):
+    folders = [cell("base", algo="base"), cell("dpo0", seed=0), cell("dpo1", seed=1)]
+    for folder, value in zip(folders[1:], (2.0, 3.0), strict=True):
+        path = folder / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"text": {"BLEU-4": value, "words": 12.0}}))
+    lines = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").splitlines()
+    assert "| Row | BLEU-4 | words |" in lines and "| SmolLM2-135M-Instruct, LoRA, CSO-DPO | 2.50 | 12.00 |" in lines
+    records = list(csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text(encoding="utf-8"))))
+    assert [record["BLEU-4"] for record in records] == ["", "2.0", "3.0"]
+    page = write_report_page(folders, tmp_path, "demo").read_text(encoding="utf-8")
+    assert "<h2>Text metrics" in page or 'id="text-metrics"' in page
+    assert "Text metrics" not in write_report(folders[:1], tmp_path, "demo").read_text(encoding="utf-8")

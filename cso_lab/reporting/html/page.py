@@ -11,7 +11,7 @@ from cso_lab.reporting.html.dataset import dataset, judged_replies
 from cso_lab.reporting.html.render import plotly_js, render, write_page
 from cso_lab.reporting.html.replies import replies_section
 from cso_lab.reporting.html.report_data import ReportData
-from cso_lab.reporting.html.results import differences_section, results_section
+from cso_lab.reporting.html.results import differences_section, results_section, text_metrics_section
 from cso_lab.reporting.html.strategies import confusions, preferences
 from cso_lab.reporting.html.training import cost_and_time, training_curves
 from cso_lab.reporting.html.trees import dialogues, trees
@@ -21,6 +21,7 @@ from cso_lab.reporting.rows import model_name
 # In the order of the page. A section without files to make it of is None and is left out.
 SECTIONS: tuple[Callable[[ReportData], Section | Sequence[Section] | None], ...] = (
     results_section,
+    text_metrics_section,
     differences_section,
     data_scaling,
     preferences,

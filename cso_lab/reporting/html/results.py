@@ -1,5 +1,7 @@
 """Q, B, Q_W and R-L of every row beside the paper's, and the differences between rows."""
 
+from dataclasses import replace
+
 from cso_lab.core.tables import Table, Value, minus_signs
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.comparison import verdict
@@ -33,6 +35,12 @@ def results_section(report: ReportData) -> Section | None:
             "charts": [_chart(report, metric) for metric in ("Q", "B")],
         },
     )
+
+
+def text_metrics_section(report: ReportData) -> Section | None:
+    """Returns the metrics of `evaluation.text`; None where no row has any."""
+    table = ResultsTable(report.rows, report.table).text_metrics()
+    return table and Section("text-metrics", table.title, "section_tables", {"tables": [replace(table, title="")]})
 
 
 def differences_section(report: ReportData) -> Section | None:
