@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from cso_lab.config.error_messages import explain, said
+from cso_lab.config.error_messages import explain, type_and_message
 from cso_lab.core.errors import UserError
 
 
@@ -22,7 +22,7 @@ def naming(key: str, value: object = None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise explain(error) or UserError(f"{key}{'' if value is None else f'={value}'}: {said(error)}") from error
+        raise explain(error) or UserError(f"{key}{'' if value is None else f'={value}'}: {type_and_message(error)}") from error
 
 
 def meta_model(cfg, path: str):

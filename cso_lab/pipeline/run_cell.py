@@ -98,9 +98,9 @@ def _report_folder(cfg: DictConfig, folder: Path) -> None:
 
 
 def _leave_failure(error: Exception, cfg: DictConfig, folder: Path) -> None:
-    from cso_lab.config.error_messages import explain_or_show, said
+    from cso_lab.config.error_messages import explain_or_show, type_and_message
 
     known = explain_or_show(error)
-    reason = str(known or said(error))
+    reason = str(known or type_and_message(error))
     write_json(folder / FAILED_FILE, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
     print(f"error: {folder.name}: {reason}", file=sys.stderr)

@@ -158,7 +158,7 @@ def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
 
 def _difference(difference: Difference) -> str:
     text = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"**{text}**" if difference.real else text
+    return f"**{text}**" if difference.significant else text
 
 
 def _interval_table(rows: Sequence[Row]) -> Table:

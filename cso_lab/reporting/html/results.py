@@ -42,7 +42,7 @@ def differences_section(report: ReportData) -> Section | None:
         values = [one.differences[metric] for metric in METRICS]
         fields = [
             Value(
-                minus_signs(f"{value.value:+.2f}{'' if value.real else ' (0 within)'}"),
+                minus_signs(f"{value.value:+.2f}{'' if value.significant else ' (0 within)'}"),
                 minus_signs(f"{value.low:+.2f} to {value.high:+.2f}"),
             )
             for value in values
