@@ -37,16 +37,16 @@ def trains_here(cfg: Config) -> bool:
 
 
 def start_of(cfg: DictConfig) -> DictConfig | None:
-    """The configuration of the training that the cell's algorithm starts from, as if that algorithm were the cell's own; None where it
+    """Returns the configuration of the training that the cell's algorithm starts from, in the form of a cell's; None if the algorithm
     starts from the backbone."""
     start = start_node(cfg.algorithm)
     if start is None:
         return None
     # Resolved where it stands, since it follows the training after it in some values.
     training = OmegaConf.to_container(start.training, resolve=True)
-    own = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
+    algorithm = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
     cfg = cfg.copy()
-    cfg.training, cfg.algorithm = training, own
+    cfg.training, cfg.algorithm = training, algorithm
     return cfg
 
 

@@ -30,6 +30,6 @@ MOVED = {
 def new_module(text: str) -> str | None:
     """Returns what the longest of the moved modules named in a text is called now, as "OLD is NEW now"; None where it names none."""
     words = text.replace("'", " ").replace('"', " ").replace(",", " ").split()
-    named = [old for old in MOVED if any(word == old or word.startswith(f"{old}.") for word in words)]
-    old = max(named, key=len, default=None)
+    matches = [old for old in MOVED if any(word == old or word.startswith(f"{old}.") for word in words)]
+    old = max(matches, key=len, default=None)
     return old and f"{old} is {MOVED[old]} now"

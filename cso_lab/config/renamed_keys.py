@@ -15,6 +15,6 @@ RENAMED = {
 
 def new_name(key: str) -> str | None:
     """Returns the key that `key` is called now; None where it was never another."""
-    where, _, name = key.lstrip("+~").rpartition(".")
-    renamed = RENAMED.get(where, {}).get(name)
-    return renamed and f"{where}.{renamed}"
+    node, _, name = key.lstrip("+~").rpartition(".")
+    renamed = RENAMED.get(node, {}).get(name)
+    return renamed and f"{node}.{renamed}"

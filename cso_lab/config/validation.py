@@ -35,8 +35,8 @@ def check_node(cfg: DictConfig, node: str, schema: type) -> None:
 
     Raises UserError, which names the first key that is unknown, missing or has a value that cannot work.
     """
-    given = OmegaConf.select(cfg, node) if node else cfg
-    value = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    selected = OmegaConf.select(cfg, node) if node else cfg
+    value = OmegaConf.to_container(selected, resolve=True) if OmegaConf.is_config(selected) else selected
     try:
         TypeAdapter(schema).validate_python(value)
     except ValidationError as error:
@@ -48,13 +48,13 @@ def _user_error(node: str, schema: type, value: object, problem: Mapping[str, An
     # Positions within lists are left out: the list is shown as it was given.
     path = [part for part in problem["loc"] if isinstance(part, str)]
     key = ".".join(filter(None, (node, *path)))
-    where, _, name = key.rpartition(".")
+    parent, _, name = key.rpartition(".")
     if problem["type"] == "extra_forbidden":
         if renamed := new_name(key):
             return UserError(f"{key} is called {renamed} now")
-        return unknown(f"key under {where}", name, _model_at(schema, path[:-1]).model_fields)
+        return unknown(f"key under {parent}", name, _model_at(schema, path[:-1]).model_fields)
     if problem["type"] == "missing":
-        return UserError(f"{where or 'the configuration'} lacks the key {name}: give {key}=VALUE")
+        return UserError(f"{parent or 'the configuration'} lacks the key {name}: give {key}=VALUE")
     for part in path:
         value = value[part]
     return UserError(f"{key}={value}: {_reason(problem['msg'], _type_at(schema, path))}")

@@ -18,12 +18,12 @@ class MissingKey(UserError):
     """The key of an API model is missing. In a sweep, that model's cells are listed as not run, and the other cells run."""
 
 
-def unknown(what: str, given: object, valid: Iterable[object]) -> UserError:
+def unknown(what: str, value: object, valid: Iterable[object]) -> UserError:
     """Returns an error that names the closest valid choice and all others: "unknown data 'extess': did you mean ...? valid: ..."."""
     choices = [str(choice) for choice in valid]
-    near = get_close_matches(str(given), choices, n=1)
+    near = get_close_matches(str(value), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {str(given)!r}: {hint}valid: {', '.join(choices) or 'none'}")
+    return UserError(f"unknown {what} {str(value)!r}: {hint}valid: {', '.join(choices) or 'none'}")
 
 
 def show_tracebacks() -> None:

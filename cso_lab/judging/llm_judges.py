@@ -75,10 +75,10 @@ def ask_judges(sample: Sample, settings: Mapping, folder: Path) -> tuple[list[An
     every, limits = judge_questions(sample, settings), {key: settings["client"][key] for key in LIMITS}
     with Journal(folder, [item.id for item in sample.items]) as journal:
         client = Client(**limits, journal=journal, place=_PLACE)
-        found, refused = ask_all(client, journal, [entry[0] for entry in every], "judge", "answer")
+        replies, refused = ask_all(client, journal, [entry[0] for entry in every], "judge", "answer")
     answers = [
         Answer(judge, item, first, values)
-        for (_, judge, item, first), values in zip(every, found, strict=True)
+        for (_, judge, item, first), values in zip(every, replies, strict=True)
         if values is not None
     ]
     return answers, Counter(every[number][1] for number in refused)

@@ -35,9 +35,9 @@ def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
 def reply_of(text: str) -> Turn:
     """Returns the supporter turn of "(Strategy) text"; without a known strategy, its text is the whole."""
     for strategies in SETS.values():
-        name, rest = parse_reply(text, strategies)
+        name, remainder = parse_reply(text, strategies)
         if name is not None:
-            return supporter_turn(rest, name)
+            return supporter_turn(remainder, name)
     return supporter_turn(text, None)
 
 

@@ -16,7 +16,7 @@ from cso_lab.core.errors import UserError
 
 @contextmanager
 def naming(key: str, value: object = None) -> Iterator[None]:
-    """Around a library's work with the value of a key: what it raises becomes a UserError in one line that names the key."""
+    """Converts the errors of a library within the context to a UserError of one line that names the key."""
     try:
         yield
     except UserError:
@@ -26,7 +26,7 @@ def naming(key: str, value: object = None) -> Iterator[None]:
 
 
 def meta_model(cfg, path: str):
-    """The backbone without its weights."""
+    """Returns the backbone on the meta device, without its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,7 +38,7 @@ def meta_model(cfg, path: str):
 
 
 def adapter_parameters(cfg, model) -> int:
-    """How many parameters `finetune_mode` trains of a model on the meta device, which is left as it was."""
+    """Returns the number of parameters that `finetune_mode` trains of a model on the meta device, which is not changed."""
     from hydra.utils import instantiate
     from peft import get_peft_model
 

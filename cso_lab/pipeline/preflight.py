@@ -50,8 +50,8 @@ def _values(cfg: DictConfig, node: str) -> object:
     return OmegaConf.to_container(cfg[node], resolve=True)
 
 
-def _once(what: str, values: object, look: Callable[[], object]) -> object:
-    key = f"{what} {digest(values)}"
+def _once(kind: str, values: object, look: Callable[[], object]) -> object:
+    key = f"{kind} {digest(values)}"
     if key not in _found:
         _found[key] = look()
     return _found[key]
@@ -102,17 +102,19 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
 
 
 def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> dict[str, Need]:
-    """What a training of so many parameters writes, all of it float32.
+    """Returns {key: the space that a training of `trained` parameters needs}; everything is written as float32.
 
     At its end that is the checkpoint, beside at least one saved step, which also holds AdamW's two moments. Two steps are kept while a
     third is written. A training that starts from SFT keeps that model too.
     """
     model, step = 4 * trained, (12 if cfg.training.optim in ("adamw_torch", "adamw_torch_fused") else 4) * trained
     one = 0 < cfg.training.max_steps <= cfg.training.save_steps
-    kept = 0 if (folder / "checkpoint").exists() else model
+    final = 0 if (folder / "checkpoint").exists() else model
     # Cells that differ in nothing but what comes after the training share one.
     training = digest([stage.settings(resolved(cfg)) for stage in (Search, Dataset, Train)])
-    needs = {f"checkpoint {training}": Need("checkpoints", folder, kept, passing=step, passing_most=step if one else 3 * step)}
+    needs = {
+        f"checkpoint {training}": Need("checkpoints", folder, final, temporary=step, max_temporary=step if one else 3 * step)
+    }
     if start_of(cfg) is not None:
         needs[f"start {training}"] = Need("the model to start from", Path(cfg.shared_dir), model)
     return needs

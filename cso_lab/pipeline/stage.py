@@ -1,4 +1,4 @@
-"""What every stage says of itself: its name, the version of its results, what they depend on, and how they come about."""
+"""The interfaces of results, which are found by a key, and of the stages that make them."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -48,4 +48,4 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, cell: "CellContext") -> None:
-        """Leave the stage's files, or find them where they are finished. Raises UserError where what it needs is missing."""
+        """Writes the stage's files unless they are finished. Raises UserError if an input is missing."""

@@ -27,9 +27,10 @@ class Train(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from."""
         start = start_node(cfg["algorithm"])
-        own = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
-        values = plain(own, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+        without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
+        values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
         return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
 
@@ -41,6 +42,7 @@ class Train(Result, Stage):
         return super().key(resolve_auto(cfg), *inputs)
 
     def run(self, cell: CellContext) -> None:
+        """Trains the checkpoint unless it is finished here or in a sibling cell. Raises UserError if the rows are missing."""
         rows = rows_folder(cell)
         key = _key(cell, cell.cfg, rows)
         if cell.cache.find_own("train", key, CHECKPOINT) or cell.cache.take_from_sibling("train", key, CHECKPOINT):
@@ -50,25 +52,25 @@ class Train(Result, Stage):
 
 
 def is_trained(cell: CellContext) -> bool:
-    """Whether the cell's training is finished, here or in a cell beside it. Raises UserError if there is no dataset to train on."""
+    """Returns whether the cell's training is finished, here or in a sibling cell. Raises UserError if there is no dataset to train on."""
     key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
     return cell.cache.has_own("train", key, CHECKPOINT) or bool(cell.cache.find_sibling("train", key, CHECKPOINT))
 
 
 def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
-    """The key of the checkpoint of `cfg`: the cell's own configuration, or that of what its algorithm starts from."""
+    """Returns the key of the checkpoint of `cfg`: the cell's configuration, or that of the training its algorithm starts from."""
     start = start_of(cfg)
     start_key = None if start is None else _key(cell, start, rows)
     return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
 
 
 def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool:
-    """Train into `folder`; training.json tells of it, and of the training it starts from."""
+    """Trains into `folder` and writes training.json about this training and the one it starts from."""
     from cso_lab.training.train import train
 
     start = _start_checkpoint(cell, cfg, rows)
-    before = {} if start is None else {"start": read_json(start.with_name("training.json"))}
-    write_json(folder / "training.json", train(cfg, rows, folder, start) | before)
+    earlier = {} if start is None else {"start": read_json(start.with_name("training.json"))}
+    write_json(folder / "training.json", train(cfg, rows, folder, start) | earlier)
     return True
 
 

@@ -96,7 +96,7 @@ def _response(node: Node, label: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the turn that the command line names; raises UserError where there is no such tree or turn."""
+    """Prints the turn that the command line names. Raises UserError if there is no such tree or turn."""
     parser = Parser(prog="python -m cso_lab.reporting.case_study", description="One turn of a tree as Markdown (Table 16).")
     parser.add_argument("tree", type=Path, metavar="TREE.json", help="a file of a search folder's trees/")
     which = parser.add_mutually_exclusive_group(required=True)

@@ -13,7 +13,7 @@ SWEEP_FILE = "sweep.json"
 
 
 def write_sweep_file(out: Path, folders: Iterable[Path], title: str, table: str | None, command: list[str]) -> None:
-    """Write sweep.json into a sweep's folder: its cells, relative to the folder, so that it can be reported on again, also elsewhere."""
+    """Writes sweep.json into a sweep's folder: its cells, relative to the folder, so that it can be reported on again, also elsewhere."""
     cells = [Path(folder).relative_to(out).as_posix() for folder in folders]
     write_json(out / SWEEP_FILE, {"title": title, "table": table, "command": command, "cells": cells})
 
@@ -33,7 +33,7 @@ def read_sweep_file(out: Path) -> dict | None:
 
 
 def report_again(cfg: DictConfig, out: Path) -> bool:
-    """Report on finished runs and run nothing; returns whether every cell has its numbers.
+    """Reports on finished runs and runs nothing. Returns whether every cell has its numbers.
 
     With `report.folder` the report is on every run below it. Otherwise it is on the sweep that last ran in `out` or, without
     one, on all runs there. Raises UserError where there is none.

@@ -40,7 +40,7 @@ def _label(node: Node, chosen: dict[int, Node], rejected: set[int]) -> str:
 
 
 def add_thresholds(parser: ArgumentParser) -> None:
-    """Add --theta and --min-end-visits to a command; the defaults are those of conf/preferences/escpro.yaml."""
+    """Adds --theta and --min-end-visits to a command; the defaults are those of conf/preferences/escpro.yaml."""
     paper = OmegaConf.load(CONF / "preferences" / "escpro.yaml")
     parser.add_argument("--theta", type=float, default=paper.theta, help="Q that divides good from bad (default: %(default)s)")
     parser.add_argument(

@@ -33,9 +33,9 @@ def main() -> None:
             traceback.print_exc(file=file)
         if tracebacks_shown():
             traceback.print_exc()
-        if known := explain(error):
-            Failure(str(known), order=0).write(folder, str(rank))
-            sys.exit(known.exit_code)
+        if explanation := explain(error):
+            Failure(str(explanation), order=0).write(folder, str(rank))
+            sys.exit(explanation.exit_code)
         Failure(f"process {rank}: {type_and_message(error)}", order=2).write(folder, str(rank))
         sys.exit(1)
 

@@ -60,17 +60,17 @@ class ReportData:
     @cached_property
     def runs(self) -> list[Run]:
         """The runs: cells in the order of the table, then folders without numbers."""
-        named = []
+        entries = []
         for row in self.rows:
             name = ", ".join(part for part in ("" if self.model else row.model, row.tuning, row.full_method) if part)
             for cell in row.cells:
                 seed = f", seed {cell.seed}" if len(row.cells) > 1 else ""
-                named.append((cell.folder, cell, name + seed))
-        named += [(missing.folder, None, missing.folder.name) for missing in self.missing]
+                entries.append((cell.folder, cell, name + seed))
+        entries += [(missing.folder, None, missing.folder.name) for missing in self.missing]
         # The runs shown first get the colours that differ most.
-        first = first_of_each_kind([cell for _, cell, _ in named])
-        order = [*first, *(index for index in range(len(named)) if index not in first)]
-        return [Run(*values, order.index(index)) for index, values in enumerate(named)]
+        first = first_of_each_kind([cell for _, cell, _ in entries])
+        order = [*first, *(index for index in range(len(entries)) if index not in first)]
+        return [Run(*values, order.index(index)) for index, values in enumerate(entries)]
 
     @property
     def measured(self) -> list[Run]:
@@ -101,13 +101,13 @@ class ReportData:
 
         It is the folder that stages.json names or, where both were copied, the one beside the run.
         """
-        named = self.json(run.folder / STAGES_FILE).get(stage)
-        if not isinstance(named, str):
+        recorded = self.json(run.folder / STAGES_FILE).get(stage)
+        if not isinstance(recorded, str):
             return None
-        folder = copied_folder(run.folder, named)
+        folder = copied_folder(run.folder, recorded)
         if folder is None:
             self.add_problem(
-                named, f"the {stage} of {run.folder.name} is not on this machine; its trees and statistics are left out"
+                recorded, f"the {stage} of {run.folder.name} is not on this machine; its trees and statistics are left out"
             )
         return folder
 
@@ -119,12 +119,12 @@ class ReportData:
                 folders.setdefault(folder.resolve(), []).append(run)
         return folders
 
-    def _cached(self, path: Path, read, kind: type):
+    def _cached(self, path: Path, reader, kind: type):
         if path not in self._read:
             self._read[path] = None
             if path.exists():
                 try:
-                    value = read(path)
+                    value = reader(path)
                     if not isinstance(value, kind):
                         raise UserError(f"{path}: holds a {type(value).__name__}")
                     self._read[path] = value
@@ -133,7 +133,7 @@ class ReportData:
         return self._read[path]
 
     def add_problem(self, place: str, reason: str) -> None:
-        """Note why a file or folder could not be read; of several reasons the first stays."""
+        """Records why a file or folder could not be read; of several reasons the first is kept."""
         if place not in dict(self.problems):
             self.problems.append((place, reason))
 

@@ -98,8 +98,8 @@ def _seconds(timed: list[tuple[Run, dict]], stages: list[str]) -> Chart:
 def _facts(report: ReportData, folder: Path) -> list[tuple[str, str]]:
     """Returns (name, value) of a shared stage: seconds, and of a search calls, tokens and cost, those of its parts included."""
     facts = []
-    summary, done = report.json(folder / "search.json"), report.json(folder / "done.json")
-    seconds = summary.get("seconds", done.get("seconds"))
+    summary, record = report.json(folder / "search.json"), report.json(folder / "done.json")
+    seconds = summary.get("seconds", record.get("seconds"))
     if seconds is not None:
         facts.append(("seconds", f"{seconds:,}"))
     usage = [summary.get("usage") or {}, *(summary.get("parts") or {}).values()]
