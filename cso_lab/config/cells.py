@@ -1,4 +1,4 @@
-"""What a composed configuration says of its cell: whether it trains, where its model runs, what its algorithm starts from."""
+"""Properties of the cell that a configuration describes: whether it trains, where its model runs, what its algorithm starts from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ def start_of(cfg: DictConfig) -> DictConfig | None:
     start = start_node(cfg.algorithm)
     if start is None:
         return None
-    # Resolved where it stands, since it follows the training after it in some values.
+    # Resolved in place, since some values interpolate from the training that follows it.
     training = OmegaConf.to_container(start.training, resolve=True)
     algorithm = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
     cfg = cfg.copy()

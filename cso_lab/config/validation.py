@@ -1,4 +1,4 @@
-"""Checks values of the composed configuration against pydantic models, and says in one line what is wrong with the first that fails."""
+"""Checks values of the composed configuration against pydantic models; the error is one line about the first invalid value."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
@@ -44,7 +44,7 @@ def check_node(cfg: DictConfig, node: str, schema: type) -> None:
 
 
 def _user_error(node: str, schema: type, value: object, problem: Mapping[str, Any]) -> UserError:
-    """Returns the error for the first problem that pydantic found with `value`, which stands at `node`."""
+    """Returns the error for the first problem that pydantic found with `value`, the value at `node`."""
     # Positions within lists are left out: the list is shown as it was given.
     path = [part for part in problem["loc"] if isinstance(part, str)]
     key = ".".join(filter(None, (node, *path)))

@@ -1,4 +1,4 @@
-"""Errors that a user can put right, and whether errors are shown with their traceback."""
+"""Errors that the user can correct, and the setting whether errors are shown with their traceback."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ _TRACEBACKS = "CSO_LAB_TRACEBACKS"
 
 
 class UserError(Exception):
-    """An error that the user can put right. Commands print it as one line, without a traceback, and exit with `exit_code`."""
+    """An error that the user can correct. Commands print it as one line, without a traceback, and exit with `exit_code`."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Has language models judge a sample, each pair in both orders, with the client of the search: journal, rate limits, budget."""
+"""Lets language models judge a sample, each pair in both orders, with the client of the search: journal, rate limits, budget."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
 def ask_judges(sample: Sample, settings: Mapping, folder: Path) -> tuple[list[Answer], Counter]:
     """Returns (the answers, {judge: number of questions without a usable answer}).
 
-    What the journal in `folder` holds is not asked again. Raises BudgetSpent where `client.budget` is used up.
+    Questions with an answer in the journal in `folder` are not sent again. Raises BudgetSpent if `client.budget` is used up.
     """
     every, limits = judge_questions(sample, settings), {key: settings["client"][key] for key in LIMITS}
     with Journal(folder, [item.id for item in sample.items]) as journal:

@@ -1,4 +1,4 @@
-"""Answers counted: how often each side wins or how replies are scored, with intervals, agreement of the judges, lengths and order bias.
+"""Counts answers: how often each side wins or how replies are scored, with intervals, agreement of the judges, lengths and order bias.
 
 Pure functions of a sample and its answers. A win, loss or tie is meant for the first reply of an item.
 """

@@ -34,7 +34,7 @@ def sample_pairs(run: Path, criteria: Sequence[str], number: int, seed: int) -> 
 def sample_test_turns(first: Path, second: Path, criteria: Sequence[str], number: int, seed: int) -> Sample:
     """Returns two runs' replies at `number` of the test turns that both have (Table 3).
 
-    Raises UserError where they have no test turn in common, or were made of different data.
+    Raises UserError if they have no test turn in common, or are on different data.
     """
     first_rows, second_rows = run_files.predictions(first), run_files.predictions(second)
     shared = [key for key in first_rows if key in second_rows]
@@ -136,4 +136,5 @@ def _identical_replies(items: Sequence[Item]) -> list[str]:
 
 
 def _shortfall(count: int, size: int, name: str) -> list[str]:
+    """Returns a notice if fewer replies were drawn than were asked for."""
     return [f"{count} {name}, for there are no more ({size} were asked for)."] if count < size else []

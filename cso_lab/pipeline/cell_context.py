@@ -48,7 +48,7 @@ class CellContext:
         return model_content(path, Path(self.cfg.shared_dir) / "digests")
 
     def backbone_digest(self) -> str | None:
-        """Returns what stands for the content of the backbone's weights and tokenizer."""
+        """Returns the identity of the content of the backbone's weights and tokenizer, for keys."""
         from cso_lab.training.backbone import packaged
 
         backbone = self.cfg.backbone

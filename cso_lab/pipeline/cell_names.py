@@ -1,4 +1,4 @@
-"""What cells are called: their choices, and a hash of every value that their numbers depend on."""
+"""Names of cells: their choices, and a hash of every value that their numbers depend on."""
 
 from collections.abc import Iterable
 

@@ -58,7 +58,7 @@ def adapter_parameters(cfg, model) -> int:
 
 
 def check_deepspeed(cfg) -> None:
-    """Raises UserError if DeepSpeed is missing, or refuses what `hardware.deepspeed` says of ZeRO."""
+    """Raises UserError if DeepSpeed is missing, or rejects the ZeRO settings of `hardware.deepspeed`."""
     key = "hardware.deepspeed.zero_optimization"
     settings = OmegaConf.to_container(OmegaConf.select(cfg, key) or OmegaConf.create(), resolve=True)
     with naming("hardware.deepspeed"):

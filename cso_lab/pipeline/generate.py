@@ -37,7 +37,7 @@ class Generate(Result, Stage):
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
-        """See `Result.key`. Where the model runs here, device and number type count by what they come to on this machine."""
+        """See `Result.key`. If the model runs in this process, "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
         return super().key(resolve_auto(cfg) if generates_here(cfg) else cfg, *inputs)

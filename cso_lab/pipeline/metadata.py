@@ -1,4 +1,4 @@
-"""What a cell says of itself in metrics.json: what it is, and under which circumstances its numbers came about."""
+"""The description of a cell in metrics.json: its choices, and the context in which its numbers were computed."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Run the stages of one cell, whether alone or in a sweep."""
+"""Runs the stages of one cell, alone or in a sweep."""
 
 import sys
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a run folder says of its run: `run.json` (keys of results, seconds, versions) and `stages.json` (the folder of each stage)."""
+"""The record of a run in its folder: `run.json` (keys of results, seconds, versions) and `stages.json` (the folder of each stage)."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version

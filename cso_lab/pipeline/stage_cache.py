@@ -1,4 +1,4 @@
-"""Where stages find finished results and leave new ones: folders named by keys, locks, done marks and the run's record."""
+"""Finds the finished results of stages and stores new ones: folders named by keys, locks, done marks and the run's record."""
 
 import shutil
 import time

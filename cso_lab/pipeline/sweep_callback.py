@@ -1,4 +1,4 @@
-"""Hydra's callback around a sweep: all jobs are checked before the first starts, and one report of all cells comes at the end."""
+"""Hydra's callback around a sweep: checks all jobs before the first starts, and reports on all cells at the end."""
 
 import sys
 from collections.abc import Iterable, Iterator

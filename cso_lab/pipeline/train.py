@@ -13,7 +13,7 @@ from cso_lab.pipeline.dataset import finished_dataset, rows_folder
 from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
-# What an interrupted training leaves in the run folder, and goes on from.
+# Files of an interrupted training in the run folder, from which it continues.
 _PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
 
 
@@ -36,7 +36,7 @@ class Train(Result, Stage):
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
-        """See `Result.key`. Device and number type count by what they come to on this machine."""
+        """See `Result.key`. An "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
         return super().key(resolve_auto(cfg), *inputs)
@@ -75,8 +75,10 @@ def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool
 
 
 def _start_checkpoint(cell: CellContext, cfg: DictConfig, rows: Path) -> Path | None:
-    """Returns the checkpoint that the algorithm of `cfg` starts from: that of the sweep's own cell of the same training, or one trained
-    for it and shared. None where it starts from the backbone."""
+    """Returns the checkpoint that the algorithm of `cfg` starts from; None if it starts from the backbone.
+
+    It is that of a sibling cell with the same training; without one, it is trained into a shared folder.
+    """
     start = start_of(cfg)
     if start is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether a model's weights can be had, found out without downloading any."""
+"""Checks that a model's weights are available, without downloading them."""
 
 import re
 from collections.abc import Collection

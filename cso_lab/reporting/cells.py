@@ -1,4 +1,4 @@
-"""Reads run folders: cells from their metrics.json, and for those without numbers the reason why."""
+"""Reads run folders: cells from their metrics.json, and the reason for folders without numbers."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -76,7 +76,7 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
     for row in rows:
         volume = row.cells[0].context.get(VOLUME)
         if row.cells[0].algo not in ("base", "sft") and volume is not None:
-            # Where two rows come to the same amount (all dialogues, and more than there are), they are the same training.
+            # Rows with the same resulting amount (all dialogues, or more than exist) are the same training.
             trained[row.model, row.tuning, row.method, str(_circumstances(row))].setdefault(int(volume), row)
     series = [dict(sorted(points.items())) for points in trained.values() if len(points) > 1]
     firsts = [next(iter(points.values())) for points in series]

@@ -13,7 +13,7 @@ from cso_lab.reporting.rows import HEADERS, Row, backbone_label, mean_and_deviat
 from cso_lab.reporting.significance import PairedComparison
 
 _NEVER = "*"
-# What values of a cell's context are called in the report; any other goes by its own name.
+# Names of the values of a cell's context in the report; other values keep their key.
 _CHOICES = {
     "data": "data",
     "data_file": "file of the data",

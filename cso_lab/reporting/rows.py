@@ -119,8 +119,8 @@ def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
 def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
     """Returns the cells as rows in the paper's order; `table` ("9") is the paper's table whose scores are looked up first.
 
-    Cells of one row differ in nothing but the seed. If a seed comes twice, something else differs that the cells do not tell,
-    so the second is a row of its own: no mean is taken over cells that may not be alike.
+    Cells of one row differ in nothing but the seed. If a seed occurs twice, the cells differ in something that they do not record,
+    so the second one starts a new row: no mean is taken over cells that may differ.
     """
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     repeats: dict[tuple, int] = defaultdict(int)
