@@ -63,7 +63,7 @@ def algorithm_label(algorithm: Config) -> str:
 
 
 def start_node(algorithm: Config) -> Config | None:
-    """Returns what the algorithm starts from; raises UserError if that is no algorithm with a training of its own."""
+    """Returns what the algorithm starts from. Raises UserError if that is no algorithm with a training of its own."""
     start = algorithm.get("start")
     if start is not None and not (isinstance(start, Mapping | DictConfig) and {"name", "trainer", "training"} <= start.keys()):
         raise UserError(

@@ -67,7 +67,7 @@ def _reason(message: str, allowed: object) -> str:
 
 
 def _type_at(schema: type, path: list[str]) -> object:
-    """Returns the type of the key at `path` below `schema`; None where `schema` does not say it."""
+    """Returns the type of the key at `path` below `schema`; None if `schema` does not say it."""
     if not path:
         return schema
     parent = _model_at(schema, path[:-1])
@@ -75,7 +75,7 @@ def _type_at(schema: type, path: list[str]) -> object:
 
 
 def _model_at(schema: type, path: list[str]) -> type[BaseModel] | None:
-    """Returns the model of the node at `path` below `schema`, also where the node may be null; None where it has no model."""
+    """Returns the model of the node at `path` below `schema`, also where the node may be null; None if it has no model."""
     candidates = get_args(schema) if get_args(schema) else (schema,)
     model = next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     if not path or model is None or path[0] not in model.model_fields:

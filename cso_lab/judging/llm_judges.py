@@ -41,7 +41,7 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
 
 
 def check_judges(settings: Mapping) -> None:
-    """Raises UserError where no call to the judges could work."""
+    """Raises UserError if no call to the judges could work."""
     judges = list(settings["judges"])
     if not judges or len(set(judges)) < len(judges):
         raise UserError(f"judges={judges}: expected at least one model, each once")

@@ -57,7 +57,7 @@ def outcome(answer: Answer, criterion: str) -> str:
 def order_bias(answers: Iterable[Answer]) -> dict[str, float | None]:
     """Returns {judge or "all": percent of the answers other than ties, over all criteria, that are for the reply shown first}.
 
-    50 is no bias; None where every answer is a tie.
+    50 is no bias; None if every answer is a tie.
     """
     answers = list(answers)
     decisive = {"all": [value for answer in answers for value in answer.values.values() if value != TIE]}

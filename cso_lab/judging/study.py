@@ -24,7 +24,7 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
-        """Returns the study in a folder; raises UserError where there is none."""
+        """Returns the study in a folder. Raises UserError if there is none."""
         if not (folder / SAMPLE).exists():
             raise UserError(
                 f"{folder}: no {SAMPLE} in it: expected a folder RUN/judging/NAME that a command of cso_lab.judging made"
@@ -35,7 +35,7 @@ class Study:
     def begin(cls, folder: Path, sample: Sample) -> "Study":
         """Returns a new study of `sample` in `folder`; calls to models that are journaled there are kept.
 
-        Results of another sample are deleted. Raises UserError where a sheet of another sample has been handed out to people.
+        Results of another sample are deleted. Raises UserError if a sheet of another sample has been handed out to people.
         """
         if (folder / SAMPLE).exists() and cls.open(folder).sample.fingerprint != sample.fingerprint:
             if (folder / KEY).exists():

@@ -27,7 +27,7 @@ class CellContext:
         return divide(self.cfg.data)
 
     def searched_dialogues(self) -> tuple | None:
-        """Returns the training dialogues that the whole search expands; None where the data is expanded already."""
+        """Returns the training dialogues that the whole search expands; None if the data is expanded already."""
         from cso_lab.corpora import seeds
 
         return None if expanded(self.cfg) else seeds(self.dialogues()[1], self.cfg.data.seed_dialogues)

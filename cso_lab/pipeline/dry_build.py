@@ -1,4 +1,4 @@
-"""What libraries make of the configuration, without any weights: what they refuse after a search, they refuse here before it.
+"""Builds model, adapter and trainer settings without weights, so that a library rejects a setting before the search, not after it.
 
 Models are built on PyTorch's meta device, where tensors have shapes and no values.
 """

@@ -78,7 +78,7 @@ def test_data(cfg: Config) -> dict:
 
 
 def _checkpoint(cell: CellContext) -> Path | None:
-    """Returns the cell's checkpoint; None where nothing is trained here. Raises UserError if it is missing."""
+    """Returns the cell's checkpoint; None if nothing is trained here. Raises UserError if it is missing."""
     if not trains_here(cell.cfg):
         return None
     checkpoint = cell.cache.record.stage_folder("train") / CHECKPOINT

@@ -12,7 +12,7 @@ _PAPERS_SCORER = "Perspective API"
 
 
 def table5(statistics: Mapping, name: str) -> Iterator[Table]:
-    """Yields Table 5 from a dataset's statistics.json, nothing where it has none; `name` is the dataset's."""
+    """Yields Table 5 from a dataset's statistics.json, nothing if it has none; `name` is the dataset's."""
     table = statistics.get("table5")
     if not isinstance(table, Mapping):
         return

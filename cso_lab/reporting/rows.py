@@ -88,7 +88,7 @@ def backbone_label(backbone: str) -> str:
 
 
 def paper_scores(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
-    """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None where the paper has none.
+    """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None if the paper has none.
 
     It has none where another model was loaded under the backbone's name.
     """
@@ -101,7 +101,7 @@ def withholds_paper(cell: Cell) -> bool:
 
 
 def published_row(cell: Cell) -> str | None:
-    """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None where there is none."""
+    """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None if there is none."""
     if cell.algo == "base":
         return "base" if cell.decoding == "plain" else cell.decoding
     if cell.start_from != "base" or cell.decoding != "plain":

@@ -19,9 +19,9 @@ def write_sweep_file(out: Path, folders: Iterable[Path], title: str, table: str 
 
 
 def read_sweep_file(out: Path) -> dict | None:
-    """Returns {title, table, command, cells: [folder]} of the last sweep in a folder, None where there was none.
+    """Returns {title, table, command, cells: [folder]} of the last sweep in a folder, None if there was none.
 
-    Raises UserError where sweep.json is damaged.
+    Raises UserError if sweep.json is damaged.
     """
     file = Path(out) / SWEEP_FILE
     if not file.exists():
@@ -36,7 +36,7 @@ def report_again(cfg: DictConfig, out: Path) -> bool:
     """Reports on finished runs and runs nothing. Returns whether every cell has its numbers.
 
     With `report.folder` the report is on every run below it. Otherwise it is on the sweep that last ran in `out` or, without
-    one, on all runs there. Raises UserError where there is none.
+    one, on all runs there. Raises UserError if there is none.
     """
     from cso_lab.reporting.report import write_and_print
 

@@ -15,7 +15,7 @@ PREFERRED, DISPREFERRED, NEITHER, UNSCORED, UNEXPANDED = "preferred", "disprefer
 
 
 def read_tree(path: Path) -> Tree:
-    """Returns the tree in a `trees/*.json`; raises UserError where the file holds none."""
+    """Returns the tree in a `trees/*.json`. Raises UserError if the file holds none."""
     try:
         return Tree.from_json(read_json(path))
     except (AttributeError, IndexError, KeyError, TypeError):

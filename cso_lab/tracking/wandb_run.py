@@ -26,7 +26,7 @@ class WandbTracker:
     """Logs a cell to W&B; conf/tracking/wandb.yaml explains the settings.
 
     The run's id is kept in the run folder, so that the same command continues the same run. A cell whose results are in W&B
-    already opens no run. Raises UserError where W&B cannot be used as `mode` asks.
+    already opens no run. Raises UserError if W&B cannot be used as `mode` asks.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _reason(error: BaseException | None) -> str | None:
-    """Returns why the cell failed in one line, None where it did not."""
+    """Returns why the cell failed in one line, None if it did not."""
     if error is None:
         return None
     from cso_lab.config.error_messages import explain

@@ -8,7 +8,7 @@ from cso_lab.reporting.rows import HEADERS
 
 
 def data_scaling(report: ReportData) -> Section | None:
-    """Returns one chart per score, with one line per algorithm and mode of a model; None where nothing was trained on two amounts."""
+    """Returns one chart per score, with one line per algorithm and mode of a model; None if nothing was trained on two amounts."""
     volume_curves = curves(report.rows)
     if not volume_curves:
         return None

@@ -22,7 +22,7 @@ from cso_lab.reporting.rows import Row, table_rows
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its cell, None where it has no numbers, a name of its own on the page, and its colour in every chart.
+    """One run folder: its cell, None if it has no numbers, a name of its own on the page, and its colour in every chart.
 
     `colour` is an index into the palette.
     """
@@ -53,7 +53,7 @@ class ReportData:
 
     @cached_property
     def model(self) -> str | None:
-        """The model of all rows; None where there are several, which are then part of every name."""
+        """The model of all rows; None if there are several, which are then part of every name."""
         models = {row.model for row in self.rows}
         return models.pop() if len(models) == 1 else None
 
@@ -78,15 +78,15 @@ class ReportData:
         return [run for run in self.runs if run.cell]
 
     def json(self, path: Path) -> dict:
-        """Returns the object in a JSON file, {} where it is missing or damaged."""
+        """Returns the object in a JSON file, {} if it is missing or damaged."""
         return self._cached(path, read_json, dict) or {}
 
     def jsonl(self, path: Path) -> list[dict]:
-        """Returns the objects of a JSON Lines file, [] where it is missing or damaged."""
+        """Returns the objects of a JSON Lines file, [] if it is missing or damaged."""
         return self._cached(path, read_jsonl, list) or []
 
     def config(self, run: Run) -> Mapping:
-        """Returns the run's config.yaml as plain values, {} where it is missing; nothing in it is instantiated or resolved."""
+        """Returns the run's config.yaml as plain values, {} if it is missing; nothing in it is instantiated or resolved."""
 
         def read(path: Path) -> dict:
             try:
@@ -97,7 +97,7 @@ class ReportData:
         return self._cached(run.folder / "config.yaml", read, dict) or {}
 
     def shared(self, run: Run, stage: str) -> Path | None:
-        """Returns the folder of a shared stage of the run, None where it is not on this machine.
+        """Returns the folder of a shared stage of the run, None if it is not on this machine.
 
         It is the folder that stages.json names or, where both were copied, the one beside the run.
         """

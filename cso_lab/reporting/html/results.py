@@ -36,7 +36,7 @@ def results_section(report: ReportData) -> Section | None:
 
 
 def differences_section(report: ReportData) -> Section | None:
-    """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None where no rows can be compared."""
+    """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None if no rows can be compared."""
     rows = []
     for one in compare_rows(report.rows):
         values = [one.differences[metric] for metric in METRICS]

@@ -50,7 +50,7 @@ def _layout(key: str, curves: int) -> dict:
 
 
 def cost_and_time(report: ReportData) -> Section | None:
-    """Returns the seconds of every stage of every run, and calls, tokens and cost of shared stages; None where nothing is known."""
+    """Returns the seconds of every stage of every run, and calls, tokens and cost of shared stages; None if nothing is known."""
     stages: dict[str, None] = {}
     timed: list[tuple[Run, dict]] = []
     for run in report.runs:

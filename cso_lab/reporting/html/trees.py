@@ -60,7 +60,7 @@ def _search(report: ReportData, number: int, folder: Path, runs: list[Run], tree
 def dialogues(report: ReportData) -> Section | None:
     """Returns whole dialogues, each a valid path of a search, with strategy, Q and the judge's scores of every turn.
 
-    The page's script adds the test dialogues with each run's predictions. None where there are neither.
+    The page's script adds the test dialogues with each run's predictions. None if there are neither.
     """
     searched = []
     for folder, runs in report.shared_folders("search").items():
