@@ -28,11 +28,11 @@ def main() -> int:
     except Exception as error:
         from cso_lab.config.error_messages import explain_or_show
 
-        known = explain_or_show(error)
-        if known is None:
+        explanation = explain_or_show(error)
+        if explanation is None:
             return 1
-        print(f"error: {known}", file=sys.stderr)
-        return known.exit_code
+        print(f"error: {explanation}", file=sys.stderr)
+        return explanation.exit_code
     return 0
 
 

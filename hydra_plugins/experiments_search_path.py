@@ -8,4 +8,5 @@ class ExperimentsSearchPath(SearchPathPlugin):
     """Adds experiments/. In config.yaml it would be lost where the command line sets hydra.searchpath, which replaces that list."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Appends the folder experiments/."""
         search_path.append(provider="cso_lab", path="pkg://experiments")

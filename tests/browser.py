@@ -1,4 +1,4 @@
-"""Real headless Chromium for tests of pages, and an account of whatever a page complained about or asked for."""
+"""A headless Chromium for tests of pages, which records the errors and requests of a page."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ FLAGS = (
 
 @contextmanager
 def chromium() -> Iterator:
-    """A running browser; the test is skipped, saying why, where there is none."""
+    """Yields a running browser. Skips the test, with the reason, if there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[test]'")
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
@@ -51,5 +51,6 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, two: str) -> float:
+    """Returns the contrast ratio of two colours, as WCAG 2 defines it."""
     low, high = sorted((luminance(one), luminance(two)))
     return (high + 0.05) / (low + 0.05)

@@ -1,4 +1,4 @@
-"""Runs of tiny models to talk to, and the chat as a process of its own."""
+"""Run folders of tiny models, and the chat in a process of its own."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from cso_lab.core.files import write_jsonl
 
 
 def run_folder(folder, shared, *overrides):
-    """A run folder as `run.py` leaves it, as far as the chat reads it: its resolved configuration."""
+    """Returns a run folder with what the chat reads of it: the resolved configuration."""
     folder.mkdir(parents=True)
     line = ("generation.max_new_tokens=40", "generation.constrain=format", *overrides)
     OmegaConf.save(config(shared, *line), folder / "config.yaml", resolve=True)
@@ -19,7 +19,7 @@ def run_folder(folder, shared, *overrides):
 
 
 def trained(folder, shared, *overrides):
-    """The same of a run whose training is done: two steps on one row."""
+    """Returns a run folder with a finished training of two steps on one row."""
     from cso_lab.core.records import SEEKER, Turn, prompt_messages
     from cso_lab.core.strategies import EXTES
     from cso_lab.training.train import train
@@ -35,9 +35,10 @@ def trained(folder, shared, *overrides):
 
 
 def command(*arguments):
+    """Returns the command line of a chat."""
     return [sys.executable, "-m", "cso_lab.chat", *map(str, arguments)]
 
 
 def chat(*arguments, said=""):
-    """The finished process of a conversation in which `said` was typed, line by line, and then the end of the input."""
+    """Runs a conversation whose input is `said`, and returns the finished process."""
     return subprocess.run(command(*arguments), input=said, cwd=ROOT, capture_output=True, text=True, timeout=300)

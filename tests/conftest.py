@@ -1,15 +1,17 @@
+"""Fixtures that tests of several packages use."""
+
 import json
 import signal
 
 import pytest
 
-# A shell's background job ignores Ctrl-C, and so would every process that it starts: those of the tests are to heed it.
+# A shell's background job and the processes it starts ignore Ctrl-C. Processes that tests start must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def raw_file(tmp_path):
-    """Writes records as the JSON list of a raw corpus file; returns its path."""
+    """A function that writes records to a raw corpus file, a JSON list, and returns its path."""
 
     def write(records):
         path = tmp_path / "raw.json"

@@ -1,4 +1,4 @@
-"""A data set of the model hub on a loopback server, with as much of the hub's protocol as its client asks for."""
+"""A data set of the model hub on a loopback server, with the part of the hub's protocol that its client uses."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ class FakeHub:
         self.server.server_close()
 
     def commit(self, **files: str | bytes) -> str:
-        """The commit of a revision that holds these files; "__" in a name stands for a dot."""
+        """Adds a revision with these files and returns its commit; "__" in a name stands for a dot."""
         content = {name.replace("__", "."): data if isinstance(data, bytes) else data.encode() for name, data in files.items()}
         commit = hashlib.sha1(repr(sorted(content.items())).encode(), usedforsecurity=False).hexdigest()
         self.revisions[commit] = self.revisions["main"] = (commit, content)

@@ -1,4 +1,4 @@
-"""Stand-ins for what lies outside: role players that answer from tables, and an OpenAI-compatible server on loopback."""
+"""Fakes of external systems: role players that answer from tables, and an OpenAI-compatible server on loopback."""
 
 import asyncio
 import json
@@ -20,21 +20,22 @@ SCORES = {"A": 1, "B": 0, "C": 0}
 
 
 def judged(score: int) -> dict[str, int]:
-    """The same score in all four criteria; by the paper's reward it is worth `score` - 3."""
+    """Returns the same score in all four criteria, whose reward is `score` - 3 by eq. 2."""
     return dict.fromkeys("EIHS", score)
 
 
 def path_of(history: Sequence[Turn]) -> str:
-    """The strategies of the supporter turns so far, "A.B"; an unlabelled turn is "-"."""
+    """Returns the strategies of the supporter turns so far, as in "A.B"; an unlabelled turn is "-"."""
     return ".".join(turn.strategy or "-" for turn in history if turn.speaker == SUPPORTER)
 
 
 @dataclass
 class ScriptedRoles:
-    """Four players who answer from tables by the path of strategies so far; what is not in a table gets the default.
+    """The four roles, which answer from tables by the path of strategies so far. A path that is not in a table has a default answer.
 
-    `calls` lists (role, path, draw) in the order of asking. `slow` makes every answer late by a random time. An exception in a
-    table is raised. `show_draw` puts the draw into what seeker and supporter say.
+    An exception in a table is raised. `slow` delays every answer by a random time. `show_draw` adds the draw to the seeker's and the
+    supporter's texts. `calls` lists (role, path, draw) and `shown` (role, history), both in the order of the calls; `cancelled` lists the
+    (role, path) of calls that were cancelled.
     """
 
     strategist_says: Mapping[str, dict | Exception] = field(default_factory=dict)
@@ -48,22 +49,27 @@ class ScriptedRoles:
     cancelled: list[tuple[str, str]] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
+        """Returns {role: number of calls}."""
         return dict(Counter(role for role, _, _ in self.calls))
 
     async def seeker(self, dialogue: Dialogue, history, draw: str) -> SeekerReply:
+        """Returns the seeker's reply; by default "k:PATH"."""
         path = path_of(history)
         return await self._answer(
             "seeker", path, history, draw, self.seeker_says, SeekerReply(self._line(f"k:{path}", draw), False)
         )
 
     async def supporter(self, dialogue: Dialogue, history, strategy: str, draw: str) -> str:
+        """Returns the supporter's text; by default "s:PATH", where PATH includes `strategy`."""
         path = path_of((*history, Turn(SUPPORTER, "", strategy)))
         return await self._answer("supporter", path, history, draw, self.supporter_says, self._line(f"s:{path}", draw))
 
     async def strategist(self, dialogue: Dialogue, history, draw: str) -> dict[str, int]:
+        """Returns a score for each strategy; by default SCORES."""
         return await self._answer("strategist", path_of(history), history, draw, self.strategist_says, SCORES)
 
     async def judge(self, dialogue: Dialogue, history, draw: str) -> dict[str, int]:
+        """Returns a score for each criterion; by default 4."""
         return await self._answer("judge", path_of(history), history, draw, self.judge_says, judged(4))
 
     def _line(self, line: str, draw: str) -> str:
@@ -86,13 +92,15 @@ class ScriptedRoles:
 
 
 NEVER = object()
-"""In a table of `ScriptedRoles`: no answer, ever."""
+"""In a table of `ScriptedRoles`: the call never returns."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the fake server does with one request: after `delay` seconds, `status` and a completion of `text`, or `body`; or it hangs
-    up in the middle of it (`cut`)."""
+    """The fake server's response to one request: after `delay` seconds, `status` with a completion of `text`, or with `body`.
+
+    With `cut` the connection is closed in the middle of the response.
+    """
 
     text: str | None = None
     status: int = 200
@@ -106,6 +114,7 @@ class Reply:
 
 
 def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str) -> Reply:
+    """Returns an error response; header names are given with underscores."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(
         status=status, delay=delay, headers=headers, body={"error": {"message": message, "type": "error", "code": str(status)}}
@@ -116,7 +125,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # the default of 5 loses connections when many are made at once
 
     def handle_error(self, request, client_address):
-        """Say nothing of clients that were killed."""
+        """Prints errors as the base class does, except those of clients that were killed."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -124,8 +133,9 @@ class _Server(ThreadingHTTPServer):
 class FakeOpenAI:
     """A real HTTP server on loopback that speaks /v1/chat/completions.
 
-    `replies` are given one a request, the last one for ever; an entry may also be a function of the request body. `requests`
-    are the bodies received, `headers` their headers, `most` the largest number under way at once.
+    Each request gets the next of `replies`, and the last one is repeated; a reply may also be a function of the request body.
+    `requests` are the bodies received, `headers` and `paths` their headers and paths; `under_way` is the number of requests without a
+    response so far, `most` its maximum.
     """
 
     def __init__(self, *replies):
@@ -145,9 +155,9 @@ class FakeOpenAI:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                reply = fake._arrived(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                reply = fake._start_request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 time.sleep(reply.delay)
-                fake._left()
+                fake._finish_request()
                 self._send(reply, body)
 
             def _send(self, reply: Reply, request: dict):
@@ -181,9 +191,10 @@ class FakeOpenAI:
 
     @property
     def api_base(self) -> str:
+        """The address that clients are configured with."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def _arrived(self, path: str, headers: dict, body: dict) -> Reply:
+    def _start_request(self, path: str, headers: dict, body: dict) -> Reply:
         with self._lock:
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
             self.paths.append(path)
@@ -193,7 +204,7 @@ class FakeOpenAI:
             self.most = max(self.most, self.under_way)
         return reply(body) if callable(reply) else reply
 
-    def _left(self):
+    def _finish_request(self):
         with self._lock:
             self.under_way -= 1
 
@@ -205,10 +216,10 @@ class FakeOpenAI:
 
 
 class FourPlayers:
-    """What a fake server replies when it plays all four roles, told apart by the first line of their prompts.
+    """The replies of a fake server that plays all four roles; it recognizes the role by the first line of the system prompt.
 
-    Scores follow from what was asked, so the same question has the same answer and other questions have others. The seeker leaves
-    once the supporter has spoken `patience` times. `asked` counts the questions by role.
+    An answer is a function of the user prompt. The seeker ends the dialogue after `patience` supporter turns. `asked` counts the
+    questions by role.
     """
 
     def __init__(self, strategies: Sequence[str], patience: int = 5):
@@ -221,23 +232,24 @@ class FourPlayers:
         }
 
     def __call__(self, request: dict) -> Reply:
+        """Returns the reply of the role that a request body is for."""
         system, query = (message["content"] for message in request["messages"])
         (role,) = (role for role, opening in self._opening.items() if system.startswith(opening))
         self.asked[role] += 1
         return Reply(getattr(self, f"_{role}")(query, random.Random(query)))
 
-    def _seeker(self, query: str, chance: random.Random) -> str:
+    def _seeker(self, query: str, rng: random.Random) -> str:
         leaves = query.count("Supporter: ") >= self.patience
-        return "Thank you. </end/>" if leaves else f"I think of it {chance.randrange(100)} times a day."
+        return "Thank you. </end/>" if leaves else f"I think of it {rng.randrange(100)} times a day."
 
-    def _supporter(self, query: str, chance: random.Random) -> str:
-        return f"Tell me about the last {chance.randrange(100)} days."
+    def _supporter(self, query: str, rng: random.Random) -> str:
+        return f"Tell me about the last {rng.randrange(100)} days."
 
-    def _strategist(self, query: str, chance: random.Random) -> str:
-        return json.dumps({name: chance.randrange(11) for name in self.strategies})
+    def _strategist(self, query: str, rng: random.Random) -> str:
+        return json.dumps({name: rng.randrange(11) for name in self.strategies})
 
-    def _judge(self, query: str, chance: random.Random) -> str:
-        return json.dumps({name: chance.randrange(5) for name in ("empathy", "information", "humanoid", "strategy")})
+    def _judge(self, query: str, rng: random.Random) -> str:
+        return json.dumps({name: rng.randrange(5) for name in ("empathy", "information", "humanoid", "strategy")})
 
 
 ALGORITHMS = {"base": "base", "sft": "SFT", "dpo": "CSO-DPO", "kto": "CSO-KTO"}
@@ -256,7 +268,7 @@ def metrics(
     per_turn=None,
     **cell,
 ) -> dict:
-    """What a run leaves in its metrics.json; `cell` and `context` are added to what stands there."""
+    """Returns the content of a run's metrics.json; `cell` and `context` are added to the nodes of these names."""
     trained = algo != "base"
     return {
         "cell": {

@@ -1,4 +1,4 @@
-"""A loopback imitation of the model hub: what huggingface_hub asks of it before and while it downloads a model."""
+"""A fake of the model hub on loopback, with the requests that huggingface_hub makes to download a model."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whole searches over a loopback server whose models answer as the simulated players do."""
+"""Whole searches with a loopback server whose models answer as the simulated players do."""
 
 import json
 import random
@@ -40,7 +40,8 @@ FAULTS = {
     ),
 }
 REPLIES = ("empty", "garbled", "refused")
-"""Those of the FAULTS that are replies all the same: the model was asked, and had no usable words."""
+"""The FAULTS that are replies of the model, but without usable text."""
+# Errors that the account causes, whatever the question.
 OF_ACCOUNT = {
     "401": failure(401, "come back with a key"),
     "402": failure(402, "out of money, come back with some"),
@@ -53,6 +54,7 @@ OF_ACCOUNT = {
     "model, as 400": failure(400, "The model `tiny` does not exist, come back with another"),
     "a day's pause": failure(429, "come back tomorrow", Retry_After="86400"),
 }
+# Responses by which the model or its filter refuses one question.
 REFUSALS = {
     "400": failure(400, "The response was filtered by the content management policy"),
     "400, by its code": Reply(status=400, body={"error": {"message": "no", "code": "content_filter"}}),
@@ -64,19 +66,19 @@ REFUSALS = {
 
 
 def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) -> FakeOpenAI:
-    """A server whose model NAME answers as simulated/NAME, but for a `share` of its requests, which meet one of `faults`.
+    """Returns a server whose model NAME answers as simulated/NAME, except that a `share` of its requests gets one of `faults`.
 
-    The answers depend on the messages, and on the request's seed where `seeded`. Faults strike by the question and by how often it was
-    asked, so that the same ones strike in every run whatever its order; a question that met four gets its answer.
+    Answers depend on the messages and, if `seeded`, on the request's seed. Faults depend on the messages and on how often they were
+    sent, so that they are the same in every run, whatever the order of requests; after four attempts there is always an answer.
     """
-    asked = Counter()
+    attempts = Counter()
 
     def reply(body: dict) -> Reply:
         question = json.dumps([body["model"], body["messages"]])
-        asked[question] += 1
-        chance = random.Random(f"{question}/{asked[question]}")
-        if asked[question] <= 4 and chance.random() < share:
-            return FAULTS[chance.choice(faults)]
+        attempts[question] += 1
+        rng = random.Random(f"{question}/{attempts[question]}")
+        if attempts[question] <= 4 and rng.random() < share:
+            return FAULTS[rng.choice(faults)]
         return Reply(simulated_reply(body["model"], body["messages"], body["seed"] if seeded else 0))
 
     return FakeOpenAI(reply)
@@ -84,13 +86,14 @@ def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) ->
 
 @cache
 def config(overrides: tuple[str, ...]):
+    """Returns the composed configuration of a small search with a server."""
     register_resolvers()
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose("config", overrides=["roles=server", *SMALL, *overrides])
 
 
 def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2) -> dict:
-    """Search the first dialogues of the sample corpus into `folder`; returns the summary."""
+    """Searches the first dialogues of the sample corpus into `folder`. Returns the summary."""
     roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
     cfg = config((f"roles.api_base={api_base}", *roles, *overrides))
     return expand(
@@ -106,12 +109,12 @@ def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2) -> 
 
 
 def trees(folder: Path) -> dict[str, bytes]:
-    """The tree files of a search, byte for byte."""
+    """Returns {name: bytes} of the tree files of a search."""
     return {path.name: path.read_bytes() for path in sorted((folder / "trees").glob("*.json"))}
 
 
 def journal(folder: Path) -> list[dict]:
-    """The whole lines of a search's journal."""
+    """Returns the complete lines of a search's journal, parsed."""
     path = folder / "calls.jsonl"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith(b"\n")]

@@ -1,4 +1,4 @@
-"""A package outside the project, as a user writes one: classes of its own and a conf folder that names them."""
+"""A user's package outside the project: classes, and a conf folder that names them."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -84,7 +84,7 @@ CHOICES = tuple(f"{group}=mine" for group in CONF if group != "table")
 
 
 def write_package(folder: Path, parts: str = PARTS, trainers: str = TRAINERS) -> Path:
-    """Write the package `mine` into `folder`; returns its conf folder."""
+    """Writes the package `mine` into `folder`. Returns its conf folder."""
     conf = folder / "mine" / "conf"
     for group, text in CONF.items():
         file = conf / group / "mine.yaml"

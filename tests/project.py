@@ -1,4 +1,4 @@
-"""The project as its users meet it: the configuration composed, and run.py as a process of its own."""
+"""The project as users run it: the composed configuration, and run.py in a process of its own."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ CONF = ROOT / "conf"
 
 
 def composed(*overrides: str) -> DictConfig:
-    """The configuration as `python run.py OVERRIDES` composes it."""
+    """Returns the configuration that `python run.py OVERRIDES` composes."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
@@ -33,30 +33,30 @@ def _option(group: str, name: str) -> dict:
 
 
 def option(group: str, name: str) -> DictConfig:
-    """The node that one option of a choice composes to, on its own: option("data", "extes")."""
+    """Returns the node that one option of a choice composes to, as in option("data", "extes")."""
     return OmegaConf.create(_option(group, name))
 
 
 @contextmanager
 def sweep_config(*overrides: str) -> Iterator[DictConfig]:
-    """The configuration of a whole sweep, `hydra` node included; while it is open, its jobs can be composed."""
+    """Yields the configuration of a sweep, with its `hydra` node; its jobs can be composed within the context."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().hydra.compose_config("config", list(overrides), run_mode=RunMode.MULTIRUN)
 
 
 def jobs_of(*overrides: str) -> list[DictConfig]:
-    """The configuration of every job that `python run.py -m OVERRIDES` runs."""
+    """Returns the configuration of every job that `python run.py -m OVERRIDES` runs."""
     with sweep_config(*overrides) as config:
         return [job.config for job in plan(config)]
 
 
 def without_hydra(job: DictConfig) -> DictConfig:
-    """A job's configuration as the job itself gets it."""
+    """Returns a job's configuration as the job receives it, without the `hydra` node."""
     return OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
 
 
 def run_py(*arguments: str, timeout: float = 120, **settings) -> subprocess.CompletedProcess:
-    """`python run.py ARGUMENTS` from the root of the project; `settings` go to subprocess.run."""
+    """Runs `python run.py ARGUMENTS` in the root of the project; `settings` are passed to subprocess.run."""
     command = [sys.executable, str(ROOT / "run.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **{"cwd": ROOT, **settings})

@@ -1,4 +1,4 @@
-"""Players whose answers look random and are not, and an event loop whose waiting takes no time."""
+"""Role players with pseudo-random answers, and an event loop that does not wait in real time."""
 
 import asyncio
 import random
@@ -12,12 +12,13 @@ FIVE = StrategySet("five", dict.fromkeys("ABCDE", "what it does"))
 
 
 def gold_dialogue(id: str, rounds: int = 4) -> Dialogue:
+    """Returns a dialogue of `rounds` seeker and supporter turns."""
     turns = (Turn(SEEKER, f"k{i}") if i % 2 == 0 else Turn(SUPPORTER, f"s{i}", "ABCDE"[i % 5]) for i in range(2 * rounds))
     return Dialogue(id, "scene", "situation", tuple(turns))
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next thing that is due. `time()` tells how long everything would have taken."""
+    """An event loop whose clock jumps to the next scheduled event. `time()` is the number of seconds it would have taken."""
 
     def __init__(self):
         super().__init__()
@@ -33,21 +34,22 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self._selector.select = jump
 
     def time(self) -> float:
+        """Returns the simulated time in seconds."""
         return self._now
 
 
 def run(coroutine):
-    """(what `coroutine` returns, the seconds it would have taken)."""
+    """Returns (the result of `coroutine`, the seconds it would have taken)."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         return runner.run(coroutine), runner.get_loop().time()
 
 
 @dataclass
 class RandomPlayers:
-    """What they answer is a function of the question and its draw alone; how long they take is drawn by `pace`, around a second.
+    """The four roles. An answer is a function of the question and its draw; it takes 0.5 to 1.5 s, drawn from `pace`.
 
-    At most `slots` questions are under way, in the order in which they were asked. `asked` lists (role, texts so far, strategy,
-    draw); those in `fails` raise their error. `spares` says whether the players tell how many slots are idle.
+    At most `slots` questions are answered at a time, first come, first served. `asked` lists the questions as (role, dialogue, texts so
+    far, strategy, draw); those in `fails` raise their error.
     """
 
     slots: int = 8
@@ -60,25 +62,30 @@ class RandomPlayers:
 
     @property
     def idle(self) -> int:
+        """The number of free slots."""
         return max(0, self.slots - self._open)
 
     async def seeker(self, dialogue: Dialogue, history: Sequence[Turn], draw: str) -> SeekerReply:
-        chance = await self._chance("seeker", dialogue, history, draw)
-        end = chance.random() < 0.12
-        return SeekerReply(None if end and chance.random() < 0.3 else f"k{chance.random():.6f}", end)
+        """Returns a seeker turn that ends the dialogue with probability 0.12."""
+        rng = await self._rng("seeker", dialogue, history, draw)
+        end = rng.random() < 0.12
+        return SeekerReply(None if end and rng.random() < 0.3 else f"k{rng.random():.6f}", end)
 
     async def supporter(self, dialogue: Dialogue, history: Sequence[Turn], strategy: str, draw: str) -> str:
-        return f"s{(await self._chance('supporter', dialogue, history, draw, strategy)).random():.6f}"
+        """Returns a supporter turn."""
+        return f"s{(await self._rng('supporter', dialogue, history, draw, strategy)).random():.6f}"
 
     async def strategist(self, dialogue: Dialogue, history: Sequence[Turn], draw: str) -> dict[str, int]:
-        chance = await self._chance("strategist", dialogue, history, draw)
-        return {name: chance.randint(0, 10) for name in FIVE.names}
+        """Returns a score from 0 to 10 for each of the FIVE strategies."""
+        rng = await self._rng("strategist", dialogue, history, draw)
+        return {name: rng.randint(0, 10) for name in FIVE.names}
 
     async def judge(self, dialogue: Dialogue, history: Sequence[Turn], draw: str) -> dict[str, int]:
-        chance = await self._chance("judge", dialogue, history, draw)
-        return {criterion: chance.randint(1, 4) for criterion in "EIHS"}
+        """Returns a score from 1 to 4 for each criterion."""
+        rng = await self._rng("judge", dialogue, history, draw)
+        return {criterion: rng.randint(1, 4) for criterion in "EIHS"}
 
-    async def _chance(self, role, dialogue, history, draw, strategy=None) -> random.Random:
+    async def _rng(self, role, dialogue, history, draw, strategy=None) -> random.Random:
         question = (role, dialogue.id, tuple(turn.text for turn in history), strategy, draw)
         self.asked.append(question)
         self._open += 1

@@ -1,7 +1,7 @@
-"""A search small enough to work out on paper.
+"""A search that is small enough to be computed by hand.
 
 Strategies A, B, C. With `prior_temperature` 1 / ln 2 a prior is 2^score / sum, so the scores 1, 0, 0 give 1/2, 1/4, 1/4. The
-judge gives one score to all four criteria, so a turn is worth score - 3: 4 -> 1, 3 -> 0, 2 -> -1.
+judge gives one score to all four criteria, so a turn has the reward score - 3: 4 -> 1, 3 -> 0, 2 -> -1.
 """
 
 import asyncio
@@ -20,10 +20,12 @@ REWARD = LinearReward(weights={"E": 1, "I": 1, "H": 1, "S": 7}, divisor=10, bias
 
 
 def seeker(text: str) -> Turn:
+    """Returns a seeker turn."""
     return Turn(SEEKER, text)
 
 
 def supporter(strategy: str | None, text: str) -> Turn:
+    """Returns a supporter turn."""
     return Turn(SUPPORTER, text, strategy)
 
 
@@ -32,7 +34,7 @@ DIALOGUE = Dialogue("d", "scene", "situation", (K0, S1, K1, S2))
 
 
 def mcts(roles, strategies=ABC, **changes) -> MCTS:
-    """The paper's search with one iteration; `changes` are other settings of it."""
+    """Returns the paper's search with one iteration; `changes` replace its settings."""
     settings = dict(
         c=1.0,
         prior_temperature=1 / math.log(2),
@@ -49,14 +51,17 @@ def mcts(roles, strategies=ABC, **changes) -> MCTS:
 
 
 def planted(roles, dialogue=DIALOGUE, **changes) -> Tree:
+    """Returns the tree as it is before the first iteration, with the gold dialogue as its first path."""
     return asyncio.run(mcts(roles, **changes).init_from_gold(dialogue))
 
 
 def searched(roles, dialogue=DIALOGUE, **changes) -> Tree:
+    """Returns the tree after the search."""
     return asyncio.run(mcts(roles, **changes).search(dialogue))
 
 
 def children(node) -> dict:
+    """Returns the children of a node by strategy."""
     return {child.strategy: child for child in node.children}
 
 
@@ -69,13 +74,13 @@ SCRIPT = dict(
 
 
 def hand_made() -> Tree:
-    """A tree with every kind of node eq. 5 and 6 tell apart, at theta 0.5 and 2 visits; in brackets the ids.
+    """Returns a tree with every kind of node that eq. 5 and 6 distinguish, at theta 0.5 and 2 visits. Ids are in brackets.
 
     root ─ A [1] ─ A [4] end, valid
          │       ├ B [5] end, valid
          │       ├ C [6] scored low: dispreferred beside 4 and 5
          ├ B [2] scored low by the extension pass, never visited: dispreferred beside 1
-         └ C [3] expanded, but neither visited nor scored: says nothing
+         └ C [3] expanded, but neither visited nor scored: neither preferred nor dispreferred
                  ├ A [7] end, high, but below an unvisited node
                  ├ B [8] exactly theta: neither
                  └ C [9] never expanded

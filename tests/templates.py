@@ -1,4 +1,4 @@
-"""Tokenizers with chat templates of real models and of our own, around tiny vocabularies."""
+"""Tokenizers with tiny vocabularies and chat templates of real models or written for tests."""
 
 import re
 from importlib.util import find_spec
@@ -19,12 +19,12 @@ _MARK = re.compile(r"<[^<>\s'\"{}]+>")
 
 
 def stored(name: str) -> str:
-    """The text of one of the templates that come with TRL."""
+    """Returns the text of a chat template that TRL includes."""
     return (_STORED / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def tokenizer(template: str, eos: str = "</s>"):
-    """A byte-level tokenizer without merges that knows the template's marks as special tokens."""
+    """Returns a byte-level tokenizer without merges, with the template's marks as special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

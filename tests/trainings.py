@@ -7,14 +7,14 @@ ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
 
 
 def config(shared, *overrides):
-    """A configuration of two steps of a tiny model; converted weights and the like go below the folder `shared`."""
+    """Returns the configuration of a training of two steps on a tiny model; shared files go below the folder `shared`."""
     fixed = ["backbone=tiny_llama", f"shared_dir={shared}", "hardware=cpu", "training.dtype=float32", "training.batch_size=4"]
     fixed += ["training.learning_rate=1e-3", "training.warmup_ratio=0", "training.max_steps=2"]
     return composed(*fixed, *overrides)
 
 
 def trainer_of(cfg, data, out):
-    """(trainer, its chat format, its rows) just before the training, all rows in one batch."""
+    """Returns (trainer, its chat format, its rows) just before the training, with all rows in one batch."""
     from cso_lab.training.arguments import batches, trainer_arguments
     from cso_lab.training.backbone import load_tokenizer
     from cso_lab.training.chat_format import ChatFormat

@@ -105,6 +105,6 @@ def _similar(
 
 def _rarest(runs: Runs, frequency: Mapping, similarity: float) -> list[tuple[str, ...]]:
     """Returns the rarest runs, all but ceil(t |A|) - 1: any text of similarity t or more has one of them among its own rarest."""
-    # Subtracting a little keeps rounding from losing a pair whose similarity is exactly the threshold.
-    kept = len(runs) - math.ceil(similarity * len(runs) - 1e-9) + 1
-    return sorted(runs, key=lambda run: (frequency[run], run))[:kept]
+    # Without the small subtraction, rounding could lose a pair whose similarity is exactly the threshold.
+    number = len(runs) - math.ceil(similarity * len(runs) - 1e-9) + 1
+    return sorted(runs, key=lambda run: (frequency[run], run))[:number]

@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         from cso_lab.config.error_messages import explain
 
-        if known := explain(error):
-            raise known from error
+        if explanation := explain(error):
+            raise explanation from error
         raise
 
 

@@ -41,12 +41,12 @@ class Terminal:
             self_harm = self.texts.speaks_of_self_harm(line)
             if self_harm:
                 self._point_to_help()
-            word, _, rest = line.partition(" ")
+            word, _, argument = line.partition(" ")
             if word.lower() == "/quit":
                 break
             try:
                 if line.startswith("/"):
-                    self._command(word.lower(), rest.strip())
+                    self._command(word.lower(), argument.strip())
                 elif line:
                     self._answer(line, self_harm)
             except UserError as error:
@@ -96,10 +96,10 @@ class Terminal:
         for paragraph in self.texts.help:
             self._say(f"{paragraph}\n", "bold yellow")
 
-    def _command(self, word: str, rest: str) -> None:
+    def _command(self, word: str, argument: str) -> None:
         if word not in self._commands:
             raise UserError(f"unknown command {word}: /help lists them")
-        self._commands[word](rest)
+        self._commands[word](argument)
 
     def _choose(self, label: str) -> None:
         strategies = self.partner.strategies

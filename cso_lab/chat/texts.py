@@ -128,8 +128,8 @@ def _one_error(correct: str, word: str) -> bool:
     if abs(len(correct) - len(word)) > 1 or len(word) < 2:
         return False
     start = next((i for i, (a, b) in enumerate(zip(correct, word, strict=False)) if a != b), min(len(correct), len(word)))
-    rest, other = correct[start:], word[start:]
-    swapped = rest[:2] == other[:2][::-1] and rest[2:] == other[2:]
+    correct_end, word_end = correct[start:], word[start:]
+    swapped = correct_end[:2] == word_end[:2][::-1] and correct_end[2:] == word_end[2:]
     if start == 0:
         return swapped
-    return swapped or rest[1:] == other[1:] or rest[1:] == other or rest == other[1:]
+    return swapped or correct_end[1:] == word_end[1:] or correct_end[1:] == word_end or correct_end == word_end[1:]

@@ -89,9 +89,9 @@ def application(partner: Partner, texts: Texts) -> web.Application:
 async def _only_this_page(request: web.Request, handler):
     """Refuses requests that other sites make a browser send: to another name of this machine, or from another page."""
     _, port = request.transport.get_extra_info("sockname")[:2]
-    own = {f"{HOST}:{port}", f"localhost:{port}"}
+    hosts = {f"{HOST}:{port}", f"localhost:{port}"}
     origin = request.headers.get("Origin")
-    if request.host not in own or (origin is not None and origin.removeprefix("http://") not in own):
+    if request.host not in hosts or (origin is not None and origin.removeprefix("http://") not in hosts):
         raise web.HTTPForbidden(text=f"open http://{HOST}:{port}/ itself")
     if request.method == "POST" and request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="expected application/json")

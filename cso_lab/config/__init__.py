@@ -1,4 +1,4 @@
-"""The composed configuration: its schema, what it says of a cell and of its results, sweeps, error messages and the help page."""
+"""The composed configuration: its schema, the properties of its cell, the settings results depend on, sweeps, errors and help."""
 
 from pathlib import Path
 

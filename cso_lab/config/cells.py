@@ -1,4 +1,4 @@
-"""What a composed configuration says of its cell: whether it trains, where its model runs, what its algorithm starts from."""
+"""Properties of the cell that a configuration describes: whether it trains, where its model runs, what its algorithm starts from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,16 +37,16 @@ def trains_here(cfg: Config) -> bool:
 
 
 def start_of(cfg: DictConfig) -> DictConfig | None:
-    """The configuration of the training that the cell's algorithm starts from, as if that algorithm were the cell's own; None where it
+    """Returns the configuration of the training that the cell's algorithm starts from, in the form of a cell's; None if the algorithm
     starts from the backbone."""
     start = start_node(cfg.algorithm)
     if start is None:
         return None
-    # Resolved where it stands, since it follows the training after it in some values.
+    # Resolved in place, since some values interpolate from the training that follows it.
     training = OmegaConf.to_container(start.training, resolve=True)
-    own = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
+    algorithm = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
     cfg = cfg.copy()
-    cfg.training, cfg.algorithm = training, own
+    cfg.training, cfg.algorithm = training, algorithm
     return cfg
 
 
@@ -63,7 +63,7 @@ def algorithm_label(algorithm: Config) -> str:
 
 
 def start_node(algorithm: Config) -> Config | None:
-    """Returns what the algorithm starts from; raises UserError if that is no algorithm with a training of its own."""
+    """Returns what the algorithm starts from. Raises UserError if that is no algorithm with a training of its own."""
     start = algorithm.get("start")
     if start is not None and not (isinstance(start, Mapping | DictConfig) and {"name", "trainer", "training"} <= start.keys()):
         raise UserError(

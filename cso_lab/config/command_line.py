@@ -1,4 +1,4 @@
-"""What is typed after `python run.py`, before Hydra reads it."""
+"""Prepares the arguments of `python run.py` for Hydra."""
 
 import re
 import shlex
@@ -12,9 +12,9 @@ SWEEPS = ("table", "figure")
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `+table=9` as `+table='9'`: Hydra would read a number, but names of configurations are strings.
+    """Returns the arguments with `+table=9` as `+table='9'`: Hydra would read a number, but names of configurations are strings.
 
-    Raises UserError if a sweep is asked for in a way that would run something else: without its "+", misspelt, or together with another.
+    Raises UserError if a sweep is chosen without its "+", is misspelt, or is given together with another one.
     """
     sweeps = [argument for argument in arguments if _sweep(argument)]
     if len(sweeps) > 1:
@@ -23,15 +23,16 @@ def prepared(arguments: Sequence[str]) -> list[str]:
 
 
 def _sweep(argument: str) -> str | None:
-    """The kind of sweep an argument asks for, also where it is misspelt."""
-    if found := re.match(r"(\+{0,2})(\w+)=", argument):
-        plus, key = found.groups()
+    """Returns the kind of sweep that an argument chooses, even if it is misspelt; None if it chooses none."""
+    if match := re.match(r"(\+{0,2})(\w+)=", argument):
+        plus, key = match.groups()
         near = get_close_matches(key, SWEEPS, n=1, cutoff=0.8)
         return near[0] if near and (plus or key in SWEEPS) else None
     return None
 
 
 def _quoted(argument: str) -> str:
+    """Returns `+KIND='NAME'` for an argument that chooses a sweep. Raises UserError if it has another form or several names."""
     key, _, value = argument.partition("=")
     kind, name = _sweep(argument), value.strip("'\"")
     if key != f"+{kind}":
@@ -42,7 +43,7 @@ def _quoted(argument: str) -> str:
 
 
 def with_quotes(override: str) -> str | None:
-    """How to type `KEY=VALUE` for a value with characters that Hydra has a use of its own for; None where it has no value."""
+    """Returns `KEY=VALUE` quoted for the shell and for Hydra, which gives some characters a meaning; None if there is no value."""
     key, equals, value = override.partition("=")
     if not equals or not value:
         return None
@@ -50,5 +51,5 @@ def with_quotes(override: str) -> str | None:
 
 
 def _escaped(value: str) -> str:
-    """A string between Hydra's double quotes: a quote is escaped, and so are backslashes right before one."""
-    return re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (f"\\{found[2]}" if found[2] else ""), value)
+    """Returns `value` as Hydra expects it within double quotes: quotes and the backslashes right before a quote are escaped."""
+    return re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + (f"\\{match[2]}" if match[2] else ""), value)

@@ -1,4 +1,4 @@
-"""What `python run.py --help` prints. Reads the names of files and no more, since Hydra's own help takes seconds over as many groups."""
+"""The text of `python run.py --help`. It is made from file names alone: Hydra's own help takes seconds with this many groups."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FLAGS = "Flags: --cfg job [--resolve] [--package NODE], -m (sweep), --info, --hy
 
 
 def usage(root: Path) -> str:
-    """Examples, and every choice with its options: `conf/<choice>/<option>.yaml`, `experiments/<kind>/<name>.yaml`."""
+    """Returns examples, and every choice with its options: `conf/<choice>/<option>.yaml`, `experiments/<kind>/<name>.yaml` in `root`."""
     choices = {f"{kind.name}=": _options(kind) for kind in sorted((root / "conf").iterdir()) if kind.is_dir()}
     sweeps = {f"+{kind.name}=": _options(kind) for kind in sorted((root / "experiments").iterdir()) if kind.is_dir()}
     rows = {name: options for name, options in (choices | sweeps).items() if options}
@@ -26,4 +26,5 @@ def usage(root: Path) -> str:
 
 
 def _options(folder: Path) -> list[str]:
+    """Returns the names of the YAML files in `folder`, sorted."""
     return sorted(file.stem for file in folder.glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""Modules of this package that were called otherwise before, for `_target_` and imports in code of a user's own."""
+"""Former names of modules of this package, for error messages about `_target_` and imports in users' code."""
 
 MOVED = {
     "cso_lab.dialogue": "cso_lab.core.records",
@@ -28,8 +28,8 @@ MOVED = {
 
 
 def new_module(text: str) -> str | None:
-    """Returns what the longest of the moved modules named in a text is called now, as "OLD is NEW now"; None where it names none."""
+    """Returns "OLD is NEW now" for the longest former module name in a text; None if there is none."""
     words = text.replace("'", " ").replace('"', " ").replace(",", " ").split()
-    named = [old for old in MOVED if any(word == old or word.startswith(f"{old}.") for word in words)]
-    old = max(named, key=len, default=None)
+    matches = [old for old in MOVED if any(word == old or word.startswith(f"{old}.") for word in words)]
+    old = max(matches, key=len, default=None)
     return old and f"{old} is {MOVED[old]} now"

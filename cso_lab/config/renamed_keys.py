@@ -1,4 +1,4 @@
-"""Configuration keys that had another name before: the last part of a key, by the part before it."""
+"""Former names of configuration keys: {node: {old last part: new last part}}."""
 
 RENAMED = {
     "mcts": {"memory": "cache_replies", "leaves_per_wave": "leaf_batch_size"},
@@ -14,7 +14,7 @@ RENAMED = {
 
 
 def new_name(key: str) -> str | None:
-    """Returns the key that `key` is called now; None where it was never another."""
-    where, _, name = key.lstrip("+~").rpartition(".")
-    renamed = RENAMED.get(where, {}).get(name)
-    return renamed and f"{where}.{renamed}"
+    """Returns the present name of a former key; None if `key` is none."""
+    node, _, name = key.lstrip("+~").rpartition(".")
+    renamed = RENAMED.get(node, {}).get(name)
+    return renamed and f"{node}.{renamed}"

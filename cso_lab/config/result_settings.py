@@ -1,4 +1,4 @@
-"""What results depend on: the values of a configuration that count, and the keys that change no result, each with its reason."""
+"""Which values of a configuration results depend on, and which keys change no result, each with its reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cso_lab.config.clients import LIMITS
 
 @dataclass(frozen=True)
 class NoEffect:
-    """Keys, each with all that lies below it, that change no result, and why; `when` says of which cells that is true."""
+    """Keys that change no result, each with all keys below it, and the reason; `when` returns whether this holds for a cell."""
 
     keys: tuple[str, ...]
     reason: str
@@ -20,6 +20,7 @@ class NoEffect:
 
 
 def _limits(*clients: str) -> tuple[str, ...]:
+    """Returns the dotted keys of the limits of these clients."""
     return tuple(f"{client}.{limit}" for client in clients for limit in LIMITS)
 
 
@@ -93,9 +94,9 @@ NO_EFFECT = (
     ),
 )
 
-# Shown beside numbers: what writes them down depends on them, and nothing else does.
+# Labels and notices shown beside the numbers: only the stages that write them down depend on them.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
-# What the numbers of a cell can depend on, and nothing besides.
+# The nodes that the numbers of a cell can depend on.
 _OF_NUMBERS = (
     *("backbone", "algorithm", "finetune_mode", "data", "roles", "mcts", "preferences", "training"),
     *("generation", "decoding", "evaluation", "hardware"),
@@ -103,22 +104,24 @@ _OF_NUMBERS = (
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The nodes of a configuration that a result can depend on, resolved, as plain dicts."""
+    """Returns the nodes of a configuration that a result can depend on, resolved, as plain dicts."""
     return {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
 
 
 def no_effect(cfg: Config, key: str) -> str | None:
-    """Why the dotted `key` changes no result of the cell; None where it may change one. A key of what an algorithm starts from is what
-    it is of an algorithm and of a training."""
+    """Returns why the dotted `key` changes no result of the cell; None if it may change one.
+
+    A key below `algorithm.start` is treated as the key of `algorithm` or `training` with the same name.
+    """
     while key.startswith("algorithm.start."):
-        rest = key.removeprefix("algorithm.start.")
-        key = rest if rest.startswith("training.") else f"algorithm.{rest}"
+        start_key = key.removeprefix("algorithm.start.")
+        key = start_key if start_key.startswith("training.") else f"algorithm.{start_key}"
     entries = (entry for entry in NO_EFFECT if entry.when(cfg))
-    return next((entry.reason for entry in entries if any(f"{key}.".startswith(f"{held}.") for held in entry.keys)), None)
+    return next((entry.reason for entry in entries if any(f"{key}.".startswith(f"{prefix}.") for prefix in entry.keys)), None)
 
 
 def counts(cfg: Config, key: str) -> bool:
-    """Whether the cell's numbers may depend on the dotted `key`."""
+    """Returns whether the cell's numbers may depend on the dotted `key`."""
     return key.partition(".")[0] in _OF_NUMBERS and key not in _SHOWN and no_effect(cfg, key) is None
 
 
@@ -129,7 +132,7 @@ def plain(cfg: Config, *nodes: str) -> dict[str, Any]:
 
 
 def _without(value: object, key: str, dropped: set[str]) -> object:
-    """`value`, which stands at `key`, without what stands at the keys in `dropped`."""
+    """Returns `value`, the value at `key`, without the keys in `dropped`."""
     if not isinstance(value, dict):
         return value
     below = {name: f"{key}.{name}" for name in value}

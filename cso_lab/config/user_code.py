@@ -1,4 +1,4 @@
-"""Which line of the user's own code an error comes from: a class of theirs that the configuration names by `_target_`."""
+"""Finds the line of the user's own code (a class the configuration names by `_target_`) that an error comes from."""
 
 import re
 import sysconfig
@@ -15,21 +15,21 @@ _OURS = (_ROOT / "cso_lab", _ROOT / "hydra_plugins", _ROOT / "experiments", _ROO
 _PROJECT = "cso-lab"
 
 
-def own_line(error: BaseException, called: bool = False) -> str | None:
-    """The innermost line of the user's own code that `error` passed through, if code of this project called it, else None.
+def user_line(error: BaseException, is_cause: bool = False) -> str | None:
+    """Returns the innermost line of the user's own code in the traceback, as in 'rewards.py, line 12, in __call__: return scores["X"]'.
 
-    'mine/rewards.py, line 12, in __call__: return scores["X"]'. `called`: this project's code is known to stand above the traceback,
-    as it does for the cause of another error.
+    Returns None if there is none, or if no code of this project called it. `is_cause` says that `error` is the cause of another error:
+    its traceback then need not contain the call from this project.
     """
-    found = None
+    called, innermost = is_cause, None
     for frame, line in traceback.walk_tb(error.__traceback__):
         if _is_ours(frame):
             called = True
         elif called and not _is_library(frame):
-            found = traceback.extract_stack(frame, limit=1)[0], line
-    if found is None:
+            innermost = traceback.extract_stack(frame, limit=1)[0], line
+    if innermost is None:
         return None
-    summary, line = found
+    summary, line = innermost
     place = traceback.FrameSummary(summary.filename, line, summary.name)
     return f"{place.filename}, line {line}, in {place.name}" + (f": {place.line}" if place.line else "")
 
@@ -40,33 +40,33 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _is_library(frame: FrameType) -> bool:
-    """Whether a frame is of Python's own library, of a package this project requires, or of generated code."""
+    """Returns whether a frame belongs to Python's standard library, to a package this project requires, or to generated code."""
     file = Path(frame.f_code.co_filename)
     if not file.is_absolute():
         return True
     if {"site-packages", "dist-packages"} & set(file.parts):
         package = frame.f_globals.get("__name__", "").partition(".")[0]
-        return not _required() or bool({_normal(name) for name in distributions(package)} & _required())
+        return not _required() or bool({_normalized(name) for name in distributions(package)} & _required())
     return file.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 @cache
 def _required() -> frozenset[str]:
-    """The distributions this project stands on, directly or not; empty where it is not installed."""
-    found, open_ = set(), [_PROJECT]
-    while open_:
-        name = open_.pop()
-        if name in found:
+    """Returns the distributions that this project requires, directly or not; none if it is not installed."""
+    distributions, queue = set(), [_PROJECT]
+    while queue:
+        name = queue.pop()
+        if name in distributions:
             continue
         try:
-            needs = requires(name) or ()
+            requirements = requires(name) or ()
         except PackageNotFoundError:
             continue
-        found.add(name)
-        open_ += [_normal(need) for need in needs]
-    return frozenset(found)
+        distributions.add(name)
+        queue += [_normalized(requirement) for requirement in requirements]
+    return frozenset(distributions)
 
 
-def _normal(requirement: str) -> str:
-    """'ray' of 'Ray[default]>=2; extra == "ray"'."""
+def _normalized(requirement: str) -> str:
+    """Returns the normalized name in a requirement: 'ray' for 'Ray[default]>=2; extra == "ray"'."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()

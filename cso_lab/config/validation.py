@@ -1,4 +1,4 @@
-"""Checks values of the composed configuration against pydantic models, and says in one line what is wrong with the first that fails."""
+"""Checks values of the composed configuration against pydantic models; the error is one line about the first invalid value."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
@@ -35,8 +35,8 @@ def check_node(cfg: DictConfig, node: str, schema: type) -> None:
 
     Raises UserError, which names the first key that is unknown, missing or has a value that cannot work.
     """
-    given = OmegaConf.select(cfg, node) if node else cfg
-    value = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    selected = OmegaConf.select(cfg, node) if node else cfg
+    value = OmegaConf.to_container(selected, resolve=True) if OmegaConf.is_config(selected) else selected
     try:
         TypeAdapter(schema).validate_python(value)
     except ValidationError as error:
@@ -44,17 +44,17 @@ def check_node(cfg: DictConfig, node: str, schema: type) -> None:
 
 
 def _user_error(node: str, schema: type, value: object, problem: Mapping[str, Any]) -> UserError:
-    """Returns the error for the first problem that pydantic found with `value`, which stands at `node`."""
+    """Returns the error for the first problem that pydantic found with `value`, the value at `node`."""
     # Positions within lists are left out: the list is shown as it was given.
     path = [part for part in problem["loc"] if isinstance(part, str)]
     key = ".".join(filter(None, (node, *path)))
-    where, _, name = key.rpartition(".")
+    parent, _, name = key.rpartition(".")
     if problem["type"] == "extra_forbidden":
         if renamed := new_name(key):
             return UserError(f"{key} is called {renamed} now")
-        return unknown(f"key under {where}", name, _model_at(schema, path[:-1]).model_fields)
+        return unknown(f"key under {parent}", name, _model_at(schema, path[:-1]).model_fields)
     if problem["type"] == "missing":
-        return UserError(f"{where or 'the configuration'} lacks the key {name}: give {key}=VALUE")
+        return UserError(f"{parent or 'the configuration'} lacks the key {name}: give {key}=VALUE")
     for part in path:
         value = value[part]
     return UserError(f"{key}={value}: {_reason(problem['msg'], _type_at(schema, path))}")
@@ -67,7 +67,7 @@ def _reason(message: str, allowed: object) -> str:
 
 
 def _type_at(schema: type, path: list[str]) -> object:
-    """Returns the type of the key at `path` below `schema`; None where `schema` does not say it."""
+    """Returns the type of the key at `path` below `schema`; None if `schema` does not say it."""
     if not path:
         return schema
     parent = _model_at(schema, path[:-1])
@@ -75,7 +75,7 @@ def _type_at(schema: type, path: list[str]) -> object:
 
 
 def _model_at(schema: type, path: list[str]) -> type[BaseModel] | None:
-    """Returns the model of the node at `path` below `schema`, also where the node may be null; None where it has no model."""
+    """Returns the model of the node at `path` below `schema`, also where the node may be null; None if it has no model."""
     candidates = get_args(schema) if get_args(schema) else (schema,)
     model = next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     if not path or model is None or path[0] not in model.model_fields:

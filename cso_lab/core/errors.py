@@ -1,4 +1,4 @@
-"""Errors that a user can put right, and whether errors are shown with their traceback."""
+"""Errors that the user can correct, and the setting whether errors are shown with their traceback."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ _TRACEBACKS = "CSO_LAB_TRACEBACKS"
 
 
 class UserError(Exception):
-    """An error that the user can put right. Commands print it as one line, without a traceback, and exit with `exit_code`."""
+    """An error that the user can correct. Commands print it as one line, without a traceback, and exit with `exit_code`."""
 
     exit_code = 2
 
@@ -18,12 +18,12 @@ class MissingKey(UserError):
     """The key of an API model is missing. In a sweep, that model's cells are listed as not run, and the other cells run."""
 
 
-def unknown(what: str, given: object, valid: Iterable[object]) -> UserError:
+def unknown(what: str, value: object, valid: Iterable[object]) -> UserError:
     """Returns an error that names the closest valid choice and all others: "unknown data 'extess': did you mean ...? valid: ..."."""
     choices = [str(choice) for choice in valid]
-    near = get_close_matches(str(given), choices, n=1)
+    near = get_close_matches(str(value), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {str(given)!r}: {hint}valid: {', '.join(choices) or 'none'}")
+    return UserError(f"unknown {what} {str(value)!r}: {hint}valid: {', '.join(choices) or 'none'}")
 
 
 def show_tracebacks() -> None:

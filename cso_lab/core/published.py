@@ -43,7 +43,7 @@ def rows_of(table: str) -> dict[str, list[str]]:
 
 
 def published_scores(backbone: str, row: str, table: str | None = None) -> Mapping[str, float] | None:
-    """Returns {Q, B, Q_W, R-L} of one row of the paper, percent but for B, or None where it has none for that backbone.
+    """Returns {Q, B, Q_W, R-L} of one row of the paper, percent but for B, or None if it has none for that backbone.
 
     `row` is "base", "self_refine", ..., "lora.dpo", ..., "random". `table` is looked up first; a row it does not hold, and any
     row without it, is taken from the first table that holds it (the tables agree but for the last digit of two values).

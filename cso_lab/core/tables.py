@@ -17,7 +17,7 @@ _FILE_WIDTH = 200
 
 @dataclass(frozen=True)
 class Value:
-    """A number of ours as text, a note on it, and the paper's value with the difference; "" where there is none."""
+    """A number of ours as text, a note on it, and the paper's value with the difference; "" if there is none."""
 
     ours: str
     note: str = ""

@@ -167,8 +167,8 @@ def load(cfg_data: Mapping) -> Corpus:
     """
     source = data_source(cfg_data)
     if source.within:
-        others = () if test_source(cfg_data) else source.others
-        hint = "; ".join(f"{name} gives its dialogues as the test dialogues" for name in others)
+        test_files = () if test_source(cfg_data) else source.others
+        hint = "; ".join(f"{name} gives its dialogues as the test dialogues" for name in test_files)
         _print_once(f"data.path={cfg_data.get('path')}: reading {source}" + (f"; data.test_path={hint}" if hint else ""))
     return _read(cfg_data, "data.path", source)
 

@@ -42,34 +42,34 @@ class Fetched:
     revision: str
 
 
-def hub_name(given: str) -> HubFile | None:
+def hub_name(path_value: str) -> HubFile | None:
     """Parses OWNER/NAME[@REVISION] or hf://datasets/OWNER/NAME[@REVISION][/FILE]; returns None for anything else."""
-    match = _NAME.fullmatch(given.removeprefix(_SCHEME))
+    match = _NAME.fullmatch(path_value.removeprefix(_SCHEME))
     if match is None or (
-        not given.startswith(_SCHEME) and (match["file"] or Path(given).suffix in DATA_SUFFIXES | TEXT_SUFFIXES)
+        not path_value.startswith(_SCHEME) and (match["file"] or Path(path_value).suffix in DATA_SUFFIXES | TEXT_SUFFIXES)
     ):
         return None
-    if set(given.removeprefix(_SCHEME).split("/")) & {".", ".."}:
+    if set(path_value.removeprefix(_SCHEME).split("/")) & {".", ".."}:
         return None
     return HubFile(match["repository"], match["revision"], match["file"])
 
 
-def hub_file(key: str, given: str, name: HubFile, pick: Callable[[Sequence[str], str, bool], str]) -> Fetched:
+def hub_file(key: str, path_value: str, name: HubFile, pick: Callable[[Sequence[str], str, bool], str]) -> Fetched:
     """Returns the file of `name`, or the one that `pick(file names, revision, whether the names are complete)` chooses.
 
     The hub is asked for the current commit of a branch once a process. If it cannot be reached, the cache is used, with a message on
     stderr. Raises UserError if the file is in neither.
     """
-    revision, files, complete = _listing(key, given, name.repository, name.revision)
+    revision, files, complete = _listing(key, path_value, name.repository, name.revision)
     chosen = name.file or pick(files, revision, complete)
     if not complete and chosen not in files:
-        raise UserError(f"{key}={given}: the hub cannot be reached, and its cache holds no {chosen}")
-    path = _download(key, given, name.repository, name.revision or "main", chosen)
+        raise UserError(f"{key}={path_value}: the hub cannot be reached, and its cache holds no {chosen}")
+    path = _download(key, path_value, name.repository, name.revision or "main", chosen)
     return Fetched(path, chosen, _commit(path))
 
 
 @cache
-def _listing(key: str, given: str, repository: str, revision: str | None) -> tuple[str, tuple[str, ...], bool]:
+def _listing(key: str, path_value: str, repository: str, revision: str | None) -> tuple[str, tuple[str, ...], bool]:
     """Returns the commit, the names of its files, and whether the names are complete."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -78,26 +78,28 @@ def _listing(key: str, given: str, repository: str, revision: str | None) -> tup
         return info.sha, tuple(sibling.rfilename for sibling in info.siblings or ()), True
     except Exception as error:  # the libraries below raise many types of errors
         if not _unreachable(error):
-            raise _not_there(key, given, error) from None
+            raise _not_there(key, path_value, error) from None
         reason = error
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))
     except Exception:
-        raise _not_there(key, given, reason) from None
+        raise _not_there(key, path_value, reason) from None
     files = tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()))
-    print(f"{key}={given}: the hub cannot be reached; its cache holds revision {folder.name}, which is used", file=sys.stderr)
+    print(
+        f"{key}={path_value}: the hub cannot be reached; its cache holds revision {folder.name}, which is used", file=sys.stderr
+    )
     return folder.name, files, False
 
 
 @cache
-def _download(key: str, given: str, repository: str, revision: str, file: str) -> Path:
+def _download(key: str, path_value: str, repository: str, revision: str, file: str) -> Path:
     """Returns the file in the cache; the cache also records the commit of `revision`, for later runs without the hub."""
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     except Exception as error:
-        raise _not_there(key, given, error) from None
+        raise _not_there(key, path_value, error) from None
 
 
 def _commit(path: Path) -> str:
@@ -113,6 +115,6 @@ def _unreachable(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError | ConnectionError | TimeoutError) or (status is not None and status >= 500)
 
 
-def _not_there(key: str, given: str, error: Exception) -> UserError:
+def _not_there(key: str, path_value: str, error: Exception) -> UserError:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"{key}={given}: no such file, and the hub gives no data set of that name ({first})")
+    return UserError(f"{key}={path_value}: no such file, and the hub gives no data set of that name ({first})")

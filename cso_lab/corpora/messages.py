@@ -62,11 +62,11 @@ def reply(value: object, strategies: StrategySet) -> Turn:
     words, name = text(values(fields, {"content", "value"})), label(fields)
     if name:
         return supporter_turn(words, name, strategies)
-    strategy, rest = parse_reply(words, strategies)
+    strategy, remainder = parse_reply(words, strategies)
     match = _LABEL.match(words) if strategy is None else None
     if match:
         return supporter_turn(words[match.end() :], match[1], strategies)
-    return supporter_turn(rest, strategy or "", strategies)
+    return supporter_turn(remainder, strategy or "", strategies)
 
 
 def is_transcript(value: object) -> bool:

@@ -81,9 +81,9 @@ def label(value: object, depth: int = 0) -> str:
     """Returns the first label under a strategy key of an object, or of the objects and lists in it; "" if there is none."""
     if depth >= MAX_DEPTH or not isinstance(value, dict | list):
         return ""
-    own = [text(entry) for entry in values(value, STRATEGY_KEYS)] if isinstance(value, dict) else []
+    labels = [text(entry) for entry in values(value, STRATEGY_KEYS)] if isinstance(value, dict) else []
     inner = value.values() if isinstance(value, dict) else value
-    return next(filter(None, own), "") or next(filter(None, (label(part, depth + 1) for part in inner)), "")
+    return next(filter(None, labels), "") or next(filter(None, (label(part, depth + 1) for part in inner)), "")
 
 
 def labels(value: object, depth: int = 0) -> Iterator[str]:
@@ -185,12 +185,12 @@ def unknown_labels(labels: Iterable[str], strategies: StrategySet) -> list[str]:
 
 def named(unknown: Mapping[str, int], strategies: StrategySet) -> tuple[UnknownLabel, ...]:
     """Returns the unknown labels with their counts and the most similar known labels, the most frequent first."""
-    known = {name.lower(): name for name in (*strategies.names, *strategies.aliases)}
+    labels = {name.lower(): name for name in (*strategies.names, *strategies.aliases)}
 
     def nearest(label: str) -> str | None:
-        longer = [name for name in known if label.lower() in name]
-        near = [*get_close_matches(label.lower(), known, n=1, cutoff=MIN_LABEL_SIMILARITY), *longer]
-        return known[near[0]] if near else None
+        longer = [name for name in labels if label.lower() in name]
+        near = [*get_close_matches(label.lower(), labels, n=1, cutoff=MIN_LABEL_SIMILARITY), *longer]
+        return labels[near[0]] if near else None
 
     ordered = sorted(unknown.items(), key=lambda entry: (-entry[1], entry[0]))
     return tuple(UnknownLabel(label, count, nearest(label)) for label, count in ordered)

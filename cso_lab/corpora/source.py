@@ -38,16 +38,16 @@ class Source:
 
 def data_source(cfg_data: Mapping) -> Source:
     """Returns the source of `data.path`. Raises UserError if there is no such file, or several files could be meant."""
-    given = given_path(cfg_data, "path")
-    if given is None:
+    path_value = given_path(cfg_data, "path")
+    if path_value is None:
         raise UserError(f"data={cfg_data.get('name')} needs its file: give data.path=FILE")
-    return _source("data.path", given, _training_file)
+    return _source("data.path", path_value, _training_file)
 
 
 def test_source(cfg_data: Mapping) -> Source | None:
     """Returns the source of `data.test_path`, None if it is not given. Raises UserError as `data_source` does."""
-    given = given_path(cfg_data, "test_path")
-    return None if given is None else _source("data.test_path", given, _test_file)
+    path_value = given_path(cfg_data, "test_path")
+    return None if path_value is None else _source("data.test_path", path_value, _test_file)
 
 
 def data_file(cfg_data: Mapping) -> Path:
@@ -65,57 +65,63 @@ def given_path(cfg_data: Mapping, key: str) -> str | None:
     return None if value is None or str(value).strip() in ("", "???") else str(value)
 
 
-def on_hub(given: str) -> bool:
+def on_hub(path_value: str) -> bool:
     """Returns whether a path is the name of a data set on the hub and of no local file."""
-    return not given.startswith("pkg://") and not Path(given).expanduser().exists() and hub_name(given) is not None
+    return (
+        not path_value.startswith("pkg://") and not Path(path_value).expanduser().exists() and hub_name(path_value) is not None
+    )
 
 
-def _source(key: str, given: str, choose: Callable[[Sequence[str]], list[str]]) -> Source:
-    path = _local(key, given)
+def _source(key: str, path_value: str, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+    path = _local(key, path_value)
     if path.is_file():
-        return Source(path, str(given))
+        return Source(path, str(path_value))
     if path.is_dir():
-        return _in_folder(key, given, path, choose)
-    if on_hub(given):
-        return _on_hub(key, given, hub_name(given), choose)
-    raise UserError(f"{key}={given}: no such file; give {key}=FILE")
+        return _in_folder(key, path_value, path, choose)
+    if on_hub(path_value):
+        return _on_hub(key, path_value, hub_name(path_value), choose)
+    raise UserError(f"{key}={path_value}: no such file; give {key}=FILE")
 
 
-def _local(key: str, given: str) -> Path:
-    if not given.startswith("pkg://"):
-        return Path(given).expanduser()
-    package, _, file = given.removeprefix("pkg://").partition("/")
+def _local(key: str, path_value: str) -> Path:
+    if not path_value.startswith("pkg://"):
+        return Path(path_value).expanduser()
+    package, _, file = path_value.removeprefix("pkg://").partition("/")
     try:
         return Path(str(resources.files(package) / file))
     except (ModuleNotFoundError, ValueError):
-        raise UserError(f"{key}={given}: no package {package!r} is installed") from None
+        raise UserError(f"{key}={path_value}: no package {package!r} is installed") from None
 
 
-def _in_folder(key: str, given: str, folder: Path, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+def _in_folder(key: str, path_value: str, folder: Path, choose: Callable[[Sequence[str]], list[str]]) -> Source:
     if is_from_disk(folder):
-        return Source(folder, given)
+        return Source(folder, path_value)
     try:
         entries = [entry.relative_to(folder) for entry in (*folder.iterdir(), *folder.glob("*/*"))]
     except OSError as error:
-        raise UserError(f"{key}={given}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{key}={path_value}: cannot be read ({error.strerror})") from None
     saved = [str(entry) for entry in entries if len(entry.parts) == 1 and is_from_disk(folder / entry)]
     names = sorted(saved or (entry.as_posix() for entry in entries if (folder / entry).is_file()))
-    chosen, others = _chosen(key, given, names if saved else _data_names(names), choose, lambda name: str(folder / name))
-    return Source(folder / chosen, chosen, given, None, others)
+    chosen, test_files = _chosen(
+        key, path_value, names if saved else _data_names(names), choose, lambda name: str(folder / name)
+    )
+    return Source(folder / chosen, chosen, path_value, None, test_files)
 
 
-def _on_hub(key: str, given: str, name: HubFile, choose: Callable[[Sequence[str]], list[str]]) -> Source:
-    others: tuple[str, ...] = ()
+def _on_hub(key: str, path_value: str, name: HubFile, choose: Callable[[Sequence[str]], list[str]]) -> Source:
+    test_files: tuple[str, ...] = ()
 
     def pick(files: Sequence[str], revision: str, complete: bool) -> str:
-        nonlocal others
-        chosen, others = _chosen(key, given, _data_names(files), choose, name.at(revision).address)
+        nonlocal test_files
+        chosen, test_files = _chosen(key, path_value, _data_names(files), choose, name.at(revision).address)
         if not complete and choose is _training_file and _held_out(chosen):
-            raise UserError(f"{key}={given}: the hub cannot be reached, and its cache holds only {chosen}; give {key}=FILE")
+            raise UserError(
+                f"{key}={path_value}: the hub cannot be reached, and its cache holds only {chosen}; give {key}=FILE"
+            )
         return chosen
 
-    file = hub_file(key, given, name, pick)
-    return Source(file.path, file.name, name.repository, file.revision, others)
+    file = hub_file(key, path_value, name, pick)
+    return Source(file.path, file.name, name.repository, file.revision, test_files)
 
 
 def _data_names(names: Iterable[str]) -> list[str]:
@@ -132,7 +138,7 @@ def _data_names(names: Iterable[str]) -> list[str]:
 
 
 def _chosen(
-    key: str, given: str, names: list[str], choose: Callable[[Sequence[str]], list[str]], address: Callable[[str], str]
+    key: str, path_value: str, names: list[str], choose: Callable[[Sequence[str]], list[str]], address: Callable[[str], str]
 ) -> tuple[str, tuple[str, ...]]:
     """Returns the file to read, and the values of `data.test_path` for the others that seem to be test dialogues.
 
@@ -140,19 +146,19 @@ def _chosen(
     """
     if not names:
         suffixes = ", ".join(sorted(suffix[1:] for suffix in DATA_SUFFIXES))
-        raise UserError(f"{key}={given}: holds no data file (none of {suffixes}); give {key}=FILE")
+        raise UserError(f"{key}={path_value}: holds no data file (none of {suffixes}); give {key}=FILE")
     chosen = choose(names)
     if len(chosen) > 1:
-        shown = ", ".join(chosen[:6]) + (", ..." if len(chosen) > 6 else "")
-        raise UserError(f"{key}={given}: holds several data files ({shown}); name one: {key}={address(chosen[0])}")
+        listing = ", ".join(chosen[:6]) + (", ..." if len(chosen) > 6 else "")
+        raise UserError(f"{key}={path_value}: holds several data files ({listing}); name one: {key}={address(chosen[0])}")
     held_out = _test_file([name for name in names if name != chosen[0]] or chosen)
     return chosen[0], tuple(address(name) for name in held_out if name != chosen[0] and _held_out(name))
 
 
 def _training_file(names: Sequence[str]) -> list[str]:
     """Returns the files named as training data or, if there are none, those not named as test or validation data."""
-    rest = [name for name in names if not _held_out(name)]
-    return [name for name in rest if _has_word(name, _TRAIN)] or rest or list(names)
+    candidates = [name for name in names if not _held_out(name)]
+    return [name for name in candidates if _has_word(name, _TRAIN)] or candidates or list(names)
 
 
 def _test_file(names: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ class Difference:
     high: float
 
     @property
-    def real(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 

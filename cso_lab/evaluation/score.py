@@ -94,11 +94,11 @@ def bootstrap_intervals(counts: np.ndarray, rouge: np.ndarray, seed: int) -> dic
     return {metric: np.percentile(values, INTERVAL).tolist() for metric, values in resampled.items()}
 
 
-def gold_strategy(label: str, strategies: StrategySet, where: str) -> str:
-    """Returns the strategy of a gold label. Raises UserError, with its location `where` and the valid names, if there is none."""
+def gold_strategy(label: str, strategies: StrategySet, location: str) -> str:
+    """Returns the strategy of a gold label. Raises UserError, which names its `location` and the valid strategies, if there is none."""
     strategy = strategies.find(label)
     if strategy is None:
-        raise UserError(f"{where}: {unknown(f'gold_strategy (strategy set {strategies.name})', label, strategies.names)}")
+        raise UserError(f"{location}: {unknown(f'gold_strategy (strategy set {strategies.name})', label, strategies.names)}")
     return strategy
 
 
@@ -115,28 +115,28 @@ def load_predictions(path: Path, strategies: StrategySet) -> list[Prediction]:
     return [_prediction(row, strategies, f"{path}:{number}") for number, row in zip(numbers, rows, strict=True)]
 
 
-def _prediction(row: dict, strategies: StrategySet, where: str) -> Prediction:
-    raw = _text(row, "raw", where) if row.get("raw") is not None else None
+def _prediction(row: dict, strategies: StrategySet, location: str) -> Prediction:
+    raw = _text(row, "raw", location) if row.get("raw") is not None else None
     if "strategy" not in row and raw is not None:
         strategy, text = parse_reply(raw, strategies)
         row = {"response": text, **row, "strategy": strategy}
     expected = "a string, or null for an unparsed reply"
-    strategy = None if row.get("strategy", "") is None else _text(row, "strategy", where, expected)
-    response = _text(row, "response", where)
+    strategy = None if row.get("strategy", "") is None else _text(row, "strategy", location, expected)
+    response = _text(row, "response", location)
     return Prediction(
         dialogue=str(row.get("dialogue", "")),
         turn=row.get("turn", 0),
-        gold_strategy=gold_strategy(_text(row, "gold_strategy", where), strategies, where),
-        gold_response=_text(row, "gold_response", where),
+        gold_strategy=gold_strategy(_text(row, "gold_strategy", location), strategies, location),
+        gold_response=_text(row, "gold_response", location),
         strategy=strategy,
         response=response,
         raw=response if raw is None else raw,
     )
 
 
-def _text(row: dict, name: str, where: str, expected: str = "a string") -> str:
+def _text(row: dict, name: str, location: str, expected: str = "a string") -> str:
     if name not in row:
-        raise UserError(f"{where}: missing field {name!r}: expected {expected}")
+        raise UserError(f"{location}: missing field {name!r}: expected {expected}")
     if not isinstance(row[name], str):
-        raise UserError(f"{where}: field {name!r} is {type(row[name]).__name__}: expected {expected}")
+        raise UserError(f"{location}: field {name!r} is {type(row[name]).__name__}: expected {expected}")
     return row[name]

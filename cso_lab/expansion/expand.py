@@ -101,9 +101,9 @@ def expand(
             finished = f"{error}: {len(dialogues) - len(unfinished)} of {len(dialogues)} dialogues are finished"
             if isinstance(error, ServiceError):
                 raise ServiceError(f"{finished}, and every answer is kept; the same command goes on") from None
-            rest = _estimate_remaining(search, unfinished, journal.answered)
+            remaining = _estimate_remaining(search, unfinished, journal.answered)
             raise BudgetSpent(
-                f"{finished}, and the rest would take {rest.describe(roles)}; raise the cap, and the same command goes on"
+                f"{finished}, and the rest would take {remaining.describe(roles)}; raise the cap, and the same command goes on"
             ) from None
         except KeyboardInterrupt:
             stopped = "interrupted"

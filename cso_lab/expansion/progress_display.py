@@ -101,10 +101,10 @@ class ProgressDisplay:
 
     def _time_left(self) -> str:
         """Returns the time left, extrapolated from the rate of calls in this run."""
-        made = self._client.usage.calls.total() - self._calls_before
-        if not made:
+        calls = self._client.usage.calls.total() - self._calls_before
+        if not calls:
             return "?"
-        seconds = (time.monotonic() - self._start) / made * max(0.0, self._expected.calls.total() - made)
+        seconds = (time.monotonic() - self._start) / calls * max(0.0, self._expected.calls.total() - calls)
         return "about " + _clock(seconds)
 
     def _table(self) -> "Table":

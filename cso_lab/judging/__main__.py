@@ -21,7 +21,7 @@ _NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; raises UserError where it cannot be understood."""
+    """Runs the command line. Raises UserError if it is not valid."""
     parser = Parser(prog="python -m cso_lab.judging", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="+", metavar="COMMAND", help="see above")
     words = parser.parse_args(arguments).words

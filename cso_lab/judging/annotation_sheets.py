@@ -53,7 +53,7 @@ def blinded_rows(sample: Sample, settings: Mapping) -> tuple[list[dict[str, str]
 
 
 def write_sheet(sample: Sample, settings: Mapping, folder: Path) -> dict[str, int]:
-    """Write the sheet as CSV and for Label Studio into `folder`; returns its key, which annotators must not see."""
+    """Writes the sheet as CSV and for Label Studio into `folder`. Returns its key, which annotators must not see."""
     rows, key = blinded_rows(sample, settings)
     criteria = asked_criteria(sample.kind, sample.criteria)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,10 +98,10 @@ def instructions(sample: Sample, settings: Mapping) -> str:
     allowed = ", ".join(allowed_values(sample.kind, settings["scale"]))
     criteria = asked_criteria(sample.kind, sample.criteria)
     rubric = "\n".join(f"- **{criterion}**: {settings['rubric'][criterion]}" for criterion in criteria)
-    what = "which of the two replies is better" if sample.kind == COMPARISON else "how good the reply is (high is good)"
+    question = "which of the two replies is better" if sample.kind == COMPARISON else "how good the reply is (high is good)"
     return (
-        f"Read the conversation and say for each criterion {what}. Write one of {allowed} into every empty field; leave the other columns "
-        f"and the number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
+        f"Read the conversation and say for each criterion {question}. Write one of {allowed} into every empty field; leave the other "
+        f"columns and the number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
     )
 
 
@@ -171,7 +171,7 @@ def _read_label_studio(file: Path, text: str, sample: Sample) -> list[FilledShee
     rows_by_person: dict[str, list[tuple[str, Mapping]]] = {}
     columns = {ITEM, *text_columns(sample.kind)}
     for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], start=1):
-        where = f"{file}, task {number}"
+        location = f"{file}, task {number}"
         try:
             columns &= set(task["data"])
             for annotation in task["annotations"]:
@@ -180,9 +180,9 @@ def _read_label_studio(file: Path, text: str, sample: Sample) -> list[FilledShee
                 chosen = {result["from_name"]: " ".join(result["value"]["choices"]) for result in annotation["result"]}
                 by = annotation.get("completed_by")
                 person = f"{file.stem}/{(by.get('email') or by.get('id')) if isinstance(by, dict) else by}"
-                rows_by_person.setdefault(person, []).append((where, {**task["data"], **chosen}))
+                rows_by_person.setdefault(person, []).append((location, {**task["data"], **chosen}))
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{where}: not a task of Label Studio's JSON export ({type(error).__name__}: {error})") from None
+            raise UserError(f"{location}: not a task of Label Studio's JSON export ({type(error).__name__}: {error})") from None
     if not rows_by_person:
         raise UserError(f"{file}: no task in it has an annotation")
     # A criterion without a choice has no field in an export; `_parse_row` reports it.
@@ -192,22 +192,24 @@ def _read_label_studio(file: Path, text: str, sample: Sample) -> list[FilledShee
 def _check_sheet(
     filled: FilledSheet, sample: Sample, settings: Mapping, key: Mapping[str, int], handed_out: Mapping[str, Mapping]
 ) -> list[Answer]:
-    criteria, shown = asked_criteria(sample.kind, sample.criteria), text_columns(sample.kind)
-    expected = (ITEM, *shown, *criteria)
+    criteria, texts = asked_criteria(sample.kind, sample.criteria), text_columns(sample.kind)
+    expected = (ITEM, *texts, *criteria)
     missing = next((name for name in expected if name not in filled.columns), None)
     if missing:
         raise UserError(f"{filled.file}, row 1: column {missing!r} is missing; expected {', '.join(expected)}")
     answers: dict[str, Answer] = {}
-    for where, row in filled.rows:
+    for location, row in filled.rows:
         item = str(row.get(ITEM, "")).strip()
         if item not in handed_out:
-            raise UserError(f"{where}: item {item!r} was not handed out in this sheet")
+            raise UserError(f"{location}: item {item!r} was not handed out in this sheet")
         if item in answers:
-            raise UserError(f"{where}: item {item} is judged for the second time by {filled.person}")
-        moved = next((name for name in shown if _letters(row.get(name)) != _letters(handed_out[item][name])), None)
+            raise UserError(f"{location}: item {item} is judged for the second time by {filled.person}")
+        moved = next((name for name in texts if _letters(row.get(name)) != _letters(handed_out[item][name])), None)
         if moved:
-            raise UserError(f"{where}: {moved} is not the text handed out for item {item}: were cells moved?")
-        answers[item] = Answer(filled.person, item, key[item], _parse_row(where, row, criteria, sample.kind, settings["scale"]))
+            raise UserError(f"{location}: {moved} is not the text handed out for item {item}: were cells moved?")
+        answers[item] = Answer(
+            filled.person, item, key[item], _parse_row(location, row, criteria, sample.kind, settings["scale"])
+        )
     unanswered = [(row, item) for row, item in enumerate(handed_out, start=2) if item not in answers]
     if unanswered:
         row, item = unanswered[0]
@@ -218,16 +220,16 @@ def _check_sheet(
     return list(answers.values())
 
 
-def _parse_row(where: str, row: Mapping, criteria: Sequence[str], kind: str, scale: Sequence[int]) -> dict[str, str | int]:
+def _parse_row(location: str, row: Mapping, criteria: Sequence[str], kind: str, scale: Sequence[int]) -> dict[str, str | int]:
     values = {}
     for criterion in criteria:
         cell = row.get(criterion)
         if cell is None or not str(cell).strip():
-            raise UserError(f"{where}: {criterion} is empty")
+            raise UserError(f"{location}: {criterion} is empty")
         try:
             values[criterion] = choice(cell) if kind == COMPARISON else score(cell, scale)
         except ParseError as error:
-            raise UserError(f"{where}: {criterion}: {error}") from None
+            raise UserError(f"{location}: {criterion}: {error}") from None
     return values
 
 

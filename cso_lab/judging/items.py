@@ -12,9 +12,9 @@ SEED, PREFERRED, DISPREFERRED, BOTH = "seed", "preferred", "dispreferred", "both
 
 @dataclass(frozen=True)
 class Item:
-    """What a judge sees at once: two replies after the same history or, in a rating, one reply.
+    """What is judged in one question: two replies after the same history or, in a rating, one reply.
 
-    `situation` describes the seeker's problem, "" where that is not known. `group` is SEED, PREFERRED or DISPREFERRED in a
+    `situation` describes the seeker's problem, "" if that is not known. `group` is SEED, PREFERRED or DISPREFERRED in a
     rating, None in a comparison.
     """
 
@@ -38,9 +38,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Sample:
-    """The items drawn for one study, with everything its tables say of the draw.
+    """The items drawn for one study, with all facts about the draw that its tables mention.
 
-    `table` is the paper's table the study reproduces ("1", "3", "6"), None where the paper has none. `kind` is COMPARISON or
+    `table` is the paper's table the study reproduces ("1", "3", "6"), None if the paper has none. `kind` is COMPARISON or
     RATING. `sides` names the replies of every item in their order; in a rating, the groups. `of` counts what there was to draw
     from, and `runs` are the folders it was drawn from.
     """

@@ -1,4 +1,4 @@
-"""Has language models judge a sample, each pair in both orders, with the client of the search: journal, rate limits, budget."""
+"""Lets language models judge a sample, each pair in both orders, with the client of the search: journal, rate limits, budget."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
 
 
 def check_judges(settings: Mapping) -> None:
-    """Raises UserError where no call to the judges could work."""
+    """Raises UserError if no call to the judges could work."""
     judges = list(settings["judges"])
     if not judges or len(set(judges)) < len(judges):
         raise UserError(f"judges={judges}: expected at least one model, each once")
@@ -70,15 +70,15 @@ def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
 def ask_judges(sample: Sample, settings: Mapping, folder: Path) -> tuple[list[Answer], Counter]:
     """Returns (the answers, {judge: number of questions without a usable answer}).
 
-    What the journal in `folder` holds is not asked again. Raises BudgetSpent where `client.budget` is used up.
+    Questions with an answer in the journal in `folder` are not sent again. Raises BudgetSpent if `client.budget` is used up.
     """
     every, limits = judge_questions(sample, settings), {key: settings["client"][key] for key in LIMITS}
     with Journal(folder, [item.id for item in sample.items]) as journal:
         client = Client(**limits, journal=journal, place=_PLACE)
-        found, refused = ask_all(client, journal, [entry[0] for entry in every], "judge", "answer")
+        replies, refused = ask_all(client, journal, [entry[0] for entry in every], "judge", "answer")
     answers = [
         Answer(judge, item, first, values)
-        for (_, judge, item, first), values in zip(every, found, strict=True)
+        for (_, judge, item, first), values in zip(every, replies, strict=True)
         if values is not None
     ]
     return answers, Counter(every[number][1] for number in refused)

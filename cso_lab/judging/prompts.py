@@ -29,7 +29,7 @@ def judge_messages(item: Item, sample: Sample, settings: Mapping, first: int) ->
     """Returns the chat messages about an item; `first` (0 or 1) is the index of the reply that is shown first, as A."""
     criteria, compared = asked_criteria(sample.kind, sample.criteria), sample.kind == COMPARISON
     low, high = settings["scale"]
-    shown = (item.replies[first], item.replies[first - 1]) if compared else item.replies
+    replies = (item.replies[first], item.replies[first - 1]) if compared else item.replies
     values = {
         "rubric": "\n".join(f"{criterion}: {settings['rubric'][criterion]}" for criterion in criteria),
         "answer": "{" + ", ".join(f'"{criterion}": ...' for criterion in criteria) + "}",
@@ -37,8 +37,8 @@ def judge_messages(item: Item, sample: Sample, settings: Mapping, first: int) ->
         "high": str(high),
         "situation": f"Situation of the seeker: {item.situation}\n\n" if item.situation else "",
         "conversation": transcript(item.history, settings["show_strategies"]),
-        "first": reply_text(shown[0], settings["show_strategies"]),
-        "second": reply_text(shown[-1], settings["show_strategies"]),
+        "first": reply_text(replies[0], settings["show_strategies"]),
+        "second": reply_text(replies[-1], settings["show_strategies"]),
     }
     return messages(settings["comparison" if compared else "rating"], _COMPARED if compared else _RATED, values)
 
@@ -49,25 +49,28 @@ def reply_text(reply: Turn, show_strategies: bool) -> str:
 
 
 def read_comparison(reply: str, criteria: Sequence[str]) -> dict[str, str]:
-    """{criterion: "A", "B" or "tie"}."""
+    """Returns {criterion: "A", "B" or "tie"}. Raises ParseError as `scores.read_table` does."""
     return _in_order(read_table(reply, criteria, choice), criteria)
 
 
 def read_rating(reply: str, criteria: Sequence[str], scale: Sequence[int]) -> dict[str, int]:
-    """{criterion: integer on the scale}."""
+    """Returns {criterion: integer on the scale}. Raises ParseError as `scores.read_table` does."""
     return _in_order(read_table(reply, criteria, partial(score, scale=scale)), criteria)
 
 
 def choice(value: object) -> str:
-    """A verdict from what a judge wrote, model or person: "a", " Tie ", "Reply B", "[[A]]" and "A is better" are understood."""
+    """Returns "A", "B" or "tie" for a verdict by a model or person, such as "a", " Tie ", "Reply B", "[[A]]" or "A is better".
+
+    Raises ParseError for anything else.
+    """
     word = " ".join(str(value).lower().split()).strip(" .!*_`\"'()[]") if isinstance(value, str) else ""
     reason = _REASON.search(word)
-    for said in (word, word[: reason.start()] if reason else word):
-        if match := _BETTER.fullmatch(said):
+    for verdict in (word, word[: reason.start()] if reason else word):
+        if match := _BETTER.fullmatch(verdict):
             return match["better"].upper()
-        if match := _COMPARED_BY_SIGN.fullmatch(said):
+        if match := _COMPARED_BY_SIGN.fullmatch(verdict):
             return TIE if "=" in match["sign"] else A if (match["first"] == "a") == (">" in match["sign"]) else B
-        if said in _TIES:
+        if verdict in _TIES:
             return TIE
     raise ParseError(f"{value!r} is not A, B or tie")
 
@@ -82,7 +85,7 @@ _REASON = re.compile(r" \(| [-–—] (?=\S+ \S)")
 
 
 def score(value: object, scale: Sequence[int]) -> int:
-    """An integer on the scale, also when it came as "4", 4.0 or, on a scale to 5, "4/5"."""
+    """Returns an integer on the scale for 4, "4", 4.0 or, on a scale to 5, "4/5". Raises ParseError for anything else."""
     return integer(value, *scale)
 
 

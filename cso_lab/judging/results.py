@@ -1,4 +1,4 @@
-"""Answers counted: how often each side wins or how replies are scored, with intervals, agreement of the judges, lengths and order bias.
+"""Counts answers: how often each side wins or how replies are scored, with intervals, agreement of the judges, lengths and order bias.
 
 Pure functions of a sample and its answers. A win, loss or tie is meant for the first reply of an item.
 """
@@ -57,7 +57,7 @@ def outcome(answer: Answer, criterion: str) -> str:
 def order_bias(answers: Iterable[Answer]) -> dict[str, float | None]:
     """Returns {judge or "all": percent of the answers other than ties, over all criteria, that are for the reply shown first}.
 
-    50 is no bias; None where every answer is a tie.
+    50 is no bias; None if every answer is a tie.
     """
     answers = list(answers)
     decisive = {"all": [value for answer in answers for value in answer.values.values() if value != TIE]}

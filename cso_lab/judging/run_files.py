@@ -14,7 +14,7 @@ from cso_lab.search.tree import Tree
 
 
 def pairs(run: Path) -> list[dict]:
-    """Returns the rows of the run's pairs.jsonl; raises UserError where the dataset is not on this machine."""
+    """Returns the rows of the run's pairs.jsonl. Raises UserError if the dataset is not on this machine."""
     folder = stage_folder(run, "dataset")
     if folder is None or not (folder / "preferences" / "pairs.jsonl").exists():
         raise UserError(
@@ -35,9 +35,9 @@ def history_of(messages: Sequence[Mapping]) -> tuple[Turn, ...]:
 def reply_of(text: str) -> Turn:
     """Returns the supporter turn of "(Strategy) text"; without a known strategy, its text is the whole."""
     for strategies in SETS.values():
-        name, rest = parse_reply(text, strategies)
+        name, remainder = parse_reply(text, strategies)
         if name is not None:
-            return supporter_turn(rest, name)
+            return supporter_turn(remainder, name)
     return supporter_turn(text, None)
 
 
@@ -49,7 +49,7 @@ def supporter_turn(text: str, strategy: str | None) -> Turn:
 def predictions(run: Path) -> dict[tuple[str, int], dict]:
     """Returns the lines of the run's predictions.jsonl by (dialogue, turn).
 
-    Raises UserError where the file is missing or a line lacks a field.
+    Raises UserError if the file is missing or a line lacks a field.
     """
     file = Path(run) / "predictions.jsonl"
     if not file.exists():
@@ -63,7 +63,7 @@ def predictions(run: Path) -> dict[tuple[str, int], dict]:
 
 
 def test_dialogues(run: Path) -> dict[str, dict]:
-    """Returns {id: {description, turns: [Turn]}} of the run's test dialogues; raises UserError where the run has none."""
+    """Returns {id: {description, turns: [Turn]}} of the run's test dialogues. Raises UserError if the run has none."""
     file = Path(run) / TEST_DIALOGUES
     if not file.exists():
         raise UserError(f"{file} is missing, so nobody could see what was said before: generate again with rerun=true")
@@ -74,7 +74,7 @@ def test_dialogues(run: Path) -> dict[str, dict]:
 
 
 def trees(run: Path) -> dict[str, Tree]:
-    """Returns the run's trees by dialogue; {} where it searched nothing, or its search is not on this machine."""
+    """Returns the run's trees by dialogue; {} if it searched nothing, or its search is not on this machine."""
     folder = stage_folder(run, "search")
     trees = (Tree.from_json(read_json(file)) for file in union(folder)[0]) if folder else ()
     return {tree.id: tree for tree in trees}

@@ -34,13 +34,13 @@ def sample_pairs(run: Path, criteria: Sequence[str], number: int, seed: int) -> 
 def sample_test_turns(first: Path, second: Path, criteria: Sequence[str], number: int, seed: int) -> Sample:
     """Returns two runs' replies at `number` of the test turns that both have (Table 3).
 
-    Raises UserError where they have no test turn in common, or were made of different data.
+    Raises UserError if they have no test turn in common, or are on different data.
     """
-    ours, theirs = run_files.predictions(first), run_files.predictions(second)
-    shared = [key for key in ours if key in theirs]
+    first_rows, second_rows = run_files.predictions(first), run_files.predictions(second)
+    shared = [key for key in first_rows if key in second_rows]
     if not shared:
         raise UserError(f"{first} and {second} have no test turn in common: compare runs on the same data")
-    differing = next((key for key in shared if ours[key]["gold_response"] != theirs[key]["gold_response"]), None)
+    differing = next((key for key in shared if first_rows[key]["gold_response"] != second_rows[key]["gold_response"]), None)
     if differing:
         dialogue, turn = differing
         raise UserError(f"{first} and {second} are on different data: dialogue {dialogue} differs at turn {turn}")
@@ -48,7 +48,7 @@ def sample_test_turns(first: Path, second: Path, criteria: Sequence[str], number
     for dialogue, turn in _draw(shared, number, seed):
         if dialogue not in dialogues:
             raise UserError(f"{first}: its test dialogues lack {dialogue} of predictions.jsonl: generate again with rerun=true")
-        spoken, pair = dialogues[dialogue], (ours[dialogue, turn], theirs[dialogue, turn])
+        spoken, pair = dialogues[dialogue], (first_rows[dialogue, turn], second_rows[dialogue, turn])
         replies = tuple(run_files.supporter_turn(row["response"], row["strategy"]) for row in pair)
         items.append(Item.of([dialogue, turn], spoken["description"], tuple(spoken["turns"][:turn]), replies))
     names, as_paper = run_files.run_names(first, second)
@@ -82,22 +82,22 @@ def sample_replies(run: Path, criteria: Sequence[str], number: int, seed: int) -
         PREFERRED: _distinct(rows, "chosen"),
         DISPREFERRED: _distinct(rows, "rejected"),
     }
-    wanted = {SEED: number, PREFERRED: number // 2, DISPREFERRED: number - number // 2}
+    sizes = {SEED: number, PREFERRED: number // 2, DISPREFERRED: number - number // 2}
     items, notices = [], run_files.search_notices(run)
     for group, replies in replies_of.items():
-        drawn = _draw(replies, wanted[group], f"{seed}/{group}")
+        drawn = _draw(replies, sizes[group], f"{seed}/{group}")
         items += [
             Item.of(dialogue, _situation(trees, dialogue), history, (reply,), group) for dialogue, history, reply in drawn
         ]
         if replies:
-            notices += _shortfall(len(drawn), wanted[group], f"{group} replies")
+            notices += _shortfall(len(drawn), sizes[group], f"{group} replies")
         else:
             notices.append("The seed dialogues are not among the run's files, so their replies are not rated.")
     return Sample(
         table="6",
         kind=RATING,
         title="Table 6: scores of single replies",
-        sides=tuple(group for group, replies in replies_of.items() if replies and wanted[group]),
+        sides=tuple(group for group, replies in replies_of.items() if replies and sizes[group]),
         criteria=tuple(criteria),
         seed=seed,
         of={group: len(replies) for group, replies in replies_of.items()},
@@ -135,5 +135,6 @@ def _identical_replies(items: Sequence[Item]) -> list[str]:
     return [f"In {alike} of {len(items)} pairs both replies are the same."] if alike else []
 
 
-def _shortfall(count: int, wanted: int, what: str) -> list[str]:
-    return [f"{count} {what}, for there are no more ({wanted} were asked for)."] if count < wanted else []
+def _shortfall(count: int, size: int, name: str) -> list[str]:
+    """Returns a notice if fewer replies were drawn than were asked for."""
+    return [f"{count} {name}, for there are no more ({size} were asked for)."] if count < size else []

@@ -37,8 +37,8 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("judging", overrides=list(overrides))
     except Exception as error:
-        if known := explain(error):
-            raise known from error
+        if explanation := explain(error):
+            raise explanation from error
         raise
     check_node(cfg, "", Settings)
     settings = OmegaConf.to_container(cfg, resolve=True)

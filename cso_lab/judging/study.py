@@ -24,7 +24,7 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
-        """Returns the study in a folder; raises UserError where there is none."""
+        """Returns the study in a folder. Raises UserError if there is none."""
         if not (folder / SAMPLE).exists():
             raise UserError(
                 f"{folder}: no {SAMPLE} in it: expected a folder RUN/judging/NAME that a command of cso_lab.judging made"
@@ -35,7 +35,7 @@ class Study:
     def begin(cls, folder: Path, sample: Sample) -> "Study":
         """Returns a new study of `sample` in `folder`; calls to models that are journaled there are kept.
 
-        Results of another sample are deleted. Raises UserError where a sheet of another sample has been handed out to people.
+        Results of another sample are deleted. Raises UserError if a sheet of another sample has been handed out to people.
         """
         if (folder / SAMPLE).exists() and cls.open(folder).sample.fingerprint != sample.fingerprint:
             if (folder / KEY).exists():
@@ -45,9 +45,9 @@ class Study:
         return cls(folder, sample)
 
     def judge(self, settings: Mapping) -> Path:
-        """Have the models of `settings` judge the sample; returns the path of judging.md.
+        """Lets the models of `settings` judge the sample. Returns the path of judging.md.
 
-        Raises UserError where no judge gave a usable answer.
+        Raises UserError if no judge gave a usable answer.
         """
         from cso_lab.judging.llm_judges import ask_judges
         from cso_lab.judging.results import panel_results
@@ -78,28 +78,28 @@ class Study:
         return self._save_panel(MODELS, panel)
 
     def write_sheet(self, settings: Mapping) -> Path:
-        """Write the annotation sheet for people; returns its folder.
+        """Writes the annotation sheet for people. Returns its folder.
 
-        Raises UserError where a sheet with other settings has been written before.
+        Raises UserError if a sheet with other settings has been written before.
         """
         from cso_lab.judging.annotation_sheets import instructions, write_sheet
 
-        shown = {
+        sheet_settings = {
             "show_strategies": settings["show_strategies"],
             "scale": list(settings["scale"]),
             "rubric": dict(settings["rubric"]),
         }
-        if (self.folder / KEY).exists() and read_json(self.folder / KEY)["settings"] != shown:
+        if (self.folder / KEY).exists() and read_json(self.folder / KEY)["settings"] != sheet_settings:
             raise UserError(f"{self.folder} has handed out a sheet with other settings: give name=NAME for a study of its own")
         key = write_sheet(self.sample, settings, self.folder / SHEET)
         (self.folder / SHEET / "instructions.md").write_text(instructions(self.sample, settings), encoding="utf-8")
-        write_json(self.folder / KEY, {"settings": shown, "shown_first": key})
+        write_json(self.folder / KEY, {"settings": sheet_settings, "shown_first": key})
         return self.folder / SHEET
 
     def read_sheets(self, files: Sequence[Path]) -> Path:
-        """Count the answers in filled-in sheets; returns the path of judging.md.
+        """Counts the answers in filled-in sheets. Returns the path of judging.md.
 
-        Raises UserError with row and reason where a sheet is damaged, or where none has been written.
+        Raises UserError, with row and reason, if a sheet is damaged, or if none has been written.
         """
         from cso_lab.judging.annotation_sheets import read_sheets
         from cso_lab.judging.results import panel_results
@@ -124,7 +124,7 @@ class Study:
         return self._save_panel(PEOPLE, panel)
 
     def _save_panel(self, name: str, panel: Mapping) -> Path:
-        """Write a panel into judging.json beside the other one, and both as judging.md, whose path is returned."""
+        """Adds a panel to judging.json and writes all panels to judging.md. Returns the path of judging.md."""
         file = self.folder / RESULTS
         panels = read_json(file)["panels"] if file.exists() else {}
         sample = self.sample

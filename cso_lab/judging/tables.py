@@ -1,4 +1,4 @@
-"""Tables 1, 3 and 6 of a judging.json, beside the paper's values: for the report page, and as Markdown for judging.md."""
+"""Tables 1, 3 and 6 from a judging.json, beside the paper's values: for the report page, and as Markdown for judging.md."""
 
 from collections.abc import Mapping
 

@@ -1,1 +1,1 @@
-"""The stages of a run in their order: the keys their results are found by, and what is made sure of before the first."""
+"""The stages of a run in their order, the cache that finds their results by key, and the checks before the first stage."""

@@ -1,4 +1,4 @@
-"""One cell under way: its configuration, its folder, its cache, and what several stages read of its inputs."""
+"""The context of one cell: its configuration, run folder and stage cache, and the inputs that several stages read."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cso_lab.tracking import Tracker
 
 
 class CellContext:
-    """What the stages of one cell are given. `in_sweep`: the cell is one of a sweep, which has a report of its own."""
+    """The argument of the stages of one cell. `in_sweep` says that the cell belongs to a sweep, which reports on all its cells."""
 
     def __init__(self, cfg: DictConfig, folder: Path, in_sweep: bool = False, tracker: Tracker | None = None):
         self.cfg, self.folder, self.in_sweep = cfg, folder, in_sweep
@@ -27,33 +27,34 @@ class CellContext:
         return divide(self.cfg.data)
 
     def searched_dialogues(self) -> tuple | None:
-        """Returns the training dialogues that the whole search expands; None where the data is expanded already."""
+        """Returns the training dialogues that the whole search expands; None if the data is expanded already."""
         from cso_lab.corpora import seeds
 
         return None if expanded(self.cfg) else seeds(self.dialogues()[1], self.cfg.data.seed_dialogues)
 
     @property
     def strategies(self) -> StrategySet:
+        """The strategy set of the cell's data."""
         return strategy_set(self.cfg.data.strategies)
 
     def data_digest(self) -> object:
-        """Returns what stands for the content of the data."""
+        """Returns the identity of the data's content, for keys."""
         from cso_lab.corpora import data_identity
 
         return data_identity(self.cfg.data)
 
     def model_digest(self, path: str | None) -> str | None:
-        """Returns what stands for the content of a model given by its folder or hub id."""
+        """Returns the identity of the content of a model, given by its folder or hub id, for keys."""
         return model_content(path, Path(self.cfg.shared_dir) / "digests")
 
     def backbone_digest(self) -> str | None:
-        """Returns what stands for the content of the backbone's weights and tokenizer."""
+        """Returns the identity of the content of the backbone's weights and tokenizer, for keys."""
         from cso_lab.training.backbone import packaged
 
         backbone = self.cfg.backbone
         return self.model_digest(backbone.path) if backbone.get("path") is not None else packaged(backbone)
 
-    def missing(self, stages: str, what: str, parts: list[str] | None = None) -> UserError:
+    def missing(self, stages: str, problem: str, parts: list[str] | None = None) -> UserError:
         """Returns an error that says what is missing and the command that makes it. `parts`: those of a search that have not run."""
         typed = [o for o in typed_overrides() if not o.startswith("stages=") and not (parts and o.startswith("data.shard="))]
         if parts:
@@ -65,4 +66,4 @@ class CellContext:
                 *(f"'{o}'" if "[" in o or " " in o else o for o in typed),
             ]
         )
-        return UserError(f"{what}; make them with: {command}")
+        return UserError(f"{problem}; make them with: {command}")

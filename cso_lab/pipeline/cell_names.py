@@ -1,4 +1,4 @@
-"""What cells are called: their choices, and a hash of every value that their numbers depend on."""
+"""Names of cells: their choices, and a hash of every value that their numbers depend on."""
 
 from collections.abc import Iterable
 
@@ -30,13 +30,13 @@ def run_folder(cfg: DictConfig) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${cell:}` and `${run_folder:}` known to configurations."""
+    """Registers the resolvers `${cell:}` and `${run_folder:}`."""
     OmegaConf.register_new_resolver("cell", lambda _root_: cell_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_folder", lambda _root_: run_folder(_root_), replace=True)
 
 
 def uses_seed(cfg: DictConfig) -> bool:
-    """Whether the numbers depend on the seed. The untrained model decoded greedily is one cell, unless its prompt is drawn by seed."""
+    """Returns whether the numbers depend on the seed: not those of the untrained model, decoded greedily with a fixed prompt."""
     return trains(cfg) or cfg.generation.temperature != 0 or "seed" in cfg.decoding.method
 
 
@@ -54,7 +54,10 @@ def number_settings(cfg: Config) -> dict[str, dict]:
 
 
 def _without_seed(value: object, seed: int) -> object:
-    """`value` without the seeds that follow the run's; mcts.seed, data.split_seed and evaluation.testset_seed are their own."""
+    """Returns `value` without the seeds that equal the run's.
+
+    mcts.seed, data.split_seed and evaluation.testset_seed are independent of it and stay.
+    """
     if not isinstance(value, dict):
         return value
     value = {key: _without_seed(child, seed) for key, child in value.items()}
@@ -69,8 +72,8 @@ def other_path(cfg: DictConfig) -> str | None:
     by its name; else None."""
     file = CONF / "backbone" / f"{cfg.backbone.name}.yaml"
     key = "model" if is_api(cfg) else "path"
-    own = OmegaConf.load(file) if file.is_file() else None
-    if own is None or OmegaConf.is_missing(own, key) or own[key] == cfg.backbone[key]:
+    default = OmegaConf.load(file) if file.is_file() else None
+    if default is None or OmegaConf.is_missing(default, key) or default[key] == cfg.backbone[key]:
         return None
     return str(cfg.backbone[key])
 

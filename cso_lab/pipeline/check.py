@@ -1,4 +1,4 @@
-"""Checks a cell before any work starts: each value by the schema, then values that depend on one another or on what they name."""
+"""Checks a cell before any work starts: each value by the schema, then values that depend on others, on files or on classes."""
 
 import inspect
 from functools import partial
@@ -13,7 +13,7 @@ from cso_lab.pipeline.stages import STAGES
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises UserError, which names the first key of a cell's configuration whose value cannot work, with what would."""
+    """Raises UserError if a value of a cell's configuration cannot work; it names the first such key and a valid value."""
     names = [stage.name for stage in STAGES]
     for stage in cfg.stages:
         if stage not in names:
@@ -44,24 +44,24 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_start(cfg: DictConfig) -> None:
-    """Raises UserError if the training that the algorithm starts from, whose values stand below algorithm.start, cannot work."""
-    before = start_of(cfg)
-    if before is None:
+    """Raises UserError if the training that the algorithm starts from, configured below algorithm.start, cannot work."""
+    start = start_of(cfg)
+    if start is None:
         return
-    name = before.algorithm.name
-    if not trains(before):
+    name = start.algorithm.name
+    if not trains(start):
         raise UserError(f"algorithm.start ({name}) trains nothing: give algorithm.start=null to start from the backbone")
     try:
-        check_training(before)
+        check_training(start)
         if "train" in cfg.stages and trains_here(cfg):
-            _check_shares(before)
-        _check_start(before)
+            _check_shares(start)
+        _check_start(start)
     except UserError as error:
         raise UserError(f"algorithm.start ({name}): {error}") from None
 
 
 def _check_classes(cfg: DictConfig) -> None:
-    """Raises UserError if a class that a stage to be run names by `_target_` cannot be found, or not be made with its settings."""
+    """Raises UserError if a class that a requested stage names by `_target_` is not found or does not accept its settings."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
@@ -72,7 +72,7 @@ def _check_classes(cfg: DictConfig) -> None:
         instantiate(cfg.mcts.reward)
         for key in [key for stage in cfg.stages for key in used.get(stage, ())]:
             if node := OmegaConf.select(cfg, key):
-                # Not made yet: a class of the user's may load a model.
+                # The object is not created yet: a class of the user's may load a model.
                 _check_arguments(key, instantiate(node, _partial_=True))
         if "search" in cfg.stages:
             instantiate(cfg.mcts.search, _partial_=True)
@@ -87,11 +87,11 @@ def _check_arguments(key: str, deferred: partial) -> None:
     except TypeError as error:
         raise UserError(f"{key}: {deferred.func.__module__}.{deferred.func.__qualname__}: {error}") from error
     except ValueError:
-        pass  # a callable that does not say what it takes
+        pass  # a callable without a signature
 
 
 def _check_data(cfg: DictConfig) -> None:
-    """Raises UserError if a file of the corpus is not found, or a label is to mean no strategy."""
+    """Raises UserError if a file of the corpus is not found, or a label is mapped to an unknown strategy."""
     from cso_lab.corpora import corpus_strategies, data_source, test_source
 
     data_source(cfg.data)
@@ -100,7 +100,7 @@ def _check_data(cfg: DictConfig) -> None:
 
 
 def _check_engine(cfg: DictConfig) -> None:
-    """Raises UserError if the engine of the generation cannot do what is asked, or lacks a setting it needs."""
+    """Raises UserError if the generation engine does not support a setting, or lacks one that it needs."""
     name, generation = cfg.backbone.name, cfg.generation
     if is_api(cfg):
         if trains(cfg):
@@ -128,7 +128,7 @@ def _check_engine(cfg: DictConfig) -> None:
 
 
 def _check_shares(cfg: DictConfig) -> None:
-    """Raises UserError if the effective batch cannot be shared out among the processes."""
+    """Raises UserError if the effective batch cannot be divided among the processes."""
     from cso_lab.training.arguments import batches
 
     hardware = cfg.hardware
@@ -147,7 +147,7 @@ def _check_shares(cfg: DictConfig) -> None:
 
 
 def _check_tree_mask(cfg: DictConfig) -> None:
-    """Raises UserError if the backbone's attention does not take the form of mask that is asked for, on the device there is."""
+    """Raises UserError if the backbone's attention does not support the configured form of mask on this device."""
     from cso_lab.training.backbone import device
 
     form, attention = cfg.training.tree_mask, cfg.backbone.attn_implementation
@@ -165,7 +165,7 @@ def _check_tree_mask(cfg: DictConfig) -> None:
 
 
 def _check_roles(cfg: DictConfig) -> None:
-    """Raises UserError if the address or a model of the roles has yet to be given."""
+    """Raises UserError if the address or a model of the roles is not set."""
     for key in ("api_base", *(f"{role}.model" for role in ("seeker", "supporter", "strategist", "judge"))):
         node, _, leaf = f"roles.{key}".rpartition(".")
         if OmegaConf.is_missing(OmegaConf.select(cfg, node), leaf):

@@ -24,6 +24,7 @@ class Dataset(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns `preferences` and the strategies; of expanded data also `data`, and `roles` if they generate new negatives."""
         values = plain(cfg, "preferences") | {"strategies": cfg["data"]["strategies"]}
         if expanded(cfg):
             values |= plain(cfg, "data")
@@ -32,6 +33,7 @@ class Dataset(Result, Stage):
         return values
 
     def run(self, cell: CellContext) -> None:
+        """Makes the dataset unless it is finished. Raises UserError if it holds no rows for the cell's algorithm."""
         folder = _folder(cell, "search")
         cell.cache.compute_shared("dataset", folder, lambda: _write(cell, folder))
         _check_rows(cell, folder)
@@ -112,5 +114,5 @@ def _check_rows(cell: CellContext, dataset: Path) -> None:
         )
     source = str(cell.cfg.data.path) if expanded(cell.cfg) else f"the trees in {search_folder(cell)}"
     pairs = cell.cfg.algorithm.rows != "sft"
-    what, other = ("preference pair", "; algo=sft needs none") if pairs else ("preferred turn", "")
-    raise UserError(f"there is no {what} in {source}: {advice}{other}")
+    row_kind, other = ("preference pair", "; algo=sft needs none") if pairs else ("preferred turn", "")
+    raise UserError(f"there is no {row_kind} in {source}: {advice}{other}")

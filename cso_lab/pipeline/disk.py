@@ -1,4 +1,4 @@
-"""Whether the disk has room for what a run will write."""
+"""Checks that the disks have room for the files of a run."""
 
 import shutil
 import sys
@@ -12,48 +12,49 @@ from cso_lab.core.errors import UserError
 
 @dataclass(frozen=True)
 class Need:
-    """What will be written below `folder`: `kept` bytes stay; `passing` are there for a time, and up to `passing_most`.
+    """The space that files will take below `folder`, in bytes: `permanent`, and from `temporary` to `max_temporary` for a time.
 
-    Passing files of different needs are not there at once.
+    Temporary files of different needs do not exist at the same time.
     """
 
-    what: str
+    name: str
     folder: Path
-    kept: int
-    passing: int = 0
-    passing_most: int = 0
+    permanent: int
+    temporary: int = 0
+    max_temporary: int = 0
 
 
 def check_room(needs: Iterable[Need]) -> None:
-    """Raises UserError if a disk has not the room for what will surely be written; warns where it may become too little."""
-    for disk, written in _by_disk(needs).items():
+    """Raises UserError if a disk is too full for what will be written at least; warns on stderr if it may become too full."""
+    for disk, disk_needs in _by_disk(needs).items():
         free = shutil.disk_usage(disk).free
-        kept = sum(need.kept for need in written)
-        least, most = (kept + max(getattr(need, name) for need in written) for name in ("passing", "passing_most"))
-        what = ", ".join(dict.fromkeys(need.what for need in written))
+        permanent = sum(need.permanent for need in disk_needs)
+        least = permanent + max(need.temporary for need in disk_needs)
+        most = permanent + max(need.max_temporary for need in disk_needs)
+        names = ", ".join(dict.fromkeys(need.name for need in disk_needs))
         if least > free:
             raise UserError(
-                f"{disk}: {_size(free)} free, but this writes at least {_size(least)} there ({what}): make room, or choose other folders"
+                f"{disk}: {_size(free)} free, but this writes at least {_size(least)} there ({names}): make room, or choose other folders"
                 " with hydra.run.dir, hydra.sweep.dir, shared_dir and HF_HOME"
             )
         if most > free:
             print(
-                f"{disk}: {_size(free)} free, and this may write up to {_size(most)} there ({what}, with the saved steps of the"
+                f"{disk}: {_size(free)} free, and this may write up to {_size(most)} there ({names}, with the saved steps of the"
                 " training under way)",
                 file=sys.stderr,
             )
 
 
 def _by_disk(needs: Iterable[Need]) -> dict[Path, list[Need]]:
-    """The needs by the disk they are on, which goes by the first folder found on it."""
-    places: dict[int, Path] = {}
-    found = defaultdict(list)
+    """Returns {disk: its needs}; a disk is named by the first folder on it."""
+    disks: dict[int, Path] = {}
+    grouped = defaultdict(list)
     for need in needs:
-        if need.kept or need.passing_most:
+        if need.permanent or need.max_temporary:
             folder = need.folder.resolve()
             folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
-            found[places.setdefault(folder.stat().st_dev, folder)].append(need)
-    return found
+            grouped[disks.setdefault(folder.stat().st_dev, folder)].append(need)
+    return grouped
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What libraries make of the configuration, without any weights: what they refuse after a search, they refuse here before it.
+"""Builds model, adapter and trainer settings without weights, so that a library rejects a setting before the search, not after it.
 
 Models are built on PyTorch's meta device, where tensors have shapes and no values.
 """
@@ -10,23 +10,23 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from cso_lab.config.error_messages import explain, said
+from cso_lab.config.error_messages import explain, type_and_message
 from cso_lab.core.errors import UserError
 
 
 @contextmanager
 def naming(key: str, value: object = None) -> Iterator[None]:
-    """Around a library's work with the value of a key: what it raises becomes a UserError in one line that names the key."""
+    """Converts the errors of a library within the context to a UserError of one line that names the key."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise explain(error) or UserError(f"{key}{'' if value is None else f'={value}'}: {said(error)}") from error
+        raise explain(error) or UserError(f"{key}{'' if value is None else f'={value}'}: {type_and_message(error)}") from error
 
 
 def meta_model(cfg, path: str):
-    """The backbone without its weights."""
+    """Returns the backbone on the meta device, without its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,7 +38,7 @@ def meta_model(cfg, path: str):
 
 
 def adapter_parameters(cfg, model) -> int:
-    """How many parameters `finetune_mode` trains of a model on the meta device, which is left as it was."""
+    """Returns the number of parameters that `finetune_mode` trains of a model on the meta device, which is not changed."""
     from hydra.utils import instantiate
     from peft import get_peft_model
 
@@ -58,7 +58,7 @@ def adapter_parameters(cfg, model) -> int:
 
 
 def check_deepspeed(cfg) -> None:
-    """Raises UserError if DeepSpeed is missing, or refuses what `hardware.deepspeed` says of ZeRO."""
+    """Raises UserError if DeepSpeed is missing, or rejects the ZeRO settings of `hardware.deepspeed`."""
     key = "hardware.deepspeed.zero_optimization"
     settings = OmegaConf.to_container(OmegaConf.select(cfg, key) or OmegaConf.create(), resolve=True)
     with naming("hardware.deepspeed"):

@@ -17,12 +17,13 @@ from cso_lab.reporting.cells import METRICS_FILE
 
 
 class TestSet(Result):
-    """Which turns the strategy test set holds."""
+    """The turns of the strategy test set."""
 
     name, version = "testset", 1
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns the test dialogues' settings and `evaluation`."""
         return {"data": test_data(cfg)} | plain(cfg, "evaluation")
 
 
@@ -33,22 +34,23 @@ class Evaluate(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
-        """How is evaluated, and the names that are written beside the numbers."""
-        shown = {"backbone": ("name", "label", "family"), "decoding": ("name", "label"), "data": ("name",)}
+        """Returns `evaluation`, and the names and labels that are written beside the numbers."""
+        label_keys = {"backbone": ("name", "label", "family"), "decoding": ("name", "label"), "data": ("name",)}
         if trains(cfg):
-            shown |= {
+            label_keys |= {
                 "finetune_mode": ("name", "label"),
                 "roles": ("name", "notice"),
                 "mcts": ("name",),
                 "preferences": ("name",),
             }
-        names = {node: [cfg[node].get(key) for key in keys] for node, keys in shown.items()}
+        names = {node: [cfg[node].get(key) for key in keys] for node, keys in label_keys.items()}
         names["algorithm"] = [algorithm_name(cfg["algorithm"]), algorithm_label(cfg["algorithm"])]
         evaluation = cfg["evaluation"]
         text = {"text": [evaluation["text"], evaluation["bertscore"]]} if evaluation["text"] else {}
         return plain(cfg, "evaluation") | {"names": names} | text
 
     def run(self, cell: CellContext) -> None:
+        """Writes metrics.json unless it is finished. Raises UserError if there are no predictions."""
         predictions = cell.folder / PREDICTIONS
         if not predictions.exists():
             raise cell.missing("generate", f"no predictions in {cell.folder}")

@@ -29,6 +29,7 @@ class Generate(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns backbone, generation, decoding and test data, the device, and how a checkpoint on a server was trained."""
         values = plain(cfg, "backbone", "generation", "decoding") | {"data": test_data(cfg)}
         if generates_here(cfg):
             values["device"] = cfg["hardware"]["device"]
@@ -36,12 +37,13 @@ class Generate(Result, Stage):
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
-        """See `Result.key`. Where the model runs here, device and number type count by what they come to on this machine."""
+        """See `Result.key`. If the model runs in this process, "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
         return super().key(resolve_auto(cfg) if generates_here(cfg) else cfg, *inputs)
 
     def run(self, cell: CellContext) -> None:
+        """Writes the predictions unless they are finished here or in a sibling cell. Raises UserError if the checkpoint is missing."""
         checkpoint, cache = _checkpoint(cell), cell.cache
         key = _key(cell)
         if cache.find_own("generate", key, PREDICTIONS):
@@ -66,7 +68,7 @@ class Generate(Result, Stage):
 
 
 def is_generated(cell: CellContext) -> bool:
-    """Whether the run folder holds the cell's predictions."""
+    """Returns whether the run folder holds the cell's predictions."""
     return cell.cache.has_own("generate", _key(cell), PREDICTIONS)
 
 
@@ -76,7 +78,7 @@ def test_data(cfg: Config) -> dict:
 
 
 def _checkpoint(cell: CellContext) -> Path | None:
-    """Returns the cell's checkpoint; None where nothing is trained here. Raises UserError if it is missing."""
+    """Returns the cell's checkpoint; None if nothing is trained here. Raises UserError if it is missing."""
     if not trains_here(cell.cfg):
         return None
     checkpoint = cell.cache.record.stage_folder("train") / CHECKPOINT
@@ -92,10 +94,10 @@ def _key(cell: CellContext) -> str:
 
 
 def _trained_elsewhere(cfg: Config) -> dict | None:
-    """How the checkpoint on a server was trained, as far as the configuration says; None where none was, or it is trained here.
+    """Returns the settings by which the checkpoint on a server was trained; None if none was trained, or it is trained here.
 
-    The server itself does not tell: one address and model name may hold another checkpoint tomorrow. So this stands for it, and two cells
-    share predictions only where all of it is the same.
+    The server cannot identify its checkpoint: the same address and model name may serve another one later. These settings identify it
+    instead, and two cells share predictions only if all of them are equal.
     """
     if not trains(cfg) or trains_here(cfg):
         return None

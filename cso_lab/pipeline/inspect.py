@@ -1,4 +1,4 @@
-"""The stage `inspect`: a dataset looked at before anything is trained on it (Tables 5 and 7, Figures 3 and 9, near-duplicates)."""
+"""The inspect stage: analyses of a dataset before anything is trained on it (Tables 5 and 7, Figures 3 and 9, near-duplicates)."""
 
 import shutil
 from pathlib import Path
@@ -14,12 +14,13 @@ from cso_lab.pipeline.stage import Result, Stage
 
 
 class ToxicityScores(Result):
-    """What a scorer of toxicity has answered, of whatever dataset. Raising `version` means that scorers are paid again."""
+    """The toxicity scores of texts, kept over all datasets. If `version` is raised, every text is scored, and paid for, again."""
 
     name, version = "scores", 1
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns `toxicity`."""
         return plain(cfg, "toxicity")
 
 
@@ -30,23 +31,25 @@ class Inspect(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns `data`, `inspection`, `toxicity`, and the notice of the role players."""
         return plain(cfg, "data", "inspection", "toxicity") | {"notice": None if expanded(cfg) else cfg["roles"]["notice"]}
 
     def run(self, cell: CellContext) -> None:
+        """Analyses the dataset unless that is done, copies the results into the run folder and prints them."""
         from cso_lab.reporting.cells import INSPECTION_FILE
         from cso_lab.reporting.dataset_tables import MARKDOWN_FILE, print_inspection
 
         dataset = rows_folder(cell).parent
         scorer_model = cell.model_digest(cell.cfg.toxicity.get("path"))
         folder = cell.cache.shared_folder("inspect", self.key(cell.cfg, dataset.name, cell.data_digest(), scorer_model))
-        own, file = (cell.folder / INSPECTION_FILE).parent, folder / Path(INSPECTION_FILE).name
+        copies, file = (cell.folder / INSPECTION_FILE).parent, folder / Path(INSPECTION_FILE).name
         cell.cache.compute_shared("inspect", folder, lambda: _write(cell, dataset, folder, file))
-        own.mkdir(exist_ok=True)
+        copies.mkdir(exist_ok=True)
         for path in (
             path for path in folder.iterdir() if path.suffix in (".json", ".md", ".png", ".svg") and path.stem != "done"
         ):
-            shutil.copyfile(path, own / path.name)
-        print_inspection(own / MARKDOWN_FILE, read_json(dataset / "statistics.json"), read_json(file), dataset.name)
+            shutil.copyfile(path, copies / path.name)
+        print_inspection(copies / MARKDOWN_FILE, read_json(dataset / "statistics.json"), read_json(file), dataset.name)
 
 
 def toxicity_scorer(cell: CellContext):

@@ -1,4 +1,4 @@
-"""What a cell says of itself in metrics.json: what it is, and under which circumstances its numbers came about."""
+"""The description of a cell in metrics.json: its choices, and the context in which its numbers were computed."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ def cell_metadata(cfg: DictConfig) -> dict:
 
 
 def context(cfg: DictConfig, record: RunRecord) -> dict:
-    """Data, test set, players, training and server behind the numbers, as far as this cell has them."""
+    """Returns the data, test set, role players, training and server behind the numbers, as far as the cell has them."""
     trained = trains(cfg)
     data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
     data["testset"] = cfg.evaluation.testset
@@ -64,7 +64,7 @@ def context(cfg: DictConfig, record: RunRecord) -> dict:
 
 
 def _chosen_files(data: DictConfig) -> dict:
-    """Which files of which revision the data and the test dialogues are, where a folder or a data set on the hub was named."""
+    """Returns the files, with their revision, that were chosen from a folder or a data set on the hub; {} if files were named."""
     from cso_lab.corpora import data_source, test_source
 
     sources = {"data_file": data_source(data), "test_file": test_source(data)}
@@ -72,13 +72,13 @@ def _chosen_files(data: DictConfig) -> dict:
 
 
 def _dialogues_used(record: RunRecord) -> int | None:
-    """How many expanded dialogues (valid paths) the cell was trained on, the axis of Figure 4; None where that is not known here."""
+    """Returns the number of expanded dialogues (valid paths) the cell was trained on, the axis of Figure 4; None if unknown."""
     file = record.stage_folder("dataset") / "statistics.json"
     return read_json(file)["table5"]["per_path"]["all"]["dialogues"] if file.exists() else None
 
 
 def _served(cfg: DictConfig, folder: Path) -> dict:
-    """What a server was asked, where it is no provider's own, and what it took."""
+    """Returns the model that a server runs, the server's address if it is not a provider's default, and the usage."""
     client, file = cfg.generation.client, folder / "usage.json"
     usage = read_json(file)["usage"] if file.exists() else None
     used = usage and {

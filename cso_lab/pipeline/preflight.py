@@ -1,7 +1,7 @@
-"""What is made sure of before the first stage: nothing that a search pays for may be lost to what could have been known before it.
+"""Checks before the first stage, so that no run fails after a paid search for a reason that was known before it.
 
-A GPU that is asked for is there, weights can be had, libraries accept what is passed through to them, the disk has room. Looking downloads
-no weights. Each distinct thing is looked at once in a process.
+They check that the configured GPUs exist, that the weights are available, that libraries accept the settings passed to them, and that the
+disks have room. They download no weights. Each distinct check runs once a process.
 """
 
 import shutil
@@ -21,8 +21,8 @@ from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.search import Search
 from cso_lab.pipeline.train import Train
 
-# What was found, by what was looked at.
-_found: dict[str, object] = {}
+# {check: its result}.
+_results: dict[str, object] = {}
 
 
 def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
@@ -53,11 +53,12 @@ def _values(cfg: DictConfig, node: str) -> object:
     return OmegaConf.to_container(cfg[node], resolve=True)
 
 
-def _once(what: str, values: object, look: Callable[[], object]) -> object:
-    key = f"{what} {digest(values)}"
-    if key not in _found:
-        _found[key] = look()
-    return _found[key]
+def _once(kind: str, values: object, check: Callable[[], object]) -> object:
+    """Returns the result of `check`, which is called once for equal `values`."""
+    key = f"{kind} {digest(values)}"
+    if key not in _results:
+        _results[key] = check()
+    return _results[key]
 
 
 def _check_hardware(cfg: DictConfig) -> None:
@@ -77,9 +78,9 @@ def _check_hardware(cfg: DictConfig) -> None:
 
 
 def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
-    """Raises UserError if the cell's model cannot be had or trained as configured; returns what will be written.
+    """Returns {key: the space that the cell's files need}; files that several cells share have the same key.
 
-    What is written once for several cells goes by the same name.
+    Raises UserError if the model is not available or cannot be trained as configured.
     """
     from cso_lab.pipeline.dry_build import adapter_parameters, check_training, meta_model
     from cso_lab.pipeline.weights import find_weights
@@ -88,7 +89,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     quiet_libraries()
     backbone = [_values(cfg, "backbone"), str(cfg.shared_dir)]
     path, needs = cfg.backbone.path, {}
-    # The checkpoint of a full training is a model of its own.
+    # The checkpoint of a full training replaces the backbone.
     loaded = train or not trains(cfg) or cfg.finetune_mode.peft is not None
     if loaded and path is not None and (missing := _once("weights", str(path), lambda: find_weights(str(path)))):
         needs = {f"weights {path}": Need(f"the weights of {path}", _hub_cache(), missing)}
@@ -105,17 +106,19 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
 
 
 def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> dict[str, Need]:
-    """What a training of so many parameters writes, all of it float32.
+    """Returns {key: the space that a training of `trained` parameters needs}; everything is written as float32.
 
-    At its end that is the checkpoint, beside at least one saved step, which also holds AdamW's two moments. Two steps are kept while a
-    third is written. A training that starts from SFT keeps that model too.
+    At its end it holds the checkpoint and at least one saved step, which includes AdamW's two moments. While a step is written, two
+    older ones are kept. A training that starts from SFT also keeps the SFT model.
     """
     model, step = 4 * trained, (12 if cfg.training.optim in ("adamw_torch", "adamw_torch_fused") else 4) * trained
     one = 0 < cfg.training.max_steps <= cfg.training.save_steps
-    kept = 0 if (folder / "checkpoint").exists() else model
-    # Cells that differ in nothing but what comes after the training share one.
+    final = 0 if (folder / "checkpoint").exists() else model
+    # Cells that differ only in later stages share one training.
     training = digest([stage.settings(resolved(cfg)) for stage in (Search, Dataset, Train)])
-    needs = {f"checkpoint {training}": Need("checkpoints", folder, kept, passing=step, passing_most=step if one else 3 * step)}
+    needs = {
+        f"checkpoint {training}": Need("checkpoints", folder, final, temporary=step, max_temporary=step if one else 3 * step)
+    }
     if start_of(cfg) is not None:
         needs[f"start {training}"] = Need("the model to start from", Path(cfg.shared_dir), model)
     return needs

@@ -5,11 +5,15 @@ from cso_lab.pipeline.stage import Stage
 
 
 class Report(Stage):
-    """Leaves report.{md,csv,tex,html} in the run folder. Needs metrics.json, or what `inspect` has left. A sweep has one of its own."""
+    """Leaves report.{md,csv,tex,html} in the run folder. Needs metrics.json or the results of `inspect`.
+
+    A cell of a sweep has no report of its own: the sweep writes one about all cells.
+    """
 
     name = "report"
 
     def run(self, cell: CellContext) -> None:
+        """Writes and prints the report of a single cell. Raises UserError if there is nothing to report on."""
         if cell.in_sweep:
             return
         from cso_lab.reporting.cells import INSPECTION_FILE, METRICS_FILE

@@ -1,4 +1,4 @@
-"""Run the stages of one cell, whether alone or in a sweep."""
+"""Runs the stages of one cell, alone or in a sweep."""
 
 import sys
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from cso_lab.tracking import tracker
 
 
 def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
-    """Run the stages of one cell into `folder`. In a sweep a failure does not stop the other cells; its reason is left in failed.json."""
+    """Runs the stages of one cell into `folder`. In a sweep a failure does not stop the other cells: its reason goes to failed.json."""
     from filelock import FileLock
 
     try:
@@ -44,7 +44,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 
 
 def run_stages(cell: CellContext) -> None:
-    """Run what `cfg.stages` names, in order, after everything that would fail later has been looked at."""
+    """Runs the stages that `cfg.stages` names, in order, after checking for everything that would make one of them fail."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cell.cfg, cell.folder / "config.yaml", resolve=True)
     if cell.cfg.rerun:
@@ -78,7 +78,7 @@ def unfinished_stages(cell: CellContext) -> list[str]:
 
 
 def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
-    """Look, for all cells (configuration, run folder) of a sweep before the first runs, at what each would find out only later."""
+    """Checks all cells (configuration, run folder) of a sweep, before the first one runs, for what would make them fail later."""
     to_run = [(cfg, folder) for cfg, folder in cells if not cfg.estimate]
     for cfg, folder in to_run:
         check_tracking(cfg, folder)
@@ -86,7 +86,7 @@ def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
 
 
 def _requested(cfg: DictConfig) -> list[Stage]:
-    """The stages that `cfg.stages` names and that this cell has."""
+    """Returns the stages that `cfg.stages` names and that this cell has."""
     return [stage for stage in STAGES if stage.name in cfg.stages and (trains_here(cfg) or not stage.of_training)]
 
 
@@ -98,9 +98,9 @@ def _report_folder(cfg: DictConfig, folder: Path) -> None:
 
 
 def _leave_failure(error: Exception, cfg: DictConfig, folder: Path) -> None:
-    from cso_lab.config.error_messages import explain_or_show, said
+    from cso_lab.config.error_messages import explain_or_show, type_and_message
 
-    known = explain_or_show(error)
-    reason = str(known or said(error))
-    write_json(folder / FAILED_FILE, {"reason": reason, "needs_key": isinstance(known, MissingKey) and is_api(cfg)})
+    explanation = explain_or_show(error)
+    reason = str(explanation or type_and_message(error))
+    write_json(folder / FAILED_FILE, {"reason": reason, "needs_key": isinstance(explanation, MissingKey) and is_api(cfg)})
     print(f"error: {folder.name}: {reason}", file=sys.stderr)

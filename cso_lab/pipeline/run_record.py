@@ -1,4 +1,4 @@
-"""What a run folder says of its run: `run.json` (keys of results, seconds, versions) and `stages.json` (the folder of each stage)."""
+"""The record of a run in its folder: `run.json` (keys of results, seconds, versions) and `stages.json` (the folder of each stage)."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,7 @@ class RunRecord:
         return self._record["identities"]
 
     def finish(self, stage: str, key: str, seconds: float, **details: object) -> None:
-        """Record that a stage has left the result found by `key`; `details` are written beside the versions in use."""
+        """Records that a stage has finished the result with this key; `details` are written beside the versions in use."""
         self.keys[stage] = key
         self._record["seconds"][stage] = round(seconds, 1)
         self._record |= {**details, **versions()}
@@ -35,7 +35,7 @@ class RunRecord:
         return Path(self._folders().get(stage, self.folder))
 
     def note_folder(self, stage: str, folder: Path) -> None:
-        """Record where a stage has its files, and save the record."""
+        """Records the folder of a stage's files, and saves the record."""
         write_json(self.folder / STAGES_FILE, self._folders() | {stage: str(folder.resolve())})
         write_json(self.folder / RECORD_FILE, self._record)
 

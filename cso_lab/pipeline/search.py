@@ -25,12 +25,14 @@ class Search(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns `data`, `roles` and `mcts`, and the thresholds by which the extension pass selects turns."""
         values = plain(cfg, "data", "roles", "mcts")
         if cfg["mcts"]["extend_negatives"] and not expanded(cfg):
             values["extended"] = {key: cfg["preferences"][key] for key in ("theta", "min_end_visits")}
         return values
 
     def run(self, cell: CellContext) -> None:
+        """Searches the dialogues that have no tree yet; does nothing if the data is expanded already."""
         if _nothing_to_search(cell):
             return
         whole = search_folder(cell)
@@ -69,7 +71,7 @@ def tree_files(cell: CellContext, make: str) -> list[Path]:
 
 
 def print_estimate(cell: CellContext) -> None:
-    """Print what is left of the search would take; run nothing."""
+    """Prints the estimated calls, tokens and cost of the rest of the search, and runs nothing."""
     if _nothing_to_search(cell):
         return
     from cso_lab.expansion.expand import estimate_rest
@@ -91,7 +93,7 @@ def _nothing_to_search(cell: CellContext) -> bool:
 
 
 def _search(cell: CellContext, whole: Path, out: Path) -> bool:
-    """Grow the trees; returns whether every dialogue has one."""
+    """Searches the dialogues. Returns whether every one has a tree."""
     from cso_lab.expansion import shards
     from cso_lab.expansion.expand import SUMMARY, expand
     from cso_lab.reporting.tree_page import write_tree_page
@@ -99,8 +101,8 @@ def _search(cell: CellContext, whole: Path, out: Path) -> bool:
     corpus, _, _ = cell.dialogues()
     print(corpus)
     dialogues, settings = _dialogues_and_settings(cell, out)
-    if taken := shards.copy_finished_trees(whole, out, (dialogue.id for dialogue in dialogues)):
-        print(f"took over {taken} trees that other parts of this search have finished")
+    if copied := shards.copy_finished_trees(whole, out, (dialogue.id for dialogue in dialogues)):
+        print(f"took over {copied} trees that other parts of this search have finished")
     watch = partial(cell.cache.tracker.log, "search")
     summary = expand(dialogues, **settings, corpus_report=corpus.rejects(), log_metrics=watch)
     if parts := shards.usage_of_parts(whole) if out == whole else {}:

@@ -1,4 +1,4 @@
-"""What stands for the code outside this package that a configuration names by `_target_`: a user's own reward, builder, trainer, ...
+"""Identities of the code outside this package that a configuration names by `_target_`: a user's own reward, builder, trainer, ...
 
 An installed library (TRL, PEFT, ...) counts by its version, since its files do not change without it. Any other code counts by its source:
 the file of the object and, of the folder that its package or module lies in, every file that it imports, directly or not. So a helper
@@ -25,7 +25,7 @@ _BY_PATH = "hydra.utils.get_"
 
 
 def sources(value: object) -> dict[str, str]:
-    """For every object outside this package that `value`, a part of a resolved configuration, names: what stands for its code."""
+    """Returns {name: identity of its code} for the objects outside this package that `value`, part of a configuration, names."""
     return {target: _code(target) for target in sorted(set(_targets(value))) if target.partition(".")[0] != _OWN}
 
 
@@ -50,15 +50,15 @@ def _code(target: str) -> str:
         return "not found"
     if any(origin.is_relative_to(folder) for folder in _installed()):
         return installed_version(top)
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for file in sorted(_with_imports(origin.parent, target)) or [origin]:
-        found.update(f"{file.relative_to(origin.parent).as_posix()}\0".encode())
-        found.update(file.read_bytes())
-    return found.hexdigest()[:12]
+        sha.update(f"{file.relative_to(origin.parent).as_posix()}\0".encode())
+        sha.update(file.read_bytes())
+    return sha.hexdigest()[:12]
 
 
 def _origin(top: str) -> Path | None:
-    """The folder of a top-level package, or the file of a top-level module."""
+    """Returns the folder of a top-level package, or the file of a top-level module; None if there is none."""
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):
@@ -81,19 +81,19 @@ def _installed() -> tuple[Path, ...]:
 
 
 def _with_imports(root: Path, target: str) -> set[Path]:
-    """The files below `root` of the module that holds `target`, of the packages it lies in, and of all they import."""
-    waiting, found = _files(root, target), set()
-    while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
+    """Returns the files below `root` of the module that holds `target`, of the packages it lies in, and of all they import."""
+    queue, files = _files(root, target), set()
+    while queue:
+        file = queue.pop()
+        if file not in files:
+            files.add(file)
             for name in _imports(root, file):
-                waiting += _files(root, name)
-    return found
+                queue += _files(root, name)
+    return files
 
 
 def _files(root: Path, name: str) -> list[Path]:
-    """The files of as many parts of a dotted name as are packages or modules below `root`; a package is its `__init__.py`."""
+    """Returns the files of the packages (`__init__.py`) and the module below `root` that a dotted name leads through."""
     parts, files = name.split("."), []
     if parts[0] == _OWN:
         return files
@@ -109,7 +109,7 @@ def _files(root: Path, name: str) -> list[Path]:
 
 
 def _imports(root: Path, file: Path) -> Iterator[str]:
-    """The absolute names of the modules that a file imports, and of what it takes from them, which may be modules too."""
+    """Yields the absolute names of the modules that a file imports, and of what it takes from them, which may be modules too."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):

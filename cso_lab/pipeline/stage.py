@@ -1,4 +1,4 @@
-"""What every stage says of itself: its name, the version of its results, what they depend on, and how they come about."""
+"""The interfaces of results, which are found by a key, and of the stages that make them."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class Result(ABC):
     """A kind of result that is found by a key.
 
-    Raise `version` in the very change that makes the result another one from the same configuration and the same inputs: another prompt,
-    another order of rows, another loss, another number, a mended fault. Earlier results are then made anew, and what builds on them
-    follows by itself, since every key holds those of its inputs. Do not raise it for what leaves results as they are (docstrings, names,
-    speed, messages): everybody's trainings would be done again. Code that several stages use (strategies, chat format, loading of models)
-    changes the results of each of them. Code outside the package counts by its source, see `sources`.
+    Raise `version` in the same change that makes the result differ for the same configuration and inputs: another prompt, order of rows,
+    loss or number, a corrected fault. Earlier results are then computed again, and so are the results that depend on them, since a key
+    includes those of its inputs. Do not raise it for changes that leave results unchanged (docstrings, names, speed, messages): all users'
+    trainings would be repeated. Code that several stages use (strategies, chat format, loading of models) changes the results of all of
+    them. Code outside the package is part of the key by its source, see `sources`.
     """
 
     name: ClassVar[str]
@@ -29,12 +29,12 @@ class Result(ABC):
     @staticmethod
     @abstractmethod
     def settings(cfg: Config) -> dict:
-        """Returns the values of a resolved configuration that the result depends on, beside the files that are read for it."""
+        """Returns the values of a resolved configuration that the result depends on, without the files it is made from."""
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
-        """Returns the key of the result: a hash of the version, the settings, the code outside the package that these name, and of
-        `inputs`, which stand for the content of what is read."""
+        """Returns the key of the result: a hash of its version, its settings, the code outside this package that they name, and
+        `inputs`, the digests of the files it is made from."""
         values = cls.settings(resolved(cfg))
         return digest({"version": cls.version, "settings": values, "code": sources(values), "inputs": inputs})
 
@@ -43,9 +43,9 @@ class Stage(ABC):
     """One stage of the pipeline."""
 
     name: ClassVar[str]
-    # A cell that trains nothing here has no use for the stage.
+    # Whether cells that train nothing here skip the stage.
     of_training: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, cell: "CellContext") -> None:
-        """Leave the stage's files, or find them where they are finished. Raises UserError where what it needs is missing."""
+        """Writes the stage's files unless they are finished. Raises UserError if an input is missing."""

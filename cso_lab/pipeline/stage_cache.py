@@ -1,4 +1,4 @@
-"""Where stages find finished results and leave new ones: folders named by keys, locks, done marks and the run's record."""
+"""Finds the finished results of stages and stores new ones: folders named by keys, locks, done marks and the run's record."""
 
 import shutil
 import time
@@ -28,7 +28,7 @@ class StageCache:
         return self._shared_dir.resolve() / name / key
 
     def compute_shared(self, stage: str, folder: Path, work: Callable[[], bool]) -> None:
-        """Have `work` fill a shared folder unless it is done, in one process at a time. `work` returns whether the result is complete."""
+        """Calls `work` to fill a shared folder unless it is done, in one process at a time. It returns whether the result is complete."""
         from filelock import FileLock
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,17 +41,17 @@ class StageCache:
         self.note_folder(stage, folder)
 
     def has_own(self, stage: str, key: str, result: str) -> bool:
-        """Whether the run folder holds the file or folder `result` of this very key."""
+        """Returns whether the run folder holds the file or folder `result` with this key."""
         return self.record.keys.get(stage) == key and (self.folder / result).exists()
 
     def find_own(self, stage: str, key: str, result: str) -> bool:
-        """`has_own`; a result that is there is recorded as this run's."""
-        if found := self.has_own(stage, key, result):
+        """Returns what `has_own` returns, and records an existing result as this run's."""
+        if finished := self.has_own(stage, key, result):
             self.note_folder(stage, self.folder)
-        return found
+        return finished
 
     def find_sibling(self, stage: str, key: str, result: str) -> Path | None:
-        """Returns the folder of a cell beside this one that has this very result, since cells may differ only in what comes after it."""
+        """Returns the folder of a sibling cell that has the result with this key, as cells may differ in later stages alone; or None."""
         for file in sorted(self.folder.parent.glob(f"*/{RECORD_FILE}")):
             if file.parent != self.folder and (file.parent / result).exists():
                 if read_json(file)["identities"].get(stage) == key:
@@ -59,7 +59,7 @@ class StageCache:
         return None
 
     def take_from_sibling(self, stage: str, key: str, result: str) -> Path | None:
-        """`find_sibling`, recorded as this run's result. None where there is none, or `rerun` asks for a new one."""
+        """Returns what `find_sibling` returns, and records it as this run's result. None also if `rerun` is set."""
         sibling = None if self._rerun else self.find_sibling(stage, key, result)
         if sibling:
             self.record.keys[stage] = key
@@ -68,9 +68,10 @@ class StageCache:
 
     @contextmanager
     def compute_own(self, stage: str, key: str, partial: tuple[str, ...], discard: tuple[str, ...] = ()) -> Iterator[None]:
-        """Around the work on a result of the cell's own.
+        """Wraps the computation of a result in the run folder, which is recorded as finished at the end.
 
-        `partial`: files and folders in which an interrupted work goes on; those of another key are removed, and `discard` with them.
+        `partial`: files and folders from which an interrupted computation continues; they and `discard` are removed if they belong to
+        another key.
         """
         under_way = self.folder / f".{stage}"
         if not under_way.exists() or under_way.read_text() != key:
@@ -87,11 +88,11 @@ class StageCache:
         self.note_folder(stage, self.folder)
 
     def note_folder(self, stage: str, folder: Path) -> None:
-        """Record in the run folder where a stage has its files, and show it to the tracker."""
+        """Records the folder of a stage's files in the run folder, and notifies the tracker."""
         self.record.note_folder(stage, folder)
         self.tracker.stage_finished(stage, folder)
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a shared folder holds a complete result."""
+    """Returns whether a shared folder holds a complete result."""
     return (folder / "done.json").exists()

@@ -1,4 +1,4 @@
-"""The list of all stages, in the order in which they feed one another."""
+"""The list of all stages, in the order in which they run."""
 
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.evaluate import Evaluate

@@ -1,4 +1,4 @@
-"""Hydra's callback around a sweep: all jobs are checked before the first starts, and one report of all cells comes at the end."""
+"""Hydra's callback around a sweep: checks all jobs before the first starts, and reports on all cells at the end."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,13 +22,13 @@ class SweepCallback(Callback):
     """
 
     def __init__(self) -> None:
-        # {folder of each cell: whether a report is wanted}; None with a sweeper whose jobs are not known beforehand.
-        self.wanted: dict[Path, bool] | None = None
+        # {run folder of each cell: whether its stages include the report}; None if the sweeper's jobs are not known beforehand.
+        self.has_report: dict[Path, bool] | None = None
         # Whether nothing is run, and the report is made of the files that are there.
         self.report_only = False
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        """Check every job, and note in sweep.json which cells the sweep consists of."""
+        """Checks every job and writes the cells of the sweep to sweep.json."""
         with _exit_on_error():
             from cso_lab.pipeline.check import check
             from cso_lab.pipeline.run_cell import preflight_cells
@@ -46,13 +46,13 @@ class SweepCallback(Callback):
             # Other launchers run jobs in other processes, or on machines that have what this one has not: there each job checks for itself.
             if config.hydra.launcher._target_ == _HERE:
                 preflight_cells((_task(job.config), job.folder) for job in jobs)
-            self.wanted = {job.folder: _reports(job.config) for job in jobs}
-            if reported := [folder for folder, wanted in self.wanted.items() if wanted]:
+            self.has_report = {job.folder: _reports(job.config) for job in jobs}
+            if reported := [folder for folder, reports in self.has_report.items() if reports]:
                 out = Path(str(config.hydra.sweep.dir))
                 write_sweep_file(out, reported, title_of(config, out), table_of(config), list(config.hydra.overrides.task))
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        """Write and print the report, and name the failures of cells that no report was wanted of."""
+        """Writes and prints the report, and prints the failures of the cells that have no report stage."""
         with _exit_on_error():
             from cso_lab.reporting.cells import find_run_folders
             from cso_lab.reporting.report import write_and_print
@@ -62,10 +62,10 @@ class SweepCallback(Callback):
             if self.report_only:
                 complete = report_again(config, out)
             else:
-                folders = dict.fromkeys(find_run_folders(out), _reports(config)) if self.wanted is None else self.wanted
-                reported = [folder for folder, wanted in folders.items() if wanted]
+                folders = dict.fromkeys(find_run_folders(out), _reports(config)) if self.has_report is None else self.has_report
+                reported = [folder for folder, reports in folders.items() if reports]
                 complete = not reported or write_and_print(reported, out, title_of(config, out), table_of(config))
-                complete = _name_failures(folder for folder, wanted in folders.items() if not wanted) and complete
+                complete = _name_failures(folder for folder, reports in folders.items() if not reports) and complete
         if not complete:
             raise SystemExit(1)
 
@@ -76,7 +76,7 @@ def _reports(cfg: DictConfig) -> bool:
 
 
 def _name_failures(folders: Iterable[Path]) -> bool:
-    """Print the failures among these folders; returns whether there are none."""
+    """Prints the failures among these folders. Returns whether there are none."""
     from cso_lab.reporting.cells import FAILED_FILE, load_cells
 
     _, failed = load_cells(folder for folder in folders if (folder / FAILED_FILE).exists())
@@ -99,14 +99,14 @@ def _task(job: DictConfig) -> DictConfig:
 
 @contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Exit with a code on any error: Hydra turns an exception in a callback into a mere warning."""
+    """Exits with a code on any error: Hydra turns an exception in a callback into a mere warning."""
     try:
         yield
     except Exception as error:
         from cso_lab.config.error_messages import explain_or_show
 
-        known = explain_or_show(error)
-        if known is None:
+        explanation = explain_or_show(error)
+        if explanation is None:
             raise SystemExit(1) from error
-        print(f"error: {known}", file=sys.stderr)
-        raise SystemExit(known.exit_code) from None
+        print(f"error: {explanation}", file=sys.stderr)
+        raise SystemExit(explanation.exit_code) from None

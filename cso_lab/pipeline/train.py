@@ -13,7 +13,7 @@ from cso_lab.pipeline.dataset import finished_dataset, rows_folder
 from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
-# What an interrupted training leaves in the run folder, and goes on from.
+# Files of an interrupted training in the run folder, from which it continues.
 _PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
 
 
@@ -27,20 +27,22 @@ class Train(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
+        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from."""
         start = start_node(cfg["algorithm"])
-        own = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
-        values = plain(own, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+        without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
+        values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
         return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
-        """See `Result.key`. Device and number type count by what they come to on this machine."""
+        """See `Result.key`. An "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
         return super().key(resolve_auto(cfg), *inputs)
 
     def run(self, cell: CellContext) -> None:
+        """Trains the checkpoint unless it is finished here or in a sibling cell. Raises UserError if the rows are missing."""
         rows = rows_folder(cell)
         key = _key(cell, cell.cfg, rows)
         if cell.cache.find_own("train", key, CHECKPOINT) or cell.cache.take_from_sibling("train", key, CHECKPOINT):
@@ -50,31 +52,33 @@ class Train(Result, Stage):
 
 
 def is_trained(cell: CellContext) -> bool:
-    """Whether the cell's training is finished, here or in a cell beside it. Raises UserError if there is no dataset to train on."""
+    """Returns whether the cell's training is finished, here or in a sibling cell. Raises UserError if there is no dataset to train on."""
     key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
     return cell.cache.has_own("train", key, CHECKPOINT) or bool(cell.cache.find_sibling("train", key, CHECKPOINT))
 
 
 def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
-    """The key of the checkpoint of `cfg`: the cell's own configuration, or that of what its algorithm starts from."""
+    """Returns the key of the checkpoint of `cfg`: the cell's configuration, or that of the training its algorithm starts from."""
     start = start_of(cfg)
     start_key = None if start is None else _key(cell, start, rows)
     return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
 
 
 def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool:
-    """Train into `folder`; training.json tells of it, and of the training it starts from."""
+    """Trains into `folder` and writes training.json about this training and the one it starts from."""
     from cso_lab.training.train import train
 
     start = _start_checkpoint(cell, cfg, rows)
-    before = {} if start is None else {"start": read_json(start.with_name("training.json"))}
-    write_json(folder / "training.json", train(cfg, rows, folder, start) | before)
+    earlier = {} if start is None else {"start": read_json(start.with_name("training.json"))}
+    write_json(folder / "training.json", train(cfg, rows, folder, start) | earlier)
     return True
 
 
 def _start_checkpoint(cell: CellContext, cfg: DictConfig, rows: Path) -> Path | None:
-    """Returns the checkpoint that the algorithm of `cfg` starts from: that of the sweep's own cell of the same training, or one trained
-    for it and shared. None where it starts from the backbone."""
+    """Returns the checkpoint that the algorithm of `cfg` starts from; None if it starts from the backbone.
+
+    It is that of a sibling cell with the same training; without one, it is trained into a shared folder.
+    """
     start = start_of(cfg)
     if start is None:
         return None

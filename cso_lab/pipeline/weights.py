@@ -1,4 +1,4 @@
-"""Whether a model's weights can be had, found out without downloading any."""
+"""Checks that a model's weights are available, without downloading them."""
 
 import re
 from collections.abc import Collection
@@ -14,9 +14,9 @@ _OTHER_MODEL = "give a model you have with backbone.path=FOLDER"
 
 
 def find_weights(path: str) -> int:
-    """How many bytes of weights are still to be downloaded for a folder or the hub's ID in `backbone.path`.
+    """Returns the number of bytes of weights still to be downloaded for a folder or the hub's ID in `backbone.path`.
 
-    Raises UserError if the weights cannot be had: no such folder or repository, no weights in it, a gated model, a hub out of reach.
+    Raises UserError if the weights are not available: no such folder or repository, no weights in it, a gated model, a hub out of reach.
     """
     if Path(path).is_dir():
         if problem := _problem(Path(path)):
@@ -28,7 +28,7 @@ def find_weights(path: str) -> int:
 
 
 def _problem(folder: Path) -> str | None:
-    """What is missing in a folder that should hold a model."""
+    """Returns what is missing in a folder that should hold a model; None if nothing is."""
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return "the folder holds an adapter without the model it belongs to"
     if not (folder / "config.json").is_file():
@@ -49,7 +49,7 @@ def _parts(index: Path) -> list[str]:
 
 
 def _cached(model: str) -> bool:
-    """Whether the hub's cache on this machine holds the whole model."""
+    """Returns whether the hub's cache on this machine holds the whole model."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -60,40 +60,42 @@ def _cached(model: str) -> bool:
 
 
 def _at_hub(model: str) -> int:
-    """Bytes of the weights of a model at the hub, which lets this account read them."""
+    """Returns the bytes of a model's weights at the hub. Raises UserError if there are none that this account may read."""
     from httpx import HTTPError
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    hub, given = constants.ENDPOINT, f"backbone.path={model}"
+    hub, setting = constants.ENDPOINT, f"backbone.path={model}"
     try:
         api = HfApi()
         api.auth_check(model)
         files = {file.rfilename: file.size or 0 for file in api.model_info(model, files_metadata=True).siblings}
     except GatedRepoError:
         raise UserError(
-            f"{given}: the model is gated: accept its terms at {hub}/{model} and log in (`hf auth login`, or HF_TOKEN); or {_OTHER_MODEL}"
+            f"{setting}: the model is gated: accept its terms at {hub}/{model} and log in (`hf auth login`, or HF_TOKEN); or {_OTHER_MODEL}"
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
-            f"{given}: no such folder here, and no such model at {hub} that this account may see; {_OTHER_MODEL}"
+            f"{setting}: no such folder here, and no such model at {hub} that this account may see; {_OTHER_MODEL}"
         ) from None
     except OfflineModeIsEnabled:
-        raise UserError(f"{given}: not in the cache, and HF_HUB_OFFLINE keeps the hub out of reach; {_OTHER_MODEL}") from None
+        raise UserError(f"{setting}: not in the cache, and HF_HUB_OFFLINE keeps the hub out of reach; {_OTHER_MODEL}") from None
     except HfHubHTTPError as error:
-        said = f"answers {error.response.status_code}" if error.response is not None else "cannot be reached"
-        raise UserError(f"{given}: not in the cache, and the hub {hub} {said}; {_OTHER_MODEL}") from None
+        problem = f"answers {error.response.status_code}" if error.response is not None else "cannot be reached"
+        raise UserError(f"{setting}: not in the cache, and the hub {hub} {problem}; {_OTHER_MODEL}") from None
     except (HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{given}: not in the cache, and the hub {hub} cannot be reached ({reason}); {_OTHER_MODEL}") from None
+        raise UserError(
+            f"{setting}: not in the cache, and the hub {hub} cannot be reached ({reason}); {_OTHER_MODEL}"
+        ) from None
     weights = _weight_files(files)
     if not weights:
-        raise UserError(f"{given}: there are no weights in the repository ({' or '.join(_WHOLE)}); {_OTHER_MODEL}")
+        raise UserError(f"{setting}: there are no weights in the repository ({' or '.join(_WHOLE)}); {_OTHER_MODEL}")
     return sum(files[name] for name in weights)
 
 
 def _weight_files(files: Collection[str]) -> list[str]:
-    """The files among a repository's that transformers would load: the first of its names that there is, whole or in parts."""
+    """Returns the files that transformers would load: those of the first known name in the repository, whole or in parts."""
     for whole, index in zip(_WHOLE, _INDEXES, strict=True):
         if whole in files:
             return [whole]

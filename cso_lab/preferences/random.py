@@ -41,8 +41,8 @@ class RandomNegatives:
         for path in paths:
             for choice in path.choices:
                 if choice.negatives:
-                    others = [strategy for strategy in strategies if strategy not in preferred[_turn(choice)]]
-                    requests[_key(choice)] = self._requests(path, choice, others)
+                    alternatives = [strategy for strategy in strategies if strategy not in preferred[_turn(choice)]]
+                    requests[_key(choice)] = self._requests(path, choice, alternatives)
         replies = iter(ask([request for group in requests.values() for request in group]))
         negatives = {
             key: tuple(_unscored(key[1], request, next(replies), number) for number, request in enumerate(group))
@@ -53,11 +53,11 @@ class RandomNegatives:
             for path in paths
         ]
 
-    def _requests(self, path: Path, choice: Choice, others: list[str]) -> list[ReplyRequest]:
-        """Returns a request for each negative of a choice, in strategies drawn from `others`."""
+    def _requests(self, path: Path, choice: Choice, alternatives: list[str]) -> list[ReplyRequest]:
+        """Returns a request for each negative of a choice, in strategies drawn from `alternatives`."""
         history = "\x1f".join(turn.text for turn in choice.history)
         rng = random.Random(f"{self.seed}/{choice.dialogue}/{history}/{choice.preferred.strategy}")
-        sample = rng.sample(others, min(len(choice.negatives), len(others)))
+        sample = rng.sample(alternatives, min(len(choice.negatives), len(alternatives)))
         return [ReplyRequest(choice.dialogue, path.scene, path.description, choice.history, strategy) for strategy in sample]
 
 

@@ -83,7 +83,7 @@ def _escpro(dialogues: int, parts: dict[str, list[str]]) -> dict:
 
 
 def _columns(dialogues: int | None, texts: list[str], spoken: int | None) -> dict:
-    """Returns the four rows of Table 5 for a column; None where the paper prints a dash. `spoken`: utterances without negatives."""
+    """Returns the four rows of Table 5 for a column; None if the paper prints a dash. `spoken`: utterances without negatives."""
     words = sum(map(count_words, texts))
     return {
         "dialogues": dialogues,

@@ -61,7 +61,7 @@ def case_study(tree: Tree, node: Node, theta: float, min_end_visits: int, notice
 
 
 def gold_turn(tree: Tree, turn: int) -> Node:
-    """Returns the node of the `turn`-th turn (from 1) of the gold dialogue; raises UserError where it has no such turn."""
+    """Returns the node of the `turn`-th turn (from 1) of the gold dialogue. Raises UserError if it has no such turn."""
     gold = [node for node in tree.nodes if node.gold and node.parent]
     if not 1 <= turn <= len(gold):
         raise UserError(f"--turn {turn}: the gold dialogue of {tree.id} has turns 1 to {len(gold)}")
@@ -69,7 +69,7 @@ def gold_turn(tree: Tree, turn: int) -> Node:
 
 
 def node_by_id(tree: Tree, node: int) -> Node:
-    """Returns the node with an id; raises UserError where there is none, and for the root, which has no siblings."""
+    """Returns the node with an id. Raises UserError if there is none, and for the root, which has no siblings."""
     if not 1 <= node < len(tree.nodes):
         raise UserError(
             f"--node {node}: {tree.id} has nodes 1 to {len(tree.nodes) - 1} (0 is the opening, which has no strategy)"
@@ -96,7 +96,7 @@ def _response(node: Node, label: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the turn that the command line names; raises UserError where there is no such tree or turn."""
+    """Prints the turn that the command line names. Raises UserError if there is no such tree or turn."""
     parser = Parser(prog="python -m cso_lab.reporting.case_study", description="One turn of a tree as Markdown (Table 16).")
     parser.add_argument("tree", type=Path, metavar="TREE.json", help="a file of a search folder's trees/")
     which = parser.add_mutually_exclusive_group(required=True)

@@ -1,4 +1,4 @@
-"""Reads run folders: cells from their metrics.json, and for those without numbers the reason why."""
+"""Reads run folders: cells from their metrics.json, and the reason for folders without numbers."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ class Cell:
 
     scores: {Q, B, Q_W, R-L}, in percent but for B. intervals: {metric: [low, high]}, at 95%. n: number of test turns, of which
     `unparsed` have replies that name no known strategy. strategies: {name: {f1, predicted, ...}}.
-    mode, seed: None where they play no part, as for the untrained model.
+    mode, seed: None if they play no part, as for the untrained model.
     variant: a hash that tells cells apart which differ in other values; varied: the values set on the command line.
     context: the data, roles, search and server behind the numbers; `context["path"]` is there when another model than the
     backbone's own was loaded. family: the backbone of the paper whose hyperparameters are used.
     text: {name: value} of the further metrics that evaluation.text asked for.
-    turns: what was predicted at each test turn, None where metrics.json does not tell.
+    turns: what was predicted at each test turn, None if metrics.json does not tell.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Cell:
     turns: Turns | None = field(default=None, repr=False, compare=False)
 
     def context_value(self, key: str) -> object:
-        """Returns a value of the context, an object as text; None where it plays no part."""
+        """Returns a value of the context, an object as text; None if it plays no part."""
         value = self.context.get(key)
         if key == "test_turns" and value is None:
             return self.n
@@ -117,7 +117,7 @@ def _distinct(folders: Iterable[Path]) -> list[Path]:
 
 
 def _missing(folder: Path) -> MissingCell | None:
-    """Returns why a folder has no numbers of its last run, None where it has; numbers beside failed.json are of an earlier run."""
+    """Returns why a folder has no numbers of its last run, None if it has; numbers beside failed.json are of an earlier run."""
     if (folder / FAILED_FILE).exists():
         try:
             note = read_json(folder / FAILED_FILE)
@@ -168,7 +168,7 @@ def _read_cell(folder: Path) -> Cell:
 
 
 def _mapping(node: Mapping, key: str, path: Path) -> dict:
-    """Returns the object under `key`, {} where there is none; raises UserError where it is something else."""
+    """Returns the object under `key`, {} if there is none. Raises UserError if it is something else."""
     value = node.get(key)
     if value is None:
         return {}

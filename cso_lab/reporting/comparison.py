@@ -15,7 +15,7 @@ def verdict(row: Row, metric: str) -> str:
     """Returns BETTER, WITHIN or WORSE than the paper's score of this very row.
 
     WITHIN: the published score lies in our 95% interval over test turns (over several seeds, the mean of their intervals) or
-    within one standard deviation over seeds of our mean, whichever is wider. "" where the paper has no score, we have no
+    within one standard deviation over seeds of our mean, whichever is wider. "" if the paper has no score, we have no
     interval, or other dialogues were predicted.
     """
     bounds = _bounds(row, metric)
@@ -32,7 +32,7 @@ def proxy_baselines(rows: Sequence[Row], table: str | None) -> list[str]:
     """Returns the paper's backbones of `table` whose scores are shown for rows of models the paper did not measure.
 
     These are the backbones whose hyperparameters the models take (`Cell.family`) or, where one of them is not in the table, all
-    that the paper trained there. [] where every row is of a model of the table.
+    that the paper trained there. [] if every row is of a model of the table.
     """
     measured = backbones_of(table) if table else {}
     families = {cell.family for row in rows for cell in row.cells if cell.backbone not in measured}
@@ -48,7 +48,7 @@ def proxy_heading(backbone: str) -> str:
 
 
 def proxy_scores(row: Row, backbone: str, table: str | None) -> Mapping[str, float] | None:
-    """Returns the paper's {Q, B, Q_W, R-L} of the row's method on `backbone`; None where it has none or the row is of `backbone`."""
+    """Returns the paper's {Q, B, Q_W, R-L} of the row's method on `backbone`; None if it has none or the row is of `backbone`."""
     method = published_row(row.cells[0])
     return None if row.cells[0].backbone == backbone or method is None else published_scores(backbone, method, table)
 

@@ -12,7 +12,7 @@ _PAPERS_SCORER = "Perspective API"
 
 
 def table5(statistics: Mapping, name: str) -> Iterator[Table]:
-    """Yields Table 5 from a dataset's statistics.json, nothing where it has none; `name` is the dataset's."""
+    """Yields Table 5 from a dataset's statistics.json, nothing if it has none; `name` is the dataset's."""
     table = statistics.get("table5")
     if not isinstance(table, Mapping):
         return
@@ -63,8 +63,8 @@ def duplicates_table(inspection: Mapping) -> Iterator[Table]:
     duplicates = inspection.get("duplicates") or {}
     rows = []
     for kind in ("dialogues", "utterances"):
-        for where, part in (duplicates.get(kind) or {}).items():
-            place, *sides = _WHERE.get(where, (_words(where), "", ""))
+        for part_name, part in (duplicates.get(kind) or {}).items():
+            place, *sides = _WHERE.get(part_name, (_words(part_name), "", ""))
             concerned = [_concerned(part.get(side), of) for side, of in zip(("left", "right"), sides, strict=True)]
             rows.append([f"{kind}, {place}", f"{part['pairs']:,}", *concerned])
     if not rows:
@@ -93,7 +93,7 @@ def dataset_tables(statistics: Mapping, inspection: Mapping, name: str) -> list[
 
 
 def write_inspection(out: Path, statistics: Mapping, inspection: Mapping, name: str) -> Path:
-    """Write inspection.md and Figures 3 and 9 into `out`; returns the path of inspection.md. `name` is the dataset's."""
+    """Writes inspection.md and Figures 3 and 9 into `out`. Returns the path of inspection.md. `name` is the dataset's."""
     notices = inspection.get("notices") or ()
     figures = write_strategy_figures(inspection.get("progress") or {}, notices, out)
     sections = [f"# Dataset {name}", *(f"> **{sentence(notice)}**" for notice in notices)]
@@ -111,7 +111,7 @@ def write_inspection(out: Path, statistics: Mapping, inspection: Mapping, name: 
 
 
 def print_inspection(path: Path, statistics: Mapping, inspection: Mapping, name: str, console=None) -> None:
-    """Print the tables, and `path`, where they are with the figures. `console` is a rich Console other than standard output."""
+    """Prints the tables, and `path`, where they are with the figures. `console` is a rich Console other than standard output."""
     from rich.markup import escape
 
     console = terminal(console)

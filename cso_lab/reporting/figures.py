@@ -18,7 +18,7 @@ STAGE, SHARE = "conversation stage", "% of the stage's turns"
 
 
 def save(figure, out: Path, name: str) -> list[Path]:
-    """Write NAME.png and NAME.svg into `out` and return their paths; equal figures give equal files, and the SVG keeps its text."""
+    """Writes NAME.png and NAME.svg into `out` and returns their paths; equal figures give equal files, and the SVG keeps its text."""
     from matplotlib import rc_context
 
     out.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def save(figure, out: Path, name: str) -> list[Path]:
 
 
 def write_strategy_figures(by_stage: Mapping, notices: Sequence[str], out: Path) -> dict[str, list[Path]]:
-    """Draw Figures 3 and 9: the share of each strategy in each stage of the conversation, as PNG and SVG.
+    """Draws Figures 3 and 9: the share of each strategy in each stage of the conversation, as PNG and SVG.
 
     `by_stage` is {"escpro" or "seed": {stages, turns, percent: {strategy: [percent per stage]}}}. `notices` go below the title
     of ESC-Pro's figure, since the seed comes from no search. Returns {part: its files}.

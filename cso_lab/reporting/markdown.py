@@ -13,7 +13,7 @@ from cso_lab.reporting.rows import HEADERS, Row, backbone_label, mean_and_deviat
 from cso_lab.reporting.significance import PairedComparison
 
 _NEVER = "*"
-# What values of a cell's context are called in the report; any other goes by its own name.
+# Names of the values of a cell's context in the report; other values keep their key.
 _CHOICES = {
     "data": "data",
     "data_file": "file of the data",
@@ -160,7 +160,7 @@ def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
 
 def _difference(difference: Difference) -> str:
     text = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"**{text}**" if difference.real else text
+    return f"**{text}**" if difference.significant else text
 
 
 def _interval_table(rows: Sequence[Row]) -> Table:

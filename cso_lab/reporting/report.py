@@ -19,7 +19,7 @@ TEX_FILE = "report.tex"
 
 
 def write_and_print(folders: Iterable[Path], out: Path, title: str, table: str | None) -> bool:
-    """Write the report on run folders into `out` and print it.
+    """Writes the report on run folders into `out` and prints it.
 
     Returns whether every cell has its numbers; cells that were not run for want of an API key do not count as missing.
     """
@@ -40,7 +40,7 @@ def write_report(
     notes: Sequence[str] = (),
     table: str | None = None,
 ) -> Path:
-    """Write report.md, report.csv and report.tex into `out`, and Figure 4 where cells differ in preferences.dialogues.
+    """Writes report.md, report.csv and report.tex into `out`, and Figure 4 where cells differ in preferences.dialogues.
 
     Takes cells, run folders, or both; folders without numbers are listed with the reason. `table` ("9") is the paper's table
     whose scores are looked up first. Returns the path of report.md.
@@ -60,7 +60,7 @@ def write_report(
 def print_report(
     cells_or_folders: Iterable[Cell | MissingCell | Path], path: Path, title: str = "", table: str | None = None, console=None
 ) -> None:
-    """Print the main table, what failed or is missing, and `path`, where the report is.
+    """Prints the main table, what failed or is missing, and `path`, where the report is.
 
     `console` is a rich Console to print on instead of standard output.
     """

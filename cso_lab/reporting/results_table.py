@@ -110,10 +110,10 @@ class ResultsTable:
         return Table("", columns, [[record.get(column) for column in columns] for record in records]).csv()
 
     def _record(self, row: Row, cell: Cell) -> dict:
-        own = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
+        keys = ("backbone", "label", "mode", "algo", "algo_label", "start_from", "decoding", "preferences", "variant", "seed")
         record = {
             "row": row.name,
-            **{key: getattr(cell, key) for key in own},
+            **{key: getattr(cell, key) for key in keys},
             **cell.scores,
             "n": cell.n,
             "unparsed": cell.unparsed,
@@ -170,18 +170,18 @@ def _block(model: str, rows: Sequence[Row]) -> list[str]:
     lines = [] if plain_first else [rf"\multicolumn{{{2 + len(METRICS)}}}{{l}}{{{escape_latex(model)}}} \\"]
     tuning = None
     for row in rows:
-        named = [rf"\multicolumn{{2}}{{l}}{{{escape_latex(model if row is rows[0] and plain_first else row.full_method)}}}"]
+        fields = [rf"\multicolumn{{2}}{{l}}{{{escape_latex(model if row is rows[0] and plain_first else row.full_method)}}}"]
         if row.tuning:
-            named = [escape_latex(row.tuning) if row.tuning != tuning else "", escape_latex(row.full_method)]
+            fields = [escape_latex(row.tuning) if row.tuning != tuning else "", escape_latex(row.full_method)]
         tuning = row.tuning
-        lines.append(" & ".join([*named, *(_value(row, metric, best) for metric in METRICS)]).strip() + r" \\")
+        lines.append(" & ".join([*fields, *(_value(row, metric, best) for metric in METRICS)]).strip() + r" \\")
     return lines
 
 
 def _value(row: Row, metric: str, best: Mapping[str, str]) -> str:
     mean, deviation = row.score(metric)
-    shown = f"{mean:.2f}"
-    text = rf"\textbf{{{shown}}}" if shown == best[metric] else shown
+    number = f"{mean:.2f}"
+    text = rf"\textbf{{{number}}}" if number == best[metric] else number
     return text if deviation is None else rf"{text} $\pm$ {deviation:.2f}"
 
 
@@ -197,5 +197,5 @@ def _mean(values: Sequence[float]) -> str:
 
 def _span(counts: Iterable[int | None]) -> str:
     """Returns a count, or "LOW to HIGH" of several different ones."""
-    known = sorted({count for count in counts if count is not None})
-    return NONE if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    values = sorted({count for count in counts if count is not None})
+    return NONE if not values else str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

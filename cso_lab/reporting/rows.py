@@ -88,7 +88,7 @@ def backbone_label(backbone: str) -> str:
 
 
 def paper_scores(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
-    """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None where the paper has none.
+    """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None if the paper has none.
 
     It has none where another model was loaded under the backbone's name.
     """
@@ -101,7 +101,7 @@ def withholds_paper(cell: Cell) -> bool:
 
 
 def published_row(cell: Cell) -> str | None:
-    """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None where there is none."""
+    """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None if there is none."""
     if cell.algo == "base":
         return "base" if cell.decoding == "plain" else cell.decoding
     if cell.start_from != "base" or cell.decoding != "plain":
@@ -119,14 +119,14 @@ def _published(cell: Cell, table: str | None) -> Mapping[str, float] | None:
 def table_rows(cells: Iterable[Cell], table: str | None = None) -> list[Row]:
     """Returns the cells as rows in the paper's order; `table` ("9") is the paper's table whose scores are looked up first.
 
-    Cells of one row differ in nothing but the seed. If a seed comes twice, something else differs that the cells do not tell,
-    so the second is a row of its own: no mean is taken over cells that may not be alike.
+    Cells of one row differ in nothing but the seed. If a seed occurs twice, the cells differ in something that they do not record,
+    so the second one starts a new row: no mean is taken over cells that may differ.
     """
     groups: dict[tuple, list[Cell]] = defaultdict(list)
-    seen: dict[tuple, int] = defaultdict(int)
+    repeats: dict[tuple, int] = defaultdict(int)
     for cell in cells:
         identity = _identity(cell)
-        run = seen[identity, cell.seed] = seen[identity, cell.seed] + 1
+        run = repeats[identity, cell.seed] = repeats[identity, cell.seed] + 1
         groups[*identity, run].append(cell)
     rows = []
     for members in groups.values():
@@ -152,7 +152,7 @@ def _identity(cell: Cell) -> tuple:
 
 
 def choices(cell: Cell) -> dict:
-    """What surrounds a cell by choice, and follows from nothing else."""
+    """Returns the parts of a cell's context that the user chose, without those that follow from other choices."""
     return {key: value for key, value in cell.context.items() if key not in _CONSEQUENCES}
 
 
@@ -169,24 +169,31 @@ def _marked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _marks(cells: Sequence[Cell]) -> list[str]:
-    """What tells these cells apart: the choices and the values given on the command line in which they differ (where none was
-    given, none is said); where that is not enough the variant, then a number."""
-    given = dict.fromkeys(key for cell in cells for key in cell.varied)
-    marks = differing([choices(cell) | dict(cell.varied) for cell in cells], given)
+    """Returns a mark for each cell: the choices and typed values in which the cells differ (a value that was not typed is left out).
+
+    Cells that these do not distinguish are marked with their variant, then with a number.
+    """
+    typed_keys = dict.fromkeys(key for cell in cells for key in cell.varied)
+    marks = differing([choices(cell) | dict(cell.varied) for cell in cells], typed_keys)
     for further in ([f"variant {cell.variant}" for cell in cells], [f"run {n}" for n in range(1, len(cells) + 1)]):
         if len(set(marks)) < len(marks) and len(set(further)) > 1:
             marks = [", ".join(filter(None, pair)) for pair in zip(marks, further, strict=True)]
     return marks
 
 
-def differing(said: Sequence[Mapping], given: Container[str] = ()) -> list[str]:
-    """Of each of several sets of values those in which they differ, in words; a value of `given` is left out where it is not set."""
+def differing(value_sets: Sequence[Mapping], optional: Container[str] = ()) -> list[str]:
+    """Returns for each set of values those in which the sets differ, as "key=value, ..."; a missing one is "key=None".
+
+    A missing value whose key is in `optional` is left out.
+    """
     keys = [
         key
-        for key in dict.fromkeys(key for values in said for key in values)
-        if len({str(values.get(key)) for values in said}) > 1
+        for key in dict.fromkeys(key for values in value_sets for key in values)
+        if len({str(values.get(key)) for values in value_sets}) > 1
     ]
-    return [", ".join(f"{key}={values.get(key)}" for key in keys if key in values or key not in given) for values in said]
+    return [
+        ", ".join(f"{key}={values.get(key)}" for key in keys if key in values or key not in optional) for values in value_sets
+    ]
 
 
 def _rank(cell: Cell) -> tuple:

@@ -13,15 +13,15 @@ SWEEP_FILE = "sweep.json"
 
 
 def write_sweep_file(out: Path, folders: Iterable[Path], title: str, table: str | None, command: list[str]) -> None:
-    """Write sweep.json into a sweep's folder: its cells, relative to the folder, so that it can be reported on again, also elsewhere."""
+    """Writes sweep.json into a sweep's folder: its cells, relative to the folder, so that it can be reported on again, also elsewhere."""
     cells = [Path(folder).relative_to(out).as_posix() for folder in folders]
     write_json(out / SWEEP_FILE, {"title": title, "table": table, "command": command, "cells": cells})
 
 
 def read_sweep_file(out: Path) -> dict | None:
-    """Returns {title, table, command, cells: [folder]} of the last sweep in a folder, None where there was none.
+    """Returns {title, table, command, cells: [folder]} of the last sweep in a folder, None if there was none.
 
-    Raises UserError where sweep.json is damaged.
+    Raises UserError if sweep.json is damaged.
     """
     file = Path(out) / SWEEP_FILE
     if not file.exists():
@@ -33,10 +33,10 @@ def read_sweep_file(out: Path) -> dict | None:
 
 
 def report_again(cfg: DictConfig, out: Path) -> bool:
-    """Report on finished runs and run nothing; returns whether every cell has its numbers.
+    """Reports on finished runs and runs nothing. Returns whether every cell has its numbers.
 
     With `report.folder` the report is on every run below it. Otherwise it is on the sweep that last ran in `out` or, without
-    one, on all runs there. Raises UserError where there is none.
+    one, on all runs there. Raises UserError if there is none.
     """
     from cso_lab.reporting.report import write_and_print
 

@@ -15,7 +15,7 @@ PREFERRED, DISPREFERRED, NEITHER, UNSCORED, UNEXPANDED = "preferred", "disprefer
 
 
 def read_tree(path: Path) -> Tree:
-    """Returns the tree in a `trees/*.json`; raises UserError where the file holds none."""
+    """Returns the tree in a `trees/*.json`. Raises UserError if the file holds none."""
     try:
         return Tree.from_json(read_json(path))
     except (AttributeError, IndexError, KeyError, TypeError):
@@ -40,7 +40,7 @@ def _label(node: Node, chosen: dict[int, Node], rejected: set[int]) -> str:
 
 
 def add_thresholds(parser: ArgumentParser) -> None:
-    """Add --theta and --min-end-visits to a command; the defaults are those of conf/preferences/escpro.yaml."""
+    """Adds --theta and --min-end-visits to a command; the defaults are those of conf/preferences/escpro.yaml."""
     paper = OmegaConf.load(CONF / "preferences" / "escpro.yaml")
     parser.add_argument("--theta", type=float, default=paper.theta, help="Q that divides good from bad (default: %(default)s)")
     parser.add_argument(

@@ -19,25 +19,25 @@ _DIGITS = 4
 
 
 def write_tree_page(folder: Path, theta: float, min_end_visits: int) -> Path:
-    """Write report.html into a search folder and return its path; `theta` and `min_end_visits` are those of equations 5 and 6.
+    """Writes report.html into a search folder and returns its path; `theta` and `min_end_visits` are those of equations 5 and 6.
 
-    Raises UserError where the folder has no trees.
+    Raises UserError if the folder has no trees.
     """
     folder = Path(folder)
     files = sorted((folder / "trees").glob("*.json"))
     if not files:
         raise UserError(f"{folder}: no trees/*.json; give the folder of a search (a run's stages.json names it)")
     summary = read_json(folder / "search.json") if (folder / "search.json").exists() else {}
-    shown = [tree_data(read_tree(file), theta, min_end_visits) for file in files]
+    trees = [tree_data(read_tree(file), theta, min_end_visits) for file in files]
     page = render(
         "tree_page",
         scripts=("tree.js", "tree_page.js"),
         title=f"Search: {len(files)} dialogue{'' if len(files) == 1 else 's'}",
         players=summary.get("players"),
         notices=[summary["notice"]] if summary.get("notice") else [],
-        facts=list(search_facts(summary, shown, theta, min_end_visits)),
+        facts=list(search_facts(summary, trees, theta, min_end_visits)),
         set_aside=summary.get("set_aside") or {},
-        dialogues=shown,
+        dialogues=trees,
     )
     return write_page(page, folder)
 
@@ -75,17 +75,17 @@ def _expanded_fields(node: Node, label: str) -> list:
     return [label, round(node.q, _DIGITS), node.n, int(node.gold), int(node.end), node.supporter, node.seeker, scores]
 
 
-def search_facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
+def search_facts(summary: Mapping, trees: Sequence[dict], theta: float, min_end_visits: int) -> Iterator[tuple[str, str]]:
     """Yields (name, value) of a search: counts, calls, tokens, cost, seconds and thresholds, as far as search.json has them.
 
-    `shown` are its trees as `tree_data` returns them.
+    `trees` are the values that `tree_data` returns for its trees.
     """
     if "dialogues" in summary:
-        yield "dialogues", f"{len(shown)} of {summary['dialogues']} searched"
+        yield "dialogues", f"{len(trees)} of {summary['dialogues']} searched"
     if "iterations_at_most" in summary:
         yield "iterations a dialogue", f"at most {summary['iterations_at_most']}"
-    for name in shown[0]["counts"]:
-        yield name, f"{sum(dialogue['counts'][name] for dialogue in shown):,}"
+    for name in trees[0]["counts"]:
+        yield name, f"{sum(dialogue['counts'][name] for dialogue in trees):,}"
     agreement = summary.get("agreement_with_gold") or {}
     if agreement.get("turns"):
         yield "strategist's best is the gold strategy", f"{agreement['agree']} of {agreement['turns']} gold turns"
@@ -105,7 +105,7 @@ def search_facts(summary: Mapping, shown: Sequence[dict], theta: float, min_end_
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page of the folder on the command line, and print its path."""
+    """Writes the page of the folder on the command line, and prints its path."""
     parser = Parser(prog="python -m cso_lab.reporting.tree_page", description="Write report.html of a search folder.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a search folder: trees/*.json and search.json")
     add_thresholds(parser)

@@ -33,11 +33,11 @@ def check_template(role: str, part: str, template: str) -> None:
     check_placeholders(f"roles.{role}.{part}", template, PLACEHOLDERS[role])
 
 
-def check_placeholders(key: str, template: str, known: Sequence[str]) -> None:
-    """Raises UserError if the template under the config key `key` has a placeholder that is not in `known`."""
+def check_placeholders(key: str, template: str, placeholders: Sequence[str]) -> None:
+    """Raises UserError if the template under the config key `key` has a placeholder that is not in `placeholders`."""
     for name in _PLACEHOLDER.findall(template):
-        if name not in known:
-            raise unknown(f"placeholder in {key}", f"{{{name}}}", (f"{{{p}}}" for p in known))
+        if name not in placeholders:
+            raise unknown(f"placeholder in {key}", f"{{{name}}}", (f"{{{p}}}" for p in placeholders))
 
 
 def messages(system: str, query: str, values: Mapping[str, str]) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from cso_lab.search.tree import Node, Tree
 
 @dataclass(frozen=True)
 class Step:
-    """One turn of a greedy path; `priors` are those of the turn after it, None where the path ends."""
+    """One turn of a greedy path; `priors` are those of the turn after it, None if the path ends."""
 
     expansion: Expansion
     scores: Scores

@@ -114,11 +114,11 @@ class Prefetcher:
         running = {evaluation.task for evaluation in self._evaluations.values() if not evaluation.task.done()}
         limit, prefetched = self._search.speculation, len(self._evaluations) - len(needed)
         room = min(limit - len(running.difference(needed)), (1 + MAX_KEPT_RATIO) * limit - prefetched)
-        waiting = set(running)
+        awaited = set(running)
         if room > 0 and not self._predicted:
             self._slot = self._slot or self._search.low_priority_queue.request_slot()
-            waiting.add(self._slot)
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            awaited.add(self._slot)
+        done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         if self._slot in done:
             self._slot, self._predicted = None, True
             for leaf in self._predict_leaves(remaining, room):

@@ -20,13 +20,13 @@ class Tracker(Protocol):
     def __exit__(self, kind, error, traceback) -> None: ...
 
     def stage_started(self, stage: str, folder: Path) -> None:
-        """A stage starts, whose files will be in `folder`; not called for a stage that is finished already."""
+        """Called when a stage starts, whose files will be in `folder`, but not for a stage that is finished already."""
 
     def log(self, stage: str, numbers: Mapping[str, float]) -> None:
-        """Show numbers of a stage that is running."""
+        """Shows numbers of a stage that is running."""
 
     def stage_finished(self, stage: str, folder: Path) -> None:
-        """A stage has its files in `folder`, whether it ran now or before."""
+        """Called when a stage has its files in `folder`, whether it ran now or before."""
 
 
 class NoTracker:
@@ -42,18 +42,18 @@ class NoTracker:
         pass
 
     def stage_started(self, stage: str, folder: Path) -> None:
-        pass
+        """Does nothing."""
 
     def log(self, stage: str, numbers: Mapping[str, float]) -> None:
-        pass
+        """Does nothing."""
 
     def stage_finished(self, stage: str, folder: Path) -> None:
-        pass
+        """Does nothing."""
 
 
 @dataclass(frozen=True)
 class TrackedCell:
-    """What a tracker knows of a cell before any stage runs.
+    """A cell as a tracker gets it before any stage runs.
 
     `group` and `tags` sort its run among others, `config` is the resolved configuration without credentials, `table` the paper's
     table whose scores are looked up first, and `rerun` says whether everything is computed again.

@@ -44,9 +44,9 @@ class Content:
 def search(folder: Path, cell: TrackedCell) -> Content:
     """Returns the numbers of search.json, without its estimate and budget."""
     summary = _object(folder / "search.json")
-    kept = {key: value for key, value in summary.items() if key not in ("corpus", "budget", "estimate")}
-    kept["set_aside"] = len(summary.get("set_aside", ()))
-    return Content(flat(kept, "search"))
+    numbers = {key: value for key, value in summary.items() if key not in ("corpus", "budget", "estimate")}
+    numbers["set_aside"] = len(summary.get("set_aside", ()))
+    return Content(flat(numbers, "search"))
 
 
 def dataset(folder: Path, cell: TrackedCell) -> Content:
@@ -77,13 +77,13 @@ def generate(folder: Path, cell: TrackedCell) -> Content:
 def evaluate(folder: Path, cell: TrackedCell) -> Content:
     """Returns metrics.json under its own names, the paper's scores with our differences, and figures of the strategies chosen."""
     metrics = _object(folder / "metrics.json")
-    kept = {key: value for key, value in metrics.items() if key not in ("per_turn", "cell")}
+    numbers = {key: value for key, value in metrics.items() if key not in ("per_turn", "cell")}
     paper, comparison = paper_comparison(folder, cell.table)
     strategies = metrics.get("strategies") or {}
     columns = list(dict.fromkeys(key for values in strategies.values() for key in values))
     by_strategy = [[name, *(values.get(column) for column in columns)] for name, values in strategies.items()]
     return Content(
-        flat(kept) | paper,
+        flat(numbers) | paper,
         {"paper_comparison": comparison, "strategies": Table("Strategies", ["strategy", *columns], by_strategy)},
         {"figures/preferences": preference_figure(strategies), "figures/confusion": confusion_figure(folder, list(strategies))},
     )
@@ -102,7 +102,7 @@ CONTENTS: Mapping[str, Callable[[Path, TrackedCell], Content]] = {
 
 def image_files(folder: Path) -> dict[str, Path]:
     """Returns {name: file} of the PNG figures in a folder and its `figures`."""
-    return {f"figures/{file.stem}": file for where in (folder, folder / "figures") for file in sorted(where.glob("*.png"))}
+    return {f"figures/{file.stem}": file for parent in (folder, folder / "figures") for file in sorted(parent.glob("*.png"))}
 
 
 def steps_after(file: Path, last: int) -> Iterator[dict]:

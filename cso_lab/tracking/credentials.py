@@ -10,7 +10,7 @@ from cso_lab.core.errors import UserError
 def resolve_mode(mode: str) -> str:
     """Returns "online" or "offline" for "auto", "online" or "offline"; of "auto" also what WANDB_MODE says.
 
-    Raises UserError where online needs a key and there is none, or where the key cannot be used.
+    Raises UserError if online needs a key and there is none, or if the key cannot be used.
     """
     import wandb
     from wandb.sdk.lib import wbauth

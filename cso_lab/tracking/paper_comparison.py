@@ -27,8 +27,8 @@ def paper_comparison(folder: Path, table: str | None) -> tuple[dict[str, float],
             numbers |= {f"{PAPER}/{metric}": paper, f"{DIFFERENCE}/{metric}": round(ours - paper, 4)}
             published = [(row.model, paper, round(ours - paper, 4))]
         else:
-            others = ((name, proxy_scores(row, name, table)) for name in proxy_baselines([row], table))
-            published = [(backbone_label(name), scores[metric], None) for name, scores in others if scores]
+            proxies = ((name, proxy_scores(row, name, table)) for name in proxy_baselines([row], table))
+            published = [(backbone_label(name), scores[metric], None) for name, scores in proxies if scores]
         for values in published or [(None, None, None)]:
             rows.append([metric, ours, *bounds, *values, cell.context.get("data")])
     return numbers, Table("Ours beside the paper's", _COLUMNS, rows)

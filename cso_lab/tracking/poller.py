@@ -22,7 +22,7 @@ class Poller(threading.Thread):
             self._error = error
 
     def stop(self) -> None:
-        """Wait for a running call to end, and call `poll` once more; raises what it raised before."""
+        """Waits for a running call to end, and calls `poll` once more; raises what it raised before."""
         self._stopped.set()
         self.join()
         if self._error is not None:

@@ -26,7 +26,7 @@ class WandbTracker:
     """Logs a cell to W&B; conf/tracking/wandb.yaml explains the settings.
 
     The run's id is kept in the run folder, so that the same command continues the same run. A cell whose results are in W&B
-    already opens no run. Raises UserError where W&B cannot be used as `mode` asks.
+    already opens no run. Raises UserError if W&B cannot be used as `mode` asks.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class WandbTracker:
         self._logged: set[str] = set()
         self._started_now: set[str] = set()
         self._record_file = cell.folder / FOLDER / RECORD
-        known = self._record_file.exists() and not cell.rerun
+        recorded = self._record_file.exists() and not cell.rerun
         # "steps": the last logged step of each stage; "content": a hash of the results that are logged.
-        self._record = read_json(self._record_file) if known else {"id": None, "steps": {}, "content": None}
+        self._record = read_json(self._record_file) if recorded else {"id": None, "steps": {}, "content": None}
 
     def __enter__(self) -> "WandbTracker":
         return self
 
     def stage_started(self, stage: str, folder: Path) -> None:
-        """Open the run, and follow the stage's log of steps, if it has one."""
+        """Opens the run, and follows the stage's log of steps, if it has one."""
         run = self._open()
         self._started_now.add(stage)
         self._finished.pop(stage, None)
@@ -73,11 +73,11 @@ class WandbTracker:
             self._poller.start()
 
     def log(self, stage: str, numbers: Mapping[str, float]) -> None:
-        """Log numbers under STAGE/NAME."""
+        """Logs numbers under STAGE/NAME."""
         self._open().log({f"{stage}/{name}": value for name, value in numbers.items()})
 
     def stage_finished(self, stage: str, folder: Path) -> None:
-        """Log the stage's results if the run is open; otherwise they are logged once it is."""
+        """Logs the stage's results if the run is open; otherwise they are logged once it is."""
         self._stop_polling()
         if stage not in CONTENTS:
             return
@@ -116,7 +116,7 @@ class WandbTracker:
                 self._run = None
 
     def _add_earlier_stages(self) -> None:
-        """Add the stages that earlier commands finished, but for those that were started again and did not finish."""
+        """Adds the stages that earlier commands finished, but for those that were started again and did not finish."""
         file = self._cell.folder / "stages.json"
         for stage, folder in (read_json(file) if file.exists() else {}).items():
             if stage in CONTENTS and stage not in self._started_now and Path(folder).is_dir():
@@ -137,8 +137,8 @@ class WandbTracker:
             for stage, axis in _AXES.items():
                 self._run.define_metric(axis)
                 self._run.define_metric(f"{stage}/*", step_metric=axis)
-            where = f"offline; to send it: wandb sync {self._run.settings.sync_dir}" if self._run.offline else self._run.url
-            print(f"W&B: {self._cell.name}: {where}")
+            location = f"offline; to send it: wandb sync {self._run.settings.sync_dir}" if self._run.offline else self._run.url
+            print(f"W&B: {self._cell.name}: {location}")
             self._log_stages()
         return self._run
 
@@ -150,8 +150,8 @@ class WandbTracker:
             # Neither command line nor terminal are sent, since an address in them may hold a password; nor is the machine described.
             private = {"x_disable_meta": True, "x_disable_machine_info": True, "disable_git": True, "disable_code": True}
             quiet = wandb.Settings(quiet=True, console="off", **private)
-            known = {"id": self._record["id"], "resume": "allow", "name": self._cell.name, "config": dict(self._cell.config)}
-            return wandb.init(**self._where, **known, mode=mode, dir=self._cell.folder, settings=quiet)
+            identity = {"id": self._record["id"], "resume": "allow", "name": self._cell.name, "config": dict(self._cell.config)}
+            return wandb.init(**self._where, **identity, mode=mode, dir=self._cell.folder, settings=quiet)
 
         try:
             return start(self._mode)
@@ -213,7 +213,7 @@ class WandbTracker:
             self._run.log({name: wandb.Image(str(file)) for name, file in files.items()})
 
     def _log_steps(self, stage: str, folder: Path) -> None:
-        """Log the steps that are not in W&B yet, from the file that a training logs them in, however many processes it has."""
+        """Logs the steps that are not in W&B yet, from the file that a training logs them in, however many processes it has."""
         if stage in STEP_LOGS:
             for entry in steps_after(folder / STEP_LOGS[stage], self._record["steps"].get(stage, 0)):
                 self._run.log({f"{stage}/{name}": value for name, value in entry.items() if is_number(value)})
@@ -226,7 +226,7 @@ class WandbTracker:
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
-        """Keep the copies that wandb makes of tables within the run folder too, unless WANDB_DATA_DIR says otherwise."""
+        """Keeps the copies that wandb makes of tables within the run folder too, unless WANDB_DATA_DIR says otherwise."""
         before = os.environ.get("WANDB_DATA_DIR")
         os.environ["WANDB_DATA_DIR"] = before or str((self._cell.folder / FOLDER).resolve())
         try:
@@ -242,10 +242,10 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _reason(error: BaseException | None) -> str | None:
-    """Returns why the cell failed in one line, None where it did not."""
+    """Returns why the cell failed in one line, None if it did not."""
     if error is None:
         return None
     from cso_lab.config.error_messages import explain
 
-    known = explain(error) if isinstance(error, Exception) else None
-    return str(known or f"{type(error).__name__}: {error}".rstrip(": "))
+    explanation = explain(error) if isinstance(error, Exception) else None
+    return str(explanation or f"{type(error).__name__}: {error}".rstrip(": "))

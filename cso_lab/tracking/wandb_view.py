@@ -65,7 +65,7 @@ def _path(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Save the workspace and print its address; raises UserError where W&B does not take it."""
+    """Saves the workspace and prints its address. Raises UserError if W&B does not take it."""
     parser = Parser(prog="python -m cso_lab.tracking.wandb_view", description="Lay out a W&B workspace for comparing cells.")
     parser.add_argument("path", metavar="ENTITY/PROJECT", help="where `tracking=wandb` sends its runs")
     parser.add_argument("--name", default=NAME, help=f'what the view is called (default: "{NAME}")')

@@ -49,24 +49,24 @@ def use_tree_attention(config: "PretrainedConfig", form: str = "auto") -> None:
     It stays so after a forward pass, because the backward pass runs the layers again if activations are recomputed.
     Raises UserError if the form does not go with the model's attention.
     """
-    own = config._attn_implementation
-    if form in ("blocks", "dense") and own == _FLEX:
-        raise UserError(f"training.tree_mask={form} goes with backbone.attn_implementation=sdpa or eager, not {own}")
+    previous = config._attn_implementation
+    if form in ("blocks", "dense") and previous == _FLEX:
+        raise UserError(f"training.tree_mask={form} goes with backbone.attn_implementation=sdpa or eager, not {previous}")
     if form == "flex":
         config._attn_implementation = _FLEX
-    elif own == "sdpa":
+    elif previous == "sdpa":
         config._attn_implementation = _PACKED
 
 
 @contextmanager
 def tree_attention_enabled(config: "PretrainedConfig") -> Iterator[None]:
     """Makes a model with this configuration accept the masks of this module within the context. Only for passes without gradients."""
-    own = config._attn_implementation
+    previous = config._attn_implementation
     use_tree_attention(config)
     try:
         yield
     finally:
-        config._attn_implementation = own
+        config._attn_implementation = previous
 
 
 def tree_mask(
@@ -114,11 +114,11 @@ def dense_mask(
 
 def _windows(config: "PretrainedConfig") -> dict[str, int | None]:
     """Returns {kind of layer: its sliding window in tokens, None if it attends to all}. Raises UserError for any other kind."""
-    known = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
+    window_by_kind = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if unknown := kinds - known.keys():
+    if unknown := kinds - window_by_kind.keys():
         raise UserError(f"no mask is known for layers of {sorted(unknown)}: use training.share_prefixes=false")
-    return {kind: known[kind] for kind in kinds}
+    return {kind: window_by_kind[kind] for kind in kinds}
 
 
 def _one_or_all(masks: dict):

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from cso_lab.config.error_messages import explain, said
+from cso_lab.config.error_messages import explain, type_and_message
 from cso_lab.core.errors import tracebacks_shown
 from cso_lab.core.files import write_json
 from cso_lab.training.processes import RESULT, Failure, end_with_parent, read_job
@@ -33,10 +33,10 @@ def main() -> None:
             traceback.print_exc(file=file)
         if tracebacks_shown():
             traceback.print_exc()
-        if known := explain(error):
-            Failure(str(known), order=0).write(folder, str(rank))
-            sys.exit(known.exit_code)
-        Failure(f"process {rank}: {said(error)}", order=2).write(folder, str(rank))
+        if explanation := explain(error):
+            Failure(str(explanation), order=0).write(folder, str(rank))
+            sys.exit(explanation.exit_code)
+        Failure(f"process {rank}: {type_and_message(error)}", order=2).write(folder, str(rank))
         sys.exit(1)
 
 

@@ -56,14 +56,14 @@ def test_pairing_takes_out_what_both_have_in_common():
     found, n = compare([run([0] * 5, [0] * 5, [r + 5 for r in theirs])], [run([0] * 5, [0] * 5, theirs)])
     assert n == 5
     assert found["R-L"].value == found["R-L"].low == found["R-L"].high == pytest.approx(5)
-    assert found["R-L"].real
-    assert found["Q"] == Difference(0, 0, 0) and not found["Q"].real
+    assert found["R-L"].significant
+    assert found["Q"] == Difference(0, 0, 0) and not found["Q"].significant
 
 
 def test_an_interval_by_hand():
     # Differences of 0 and 10 on two turns: a resample is worth 0, 5 or 10 with chances 1/4, 1/2, 1/4, so 95% of them span 0 to 10.
     found, _ = compare([run([0, 0], [0, 0], [0, 10])], [run([0, 0], [0, 0], [0, 0])])
-    assert found["R-L"] == Difference(5, 0, 10) and not found["R-L"].real
+    assert found["R-L"] == Difference(5, 0, 10) and not found["R-L"].significant
 
 
 def test_turns_are_paired_by_dialogue_and_number_whatever_their_order():

@@ -130,8 +130,8 @@ def test_rows_are_set_against_the_untrained_model_and_sft_of_their_mode(cell, tm
         ("dpo", "sft"),
     }
     (dpo,) = (one for one in found if one.baseline.cells[0].algo == "sft")
-    assert dpo.n == 20 and dpo.differences["Q"].value == 100 and dpo.differences["Q"].real
-    assert dpo.differences["R-L"].value == 0 and not dpo.differences["R-L"].real
+    assert dpo.n == 20 and dpo.differences["Q"].value == 100 and dpo.differences["Q"].significant
+    assert dpo.differences["R-L"].value == 0 and not dpo.differences["R-L"].significant
     section = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").split("## Differences")[1]
     line = next(line for line in section.splitlines() if "CSO-DPO" in line and "LoRA, SFT" in line)
     assert "| **+100.00 [+100.00, +100.00]** |" in line and "| +0.00 [+0.00, +0.00] |" in line

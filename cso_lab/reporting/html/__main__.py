@@ -13,7 +13,7 @@ from cso_lab.reporting.tree_page import write_tree_page
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page of the folder on the command line and print its path; raises UserError where nothing is in the folder."""
+    """Writes the page of the folder on the command line and prints its path. Raises UserError if nothing is in the folder."""
     parser = Parser(
         prog="python -m cso_lab.reporting.html", description="Write FOLDER/report.html, a page to look at in a browser."
     )

@@ -8,14 +8,14 @@ from cso_lab.reporting.rows import HEADERS
 
 
 def data_scaling(report: ReportData) -> Section | None:
-    """Returns one chart per score, with one line per algorithm and mode of a model; None where nothing was trained on two amounts."""
-    found = curves(report.rows)
-    if not found:
+    """Returns one chart per score, with one line per algorithm and mode of a model; None if nothing was trained on two amounts."""
+    volume_curves = curves(report.rows)
+    if not volume_curves:
         return None
     charts = []
     for metric in METRICS:
         data = []
-        for colour, curve in enumerate(found):
+        for colour, curve in enumerate(volume_curves):
             values = list(curve.values(metric))
             error = {"type": "data", "array": [deviation or 0 for _, deviation in values]}
             means = [mean for mean, _ in values]

@@ -37,7 +37,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | Sequence[Section] | None], ...]
 
 
 def write_report_page(folders: Iterable[Cell | MissingCell | Path], out: Path, title: str, table: str | None = None) -> Path:
-    """Write report.html of run folders, or of cells already read, into `out`; returns its path.
+    """Writes report.html of run folders, or of cells already read, into `out`. Returns its path.
 
     `table` ("9") is the paper's table whose scores are looked up first. Damaged and unfinished folders are shown as far as their
     files can be read, with the reason.

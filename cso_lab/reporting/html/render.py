@@ -43,7 +43,7 @@ def render(
 
 
 def write_page(page: str, folder: Path) -> Path:
-    """Write report.html into `folder` atomically and return its path; characters that UTF-8 lacks become references."""
+    """Writes report.html into `folder` atomically and returns its path; characters that UTF-8 lacks become references."""
     partial = folder / f".{PAGE_FILE}.{os.getpid()}.partial"
     partial.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     os.replace(partial, folder / PAGE_FILE)

@@ -35,7 +35,7 @@ def _data(report: ReportData, replied: list[tuple[Run, list[dict]]]) -> dict:
     """Returns the turns as turns.js reads them.
 
     Strategies and dialogues are listed once. A turn is [dialogue, position, gold strategy, gold reply], and each cell has one
-    [strategy, reply] per turn, None where it predicted none. A strategy is an index into `strategies`, -1 of an unparsed reply.
+    [strategy, reply] per turn, None if it predicted none. A strategy is an index into `strategies`, -1 of an unparsed reply.
     """
     strategies: dict[str, int] = {}
     dialogue_numbers: dict[tuple, int] = {}

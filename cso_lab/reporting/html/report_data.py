@@ -22,7 +22,7 @@ from cso_lab.reporting.rows import Row, table_rows
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its cell, None where it has no numbers, a name of its own on the page, and its colour in every chart.
+    """One run folder: its cell, None if it has no numbers, a name of its own on the page, and its colour in every chart.
 
     `colour` is an index into the palette.
     """
@@ -53,24 +53,24 @@ class ReportData:
 
     @cached_property
     def model(self) -> str | None:
-        """The model of all rows; None where there are several, which are then part of every name."""
+        """The model of all rows; None if there are several, which are then part of every name."""
         models = {row.model for row in self.rows}
         return models.pop() if len(models) == 1 else None
 
     @cached_property
     def runs(self) -> list[Run]:
         """The runs: cells in the order of the table, then folders without numbers."""
-        named = []
+        entries = []
         for row in self.rows:
             name = ", ".join(part for part in ("" if self.model else row.model, row.tuning, row.full_method) if part)
             for cell in row.cells:
                 seed = f", seed {cell.seed}" if len(row.cells) > 1 else ""
-                named.append((cell.folder, cell, name + seed))
-        named += [(missing.folder, None, missing.folder.name) for missing in self.missing]
+                entries.append((cell.folder, cell, name + seed))
+        entries += [(missing.folder, None, missing.folder.name) for missing in self.missing]
         # The runs shown first get the colours that differ most.
-        first = first_of_each_kind([cell for _, cell, _ in named])
-        order = [*first, *(index for index in range(len(named)) if index not in first)]
-        return [Run(*values, order.index(index)) for index, values in enumerate(named)]
+        first = first_of_each_kind([cell for _, cell, _ in entries])
+        order = [*first, *(index for index in range(len(entries)) if index not in first)]
+        return [Run(*values, order.index(index)) for index, values in enumerate(entries)]
 
     @property
     def measured(self) -> list[Run]:
@@ -78,15 +78,15 @@ class ReportData:
         return [run for run in self.runs if run.cell]
 
     def json(self, path: Path) -> dict:
-        """Returns the object in a JSON file, {} where it is missing or damaged."""
+        """Returns the object in a JSON file, {} if it is missing or damaged."""
         return self._cached(path, read_json, dict) or {}
 
     def jsonl(self, path: Path) -> list[dict]:
-        """Returns the objects of a JSON Lines file, [] where it is missing or damaged."""
+        """Returns the objects of a JSON Lines file, [] if it is missing or damaged."""
         return self._cached(path, read_jsonl, list) or []
 
     def config(self, run: Run) -> Mapping:
-        """Returns the run's config.yaml as plain values, {} where it is missing; nothing in it is instantiated or resolved."""
+        """Returns the run's config.yaml as plain values, {} if it is missing; nothing in it is instantiated or resolved."""
 
         def read(path: Path) -> dict:
             try:
@@ -97,17 +97,17 @@ class ReportData:
         return self._cached(run.folder / "config.yaml", read, dict) or {}
 
     def shared(self, run: Run, stage: str) -> Path | None:
-        """Returns the folder of a shared stage of the run, None where it is not on this machine.
+        """Returns the folder of a shared stage of the run, None if it is not on this machine.
 
         It is the folder that stages.json names or, where both were copied, the one beside the run.
         """
-        named = self.json(run.folder / STAGES_FILE).get(stage)
-        if not isinstance(named, str):
+        recorded = self.json(run.folder / STAGES_FILE).get(stage)
+        if not isinstance(recorded, str):
             return None
-        folder = copied_folder(run.folder, named)
+        folder = copied_folder(run.folder, recorded)
         if folder is None:
             self.add_problem(
-                named, f"the {stage} of {run.folder.name} is not on this machine; its trees and statistics are left out"
+                recorded, f"the {stage} of {run.folder.name} is not on this machine; its trees and statistics are left out"
             )
         return folder
 
@@ -119,12 +119,12 @@ class ReportData:
                 folders.setdefault(folder.resolve(), []).append(run)
         return folders
 
-    def _cached(self, path: Path, read, kind: type):
+    def _cached(self, path: Path, reader, kind: type):
         if path not in self._read:
             self._read[path] = None
             if path.exists():
                 try:
-                    value = read(path)
+                    value = reader(path)
                     if not isinstance(value, kind):
                         raise UserError(f"{path}: holds a {type(value).__name__}")
                     self._read[path] = value
@@ -133,7 +133,7 @@ class ReportData:
         return self._read[path]
 
     def add_problem(self, place: str, reason: str) -> None:
-        """Note why a file or folder could not be read; of several reasons the first stays."""
+        """Records why a file or folder could not be read; of several reasons the first is kept."""
         if place not in dict(self.problems):
             self.problems.append((place, reason))
 

@@ -44,13 +44,13 @@ def text_metrics_section(report: ReportData) -> Section | None:
 
 
 def differences_section(report: ReportData) -> Section | None:
-    """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None where no rows can be compared."""
+    """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None if no rows can be compared."""
     rows = []
     for one in compare_rows(report.rows):
         values = [one.differences[metric] for metric in METRICS]
         fields = [
             Value(
-                minus_signs(f"{value.value:+.2f}{'' if value.real else ' (0 within)'}"),
+                minus_signs(f"{value.value:+.2f}{'' if value.significant else ' (0 within)'}"),
                 minus_signs(f"{value.low:+.2f} to {value.high:+.2f}"),
             )
             for value in values

@@ -86,9 +86,9 @@ def confusion_counts(predictions: Sequence[dict], names: Sequence[str]):
     """
     from cso_lab.evaluation.metrics import confusion
 
-    known = [p for p in predictions if p.get("gold_strategy") in names]
-    predicted = [p.get("strategy") if p.get("strategy") in names else None for p in known]
-    return confusion([p["gold_strategy"] for p in known], predicted, names)
+    labelled = [p for p in predictions if p.get("gold_strategy") in names]
+    predicted = [p.get("strategy") if p.get("strategy") in names else None for p in labelled]
+    return confusion([p["gold_strategy"] for p in labelled], predicted, names)
 
 
 def confusions(report: ReportData) -> Section | None:

@@ -50,7 +50,7 @@ def _layout(key: str, curves: int) -> dict:
 
 
 def cost_and_time(report: ReportData) -> Section | None:
-    """Returns the seconds of every stage of every run, and calls, tokens and cost of shared stages; None where nothing is known."""
+    """Returns the seconds of every stage of every run, and calls, tokens and cost of shared stages; None if nothing is known."""
     stages: dict[str, None] = {}
     timed: list[tuple[Run, dict]] = []
     for run in report.runs:
@@ -98,8 +98,8 @@ def _seconds(timed: list[tuple[Run, dict]], stages: list[str]) -> Chart:
 def _facts(report: ReportData, folder: Path) -> list[tuple[str, str]]:
     """Returns (name, value) of a shared stage: seconds, and of a search calls, tokens and cost, those of its parts included."""
     facts = []
-    summary, done = report.json(folder / "search.json"), report.json(folder / "done.json")
-    seconds = summary.get("seconds", done.get("seconds"))
+    summary, record = report.json(folder / "search.json"), report.json(folder / "done.json")
+    seconds = summary.get("seconds", record.get("seconds"))
     if seconds is not None:
         facts.append(("seconds", f"{seconds:,}"))
     usage = [summary.get("usage") or {}, *(summary.get("parts") or {}).values()]

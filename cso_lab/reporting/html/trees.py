@@ -25,23 +25,23 @@ def trees(report: ReportData) -> Section | None:
     """Returns every search with its facts, its first trees and a link to its own page; None without searches."""
     searches = []
     for number, (folder, runs) in enumerate(report.shared_folders("search").items()):
-        if read := _read(report, folder, _MOST_TREES):
-            searches.append(_search(report, number, folder, runs, read))
+        if first_trees := _read(report, folder, _MOST_TREES):
+            searches.append(_search(report, number, folder, runs, first_trees))
     return Section("trees", "The trees", "section_trees", {"searches": searches}) if searches else None
 
 
 def _search(report: ReportData, number: int, folder: Path, runs: list[Run], trees: list[Tree]) -> dict:
     thresholds = _thresholds(report, runs)
-    shown, room = [], _MOST_CHARACTERS
+    data_of_trees, room = [], _MOST_CHARACTERS
     for tree in trees:
         data = tree_data(tree, *thresholds)
         room -= len(json.dumps(data))
-        if shown and room < 0:
+        if data_of_trees and room < 0:
             break
-        shown.append(data)
+        data_of_trees.append(data)
     summary = report.json(folder / "search.json")
     count = len(_files(folder))
-    complete = len(shown) == count
+    complete = len(data_of_trees) == count
     page = folder / PAGE_FILE
     return {
         "id": f"search{number}",
@@ -50,8 +50,8 @@ def _search(report: ReportData, number: int, folder: Path, runs: list[Run], tree
         "players": summary.get("players"),
         "notice": summary.get("notice"),
         # Sums over some of the trees would be wrong.
-        "facts": list(search_facts(summary, shown, *thresholds)) if complete else [],
-        "trees": shown,
+        "facts": list(search_facts(summary, data_of_trees, *thresholds)) if complete else [],
+        "trees": data_of_trees,
         "count": count,
         "page": quote(Path(os.path.relpath(page, report.out)).as_posix()) if page.exists() else None,
     }
@@ -60,18 +60,18 @@ def _search(report: ReportData, number: int, folder: Path, runs: list[Run], tree
 def dialogues(report: ReportData) -> Section | None:
     """Returns whole dialogues, each a valid path of a search, with strategy, Q and the judge's scores of every turn.
 
-    The page's script adds the test dialogues with each run's predictions. None where there are neither.
+    The page's script adds the test dialogues with each run's predictions. None if there are neither.
     """
-    shown = []
+    searched = []
     for folder, runs in report.shared_folders("search").items():
         notice = report.json(folder / "search.json").get("notice")
-        for tree in _read(report, folder, _MOST_DIALOGUES - len(shown)):
+        for tree in _read(report, folder, _MOST_DIALOGUES - len(searched)):
             if path := _searched_path(tree, *_thresholds(report, runs)):
-                shown.append(_dialogue(tree, path, notice))
+                searched.append(_dialogue(tree, path, notice))
     tested = any(report.jsonl(run.folder / "predictions.jsonl") for run in report.measured)
-    if not shown and not tested:
+    if not searched and not tested:
         return None
-    return Section("dialogue", "A whole dialogue, turn by turn", "section_dialogue", {"searched": shown})
+    return Section("dialogue", "A whole dialogue, turn by turn", "section_dialogue", {"searched": searched})
 
 
 def _searched_path(tree: Tree, theta: float, min_end_visits: int) -> list[Node] | None:

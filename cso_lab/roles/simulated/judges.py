@@ -46,14 +46,14 @@ _SCALE = re.compile(r"integer from (\d+)\D+?(\d+)")
 
 
 def answer(
-    profile: JudgeProfile, system: str, turns: Sequence[Turn], rest: str, names: Sequence[str], rng: random.Random
+    profile: JudgeProfile, system: str, turns: Sequence[Turn], remainder: str, names: Sequence[str], rng: random.Random
 ) -> str:
     """Returns a judge's reply, a JSON object by criterion: "A", "B" or "tie" for two replies, an integer for one.
 
-    `system`: its system prompt; `turns`: the dialogue; `rest`: its prompt after the transcript; `names`: the strategies in use. Raises
-    CustomLLMError if the prompts have no reply or no known criterion.
+    `system`: its system prompt; `turns`: the dialogue; `remainder`: its prompt after the transcript; `names`: the strategies in use.
+    Raises CustomLLMError if the prompts have no reply or no known criterion.
     """
-    replies = _REPLY.findall(rest)
+    replies = _REPLY.findall(remainder)
     qualities = [_qualities(reply, turns, names, profile) for reply in replies]
     criteria = [name for name in _CRITERION.findall(system) if qualities and name in qualities[0]]
     if not criteria or len(qualities) > 2:

@@ -65,16 +65,16 @@ def simulated_reply(player: str, messages: list, seed: int | None) -> str:
 
 def read_dialogue(prompt: str) -> tuple[list[Turn], str]:
     """Returns (the turns of the transcript in a prompt, the text after it). Strategies that are not shown are looked up by utterance."""
-    turns, rest = [], []
+    turns, remainder = [], []
     for line in prompt.splitlines():
         if match := _LINE.match(line):
             name, strategy, text = match.groups()
             speaker = SEEKER if name == "Seeker" else SUPPORTER
             turns.append(Turn(speaker, text, None if speaker == SEEKER else strategy or _strategy_of(text)))
-            rest.clear()
+            remainder.clear()
         elif turns:
-            rest.append(line)
-    return turns, "\n".join(rest)
+            remainder.append(line)
+    return turns, "\n".join(remainder)
 
 
 def _strategy_of(text: str) -> str | None:
@@ -112,8 +112,8 @@ def _seeker(system: str, prompt: str, rng: random.Random) -> str:
 
 
 def _supporter(system: str, prompt: str, rng: random.Random) -> str:
-    turns, rest = read_dialogue(prompt)
-    strategy = _requested_strategy(rest)
+    turns, remainder = read_dialogue(prompt)
+    strategy = _requested_strategy(remainder)
     banks = seeker_state.lines()["supporter"]
     return _pick(banks[_SAME_LINES_AS.get(strategy, strategy)], turns, rng)
 
@@ -155,8 +155,8 @@ def _reply_judge(name: str) -> Callable[[str, str, random.Random], str]:
     """Returns the player `name`, a judge of the replies that its prompt gives after the dialogue."""
 
     def reply(system: str, prompt: str, rng: random.Random) -> str:
-        turns, rest = read_dialogue(prompt)
-        return judges.answer(judges.JUDGE_PROFILES[name], system, turns, rest, _names_in(turns), rng)
+        turns, remainder = read_dialogue(prompt)
+        return judges.answer(judges.JUDGE_PROFILES[name], system, turns, remainder, _names_in(turns), rng)
 
     return reply
 
@@ -182,9 +182,9 @@ def _scaled(share: float, highest: int) -> int:
     return round(min(max(share, 0.0), 1.0) * highest)
 
 
-def _requested_strategy(rest: str) -> str:
+def _requested_strategy(remainder: str) -> str:
     """Returns the first strategy that the supporter's prompt names after the transcript. Raises CustomLLMError if it names none."""
-    positions = {rest.find(name): name for name in seeker_state.MEETS if name in rest}
+    positions = {remainder.find(name): name for name in seeker_state.MEETS if name in remainder}
     if not positions:
         raise CustomLLMError(400, "the simulated supporter finds no known strategy after the dialogue in its prompt")
     return positions[min(positions)]
