@@ -1,0 +1,75 @@
+"""What a card says of the base model: its name, where it can be loaded from, and its licence."""
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+# Of the paper's backbones, as their pages on the hub name them; read where the model's own card is not on this machine.
+_LICENCES = {
+    "google/gemma-2-9b-it": "gemma",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama3.1",
+    "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
+    "Qwen/Qwen2.5-32B-Instruct": "apache-2.0",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """`origin` says in words where the weights are from. `hub_id` is None if they are not the hub's, `licence` if it is unknown."""
+
+    name: str
+    origin: str
+    hub_id: str | None = None
+    licence: str | None = None
+    random: bool = False
+
+
+def base_model(backbone: DictConfig) -> Base:
+    """Returns the base model of a run's backbone; nothing is downloaded for it."""
+    path, label = backbone.get("path"), str(backbone.label)
+    if path is not None and Path(path).expanduser().is_dir():
+        folder = Path(path).expanduser()
+        licence = _card_licence(folder / "README.md")
+        return Base(label, f"a local folder named {folder.resolve().name}", licence=licence)
+    if path is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return Base(label, f"{path} on the model hub", path, _cached_licence(path) or _LICENCES.get(path))
+    if path is not None:
+        return Base(label, "a local folder that is not on the machine of the export")
+    if backbone.get("gguf") is not None:
+        gguf = backbone.gguf
+        origin = (
+            f"{gguf.file} of the Python package {gguf.package}, dequantized: not the original weights, which it approximates"
+        )
+        return Base(label, origin, licence=_gguf_licence(gguf.package, gguf.file))
+    return Base(label, "random weights, which have learnt nothing", random=True)
+
+
+def _card_licence(file: Path) -> str | None:
+    """Returns the licence that a model card names."""
+    from huggingface_hub import ModelCard
+
+    try:
+        licence = ModelCard.load(file, ignore_metadata_errors=True).data.license
+    except (OSError, ValueError):  # there is no card, or its metadata cannot be read
+        return None
+    return licence if isinstance(licence, str) else None
+
+
+def _cached_licence(hub_id: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(hub_id, "README.md")
+    return _card_licence(Path(file)) if isinstance(file, str) else None
+
+
+def _gguf_licence(package: str, file: str) -> str | None:
+    """Returns the licence in the metadata of a package's GGUF file."""
+    from gguf import GGUFReader
+
+    spec = find_spec(package)
+    path = Path(spec.submodule_search_locations[0], file) if spec else None
+    field = GGUFReader(path).fields.get("general.license") if path and path.is_file() else None
+    return None if field is None else str(field.contents())
