@@ -11,7 +11,7 @@ from cso_lab.core.errors import UserError
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m cso_lab.export",
-        description="Write a run's model as a folder that servers and the model hub read: weights, tokenizer with chat template, generation "
+        description="Write a run's model as a folder for servers and the model hub: weights, tokenizer with chat template, generation "
         "configuration and model card. An adapter is merged into its base.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or the folder of a dataset")

@@ -33,18 +33,18 @@ def base_model(backbone: DictConfig) -> Base:
     if path is not None and Path(path).expanduser().is_dir():
         folder = Path(path).expanduser()
         licence = _card_licence(folder / "README.md")
-        return Base(label, f"a local folder named {folder.resolve().name}", licence=licence)
+        return Base(label, f"loaded from a local folder named {folder.resolve().name}", licence=licence)
     if path is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        return Base(label, f"{path} on the model hub", path, _cached_licence(path) or _LICENCES.get(path))
+        return Base(label, f"`{path}` on the model hub", path, _cached_licence(path) or _LICENCES.get(path))
     if path is not None:
-        return Base(label, "a local folder that is not on the machine of the export")
+        return Base(label, "loaded from a local folder")
     if backbone.get("gguf") is not None:
         gguf = backbone.gguf
         origin = (
             f"{gguf.file} of the Python package {gguf.package}, dequantized: not the original weights, which it approximates"
         )
         return Base(label, origin, licence=_gguf_licence(gguf.package, gguf.file))
-    return Base(label, "random weights, which have learnt nothing", random=True)
+    return Base(label, "random weights", random=True)
 
 
 def _card_licence(file: Path) -> str | None:

@@ -17,15 +17,17 @@ from cso_lab.export import facts
 from cso_lab.export.base import Base, base_model
 from cso_lab.export.card import write_card
 from cso_lab.export.folder import check_free, new_folder
+from cso_lab.generation.local import reply_ends
 from cso_lab.generation.run_folder import run_checkpoint, run_configuration, run_model
 from cso_lab.reporting.rows import method_name
+from cso_lab.training.backbone import START, device, load_tokenizer, load_weights, resolve_dtype
+from cso_lab.training.chat_format import ChatFormat, fold_system
 
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from cso_lab.reporting.cells import Cell
-    from cso_lab.training.chat_format import ChatFormat
 
 # Subfolder of an exported adapter with the model it belongs to, where that is no model of the hub.
 BASE = "base"
@@ -66,7 +68,7 @@ def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     with new_folder(out) as folder:
         for name in _ADAPTER_FILES:
             shutil.copyfile(checkpoint / name, folder / name)
-        start, hub_id = checkpoint / _start(), base_model(cfg.backbone).hub_id
+        start, hub_id = checkpoint / START, base_model(cfg.backbone).hub_id
         own_base = hub_id is None or start.is_dir()
         if own_base:
             (folder / BASE).mkdir()
@@ -91,8 +93,6 @@ def _configuration(run: Path, overrides: Sequence[str]) -> DictConfig:
 
 def _dtype(cfg: DictConfig, run: Path) -> "torch.dtype":
     """Returns the number type with which the run generates; "auto" is what it was when the run trained, perhaps on another machine."""
-    from cso_lab.training.backbone import device, resolve_dtype
-
     name = cfg.generation.dtype
     if name == "auto" and cfg.training.dtype == "auto":
         name = _training(cfg, run).get("dtype", name)
@@ -105,23 +105,12 @@ def _training(cfg: DictConfig, run: Path) -> dict:
     return read_json(file) if file and file.is_file() else {}
 
 
-def _start() -> str:
-    from cso_lab.training.backbone import START
-
-    return START
-
-
-def _chat_format(cfg: DictConfig) -> "ChatFormat":
-    from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.chat_format import ChatFormat
-
+def _chat_format(cfg: DictConfig) -> ChatFormat:
     return ChatFormat(load_tokenizer(cfg))
 
 
-def _save(cfg: DictConfig, checkpoint: Path | None, dtype: "torch.dtype", folder: Path) -> "ChatFormat":
+def _save(cfg: DictConfig, checkpoint: Path | None, dtype: "torch.dtype", folder: Path) -> ChatFormat:
     """Saves a model with tokenizer and generation configuration; returns how its prompts are rendered."""
-    from cso_lab.training.backbone import load_weights
-
     chat = _chat_format(cfg)
     model = load_weights(cfg, checkpoint, dtype)
     model.generation_config = _generation_config(cfg, model, chat.tokenizer)
@@ -134,8 +123,6 @@ def _save(cfg: DictConfig, checkpoint: Path | None, dtype: "torch.dtype", folder
 def _generation_config(cfg: DictConfig, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig":
     """Returns the run's decoding: without the base's own sampling and penalties, and with every token that ends a reply."""
     from transformers import GenerationConfig
-
-    from cso_lab.generation.local import reply_ends
 
     temperature = cfg.generation.temperature
     sampling = (
@@ -158,7 +145,7 @@ def _clean(folder: Path) -> None:
             write_json(file, {key: value for key, value in config.items() if key not in local})
 
 
-def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: "ChatFormat", kind: str, own_base: bool = False) -> None:
+def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind: str, own_base: bool = False) -> None:
     base, cell, trained = base_model(cfg.backbone), facts.measured(run), trains(cfg)
     strategies = strategy_set(cfg.data.strategies)
     messages = prompt_messages([Turn(SEEKER, _EXAMPLE)], strategies)
@@ -186,6 +173,8 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: "ChatFormat", ki
         trainings=facts.trainings(cfg, training) if trained else [],
         numbers=facts.numbers(cell) if cell else None,
         cell=cell,
+        data_name=cfg.data.name,
+        testset=cfg.evaluation.testset,
         constrained=cfg.generation.constrain == "format",
         decoding=None if cfg.decoding.name == "plain" else cfg.decoding.label,
         temperature=cfg.generation.temperature,
@@ -206,13 +195,11 @@ def _method(cfg: DictConfig, cell: "Cell | None") -> str:
     return f"{method} ({cfg.finetune_mode.label})"
 
 
-def _template_messages(chat: "ChatFormat", messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    from cso_lab.training.chat_format import fold_system
-
+def _template_messages(chat: ChatFormat, messages: list[dict[str, str]]) -> list[dict[str, str]]:
     return fold_system(messages) if chat.folds_system else messages
 
 
-def _plain_render(chat: "ChatFormat", messages: list[dict[str, str]]) -> str:
+def _plain_render(chat: ChatFormat, messages: list[dict[str, str]]) -> str:
     """Returns what the chat template makes of the messages without any switch, as a server renders it."""
     tokenizer = chat.tokenizer
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
