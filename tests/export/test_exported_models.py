@@ -3,12 +3,20 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from chats import run_folder
+from hub import FakeHub
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
+from project import ROOT
+from templates import stored
 from trainings import config
 
 from cso_lab.core.records import SEEKER, Turn, prompt_messages
@@ -16,6 +24,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.export.__main__ import main
 from cso_lab.generation.local import LocalModel
 from cso_lab.generation.run_folder import run_configuration, run_model
+from cso_lab.training.backbone import prepare_backbone
 
 pytestmark = pytest.mark.long
 
@@ -41,12 +50,7 @@ def sweep(tmp_path_factory):
     def run(name):
         if not (folder / "runs" / name).exists():
             (folder / "runs" / name).mkdir(parents=True)
-            overrides = [part for part in _CELLS[name] if part != "training.dtype=bfloat16"]
-            cfg = config(folder / "shared", *_SMALL, *(o for o in overrides if not o.startswith("training.learning_rate")))
-            for override in _CELLS[name]:
-                key, _, value = override.partition("=")
-                if key in ("training.dtype", "training.learning_rate"):
-                    OmegaConf.update(cfg, key, float(value) if key.endswith("rate") else value)
+            cfg = config(folder / "shared", *_SMALL, *_CELLS[name])
             cfg.stages = ["search", "dataset", "train", "generate", "evaluate"]
             run_cell(cfg, folder / "runs" / name, in_sweep=False)
         return folder / "runs" / name
@@ -63,9 +67,9 @@ def own_reply(run, *overrides):
 
 
 def snippet_reply(folder, monkeypatch):
-    """What the Python lines on the card print."""
+    """What the Python lines on the card print, run in the folder."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    monkeypatch.setenv("MODEL", str(folder))
+    monkeypatch.chdir(folder)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, {})
     return printed.getvalue().removesuffix("\n")
@@ -102,10 +106,45 @@ def test_an_unmerged_adapter_has_a_base_that_loads(name, sweep, tmp_path, monkey
     main([str(run), str(out), "--adapter"])
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
     assert snippet_reply(out, monkeypatch) == own_reply(run)
-    monkeypatch.chdir(out)
     assert AutoModelForCausalLM.from_pretrained(".").active_adapters()
     assert ModelCard.load(out / "README.md").data.library_name == "peft"
     assert_says_nothing_of_this_machine(out, run.parents[1], tmp_path, "shared/backbones")
+
+
+def test_an_adapter_of_a_model_at_the_hub_names_it(sweep, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(sweep("lora"), run)
+    cfg = OmegaConf.load(run / "config.yaml")
+    base, cfg.backbone.path = prepare_backbone(cfg), "someone/tiny"
+    OmegaConf.save(cfg, run / "config.yaml")
+    with FakeHub({"someone/tiny": Path(base)}) as hub:
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-m", "cso_lab.export", str(run), str(tmp_path / "out"), "--adapter"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not any(name.endswith("model.safetensors") for name in hub.sent)
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny"
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == "someone/tiny" and 'from_pretrained("someone/tiny"' in card.text
+    assert not (tmp_path / "out" / "base").exists()
+
+
+@pytest.mark.parametrize("backbone", ["tiny_gemma", "thinking"])
+def test_the_card_tells_how_a_prompt_is_written_for_other_templates(backbone, tmp_path, monkeypatch):
+    line = [f"backbone={'tiny_qwen' if backbone == 'thinking' else backbone}"]
+    run = run_folder(tmp_path / "run", tmp_path / "shared", "algo=base", "generation.constrain=none", *line)
+    if backbone == "thinking":
+        cfg = OmegaConf.load(run / "config.yaml")
+        shutil.copytree(prepare_backbone(cfg), tmp_path / "model")
+        (tmp_path / "model" / "chat_template.jinja").write_text(stored("qwen3"), encoding="utf-8")
+        cfg.backbone.path = str(tmp_path / "model")
+        OmegaConf.save(cfg, run / "config.yaml")
+    main([str(run), str(tmp_path / "out")])
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert snippet_reply(tmp_path / "out", monkeypatch) == own_reply(run)
+    assert ("has no\nsystem role" in text) == (backbone == "tiny_gemma")
+    assert ("switch thinking off" in text) == (backbone == "thinking")
+    assert "This run has not been evaluated." in text
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn_and_nothing_of_the_bases_decoding_is_left(sweep, tmp_path):
