@@ -41,9 +41,7 @@ def base_model(backbone: DictConfig) -> Base:
         return Base(label, "loaded from a local folder")
     if backbone.get("gguf") is not None:
         gguf = backbone.gguf
-        origin = (
-            f"{gguf.file} of the Python package {gguf.package}, dequantized: not the original weights, which it approximates"
-        )
+        origin = f"converted from {gguf.file} in the Python package {gguf.package} (dequantized, so only close to the original weights)"
         return Base(label, origin, licence=_LICENCES.get(gguf.package))
     return Base(label, "random weights", random=True)
 

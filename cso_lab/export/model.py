@@ -76,7 +76,6 @@ def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
         else:
             chat = _chat_format(cfg)
         chat.tokenizer.save_pretrained(folder)
-        _clean(folder)
         config = read_json(folder / "adapter_config.json")
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": BASE if own_base else hub_id})
         _write_card(cfg, run, folder, chat, "adapter", own_base)
@@ -116,7 +115,6 @@ def _save(cfg: DictConfig, checkpoint: Path | None, dtype: "torch.dtype", folder
     model.generation_config = _generation_config(cfg, model, chat.tokenizer)
     model.save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
-    _clean(folder)
     return chat
 
 
@@ -136,15 +134,6 @@ def _generation_config(cfg: DictConfig, model: "PreTrainedModel", tokenizer: "Pr
     )
 
 
-def _clean(folder: Path) -> None:
-    """Removes from the saved configurations the path that model and tokenizer were loaded from."""
-    for file in folder.glob("*config.json"):
-        config = read_json(file)
-        local = [key for key in ("_name_or_path", "name_or_path") if key in config]
-        if local:
-            write_json(file, {key: value for key, value in config.items() if key not in local})
-
-
 def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind: str, own_base: bool = False) -> None:
     base, cell, trained = base_model(cfg.backbone), facts.measured(run), trains(cfg)
     strategies = strategy_set(cfg.data.strategies)
@@ -162,7 +151,7 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind
         base=base,
         own_base=own_base,
         trained=trained,
-        mode=cfg.finetune_mode.label,
+        merged=trained and cfg.finetune_mode.get("peft") is not None,
         corpus=facts.corpus(cfg),
         rows=statistics.get("rows", {}),
         dialogues=statistics.get("table5", {}).get("per_path", {}).get("all", {}).get("dialogues"),
@@ -182,7 +171,6 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind
         system_prompt=system_prompt(strategies),
         folds_system=chat.folds_system,
         messages=json.dumps(chat_messages, ensure_ascii=False, indent=4),
-        prompt=prompt,
         prompt_literal=json.dumps(prompt, ensure_ascii=False),
         template_renders=_plain_render(chat, chat_messages) == prompt,
         attention=cfg.backbone.attn_implementation,

@@ -19,6 +19,7 @@ from project import ROOT
 from templates import stored
 from trainings import config
 
+from cso_lab.core.files import write_json
 from cso_lab.core.records import SEEKER, Turn, prompt_messages
 from cso_lab.core.strategies import EXTES
 from cso_lab.export.__main__ import main
@@ -157,6 +158,8 @@ def test_a_reply_ends_where_the_template_ends_a_turn_and_nothing_of_the_bases_de
     shutil.copytree(copy / "checkpoint", tmp_path / "base")
     own = GenerationConfig(do_sample=True, temperature=0.6, repetition_penalty=1.5, eos_token_id=[7])
     own.save_pretrained(tmp_path / "base")
+    settings = json.loads((tmp_path / "base" / "config.json").read_text())
+    write_json(tmp_path / "base" / "config.json", settings | {"_name_or_path": "/home/someone/base"})
     cfg = OmegaConf.load(copy / "config.yaml")
     cfg.backbone.path, cfg.algorithm = str(tmp_path / "base"), OmegaConf.load(sweep("base") / "config.yaml").algorithm
     OmegaConf.save(cfg, copy / "config.yaml")
@@ -164,6 +167,7 @@ def test_a_reply_ends_where_the_template_ends_a_turn_and_nothing_of_the_bases_de
     written = GenerationConfig.from_pretrained(tmp_path / "out")
     end = AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<|eot_id|>")
     assert written.eos_token_id == [end, 7] and written.do_sample is False
+    assert_says_nothing_of_this_machine(tmp_path / "out", "/home/someone", tmp_path)
     assert written.repetition_penalty in (None, 1.0) and written.temperature in (None, 1.0)
 
 
