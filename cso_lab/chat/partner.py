@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cso_lab.config import CONF
 from cso_lab.config.cells import is_api, trains
-from cso_lab.config.schema import check_local_generation
 from cso_lab.core.errors import UserError, unknown
-from cso_lab.core.files import read_json
 from cso_lab.core.records import Turn, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
+from cso_lab.generation.run_folder import run_configuration, run_model
 
 if TYPE_CHECKING:
     from cso_lab.generation.decoding_strategies import Plain
@@ -81,54 +79,14 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> Partner:
 
     Raises UserError if the run has no local model, or its configuration or checkpoint is missing or damaged.
     """
-    cfg = _configuration(folder, overrides)
+    cfg = run_configuration(folder, overrides)
     if is_api(cfg) or cfg.generation.engine == "server":
         raise UserError(
             f"{folder}: {cfg.backbone.name} is asked over HTTP, and only models of this machine can be talked to: give a run of a"
             " local backbone with generation.engine=local"
         )
-    checkpoint = _checkpoint(folder) if trains(cfg) else None
-    if checkpoint and not _is_adapter(checkpoint):
-        # A full model does not need the weights it was trained from, which may be on another machine.
-        cfg.backbone.path, checkpoint = str(checkpoint), None
+    cfg, checkpoint = run_model(cfg, folder)
     return Partner(cfg, folder, checkpoint)
-
-
-def _configuration(folder: Path, overrides: Sequence[str]) -> DictConfig:
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"no config.yaml in {folder}: give the folder of a run (run.py prints it, and reports name it)")
-    cfg = OmegaConf.load(file)
-    if cfg.hardware.device == "cuda":
-        cfg.hardware.device = "auto"  # this machine may have no GPU
-    if not Path(cfg.shared_dir).is_dir():
-        cfg.shared_dir = OmegaConf.load(CONF / "config.yaml").shared_dir
-    OmegaConf.set_struct(cfg, True)
-    if invalid := [override for override in overrides if "=" not in override]:
-        raise UserError(f"{invalid[0]!r} is no KEY=VALUE of the run's configuration (see --help)")
-    cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist(list(overrides)))
-    check_local_generation(cfg)
-    return cfg
-
-
-def _checkpoint(folder: Path) -> Path:
-    """Returns the run's own checkpoint, or that of the cell whose training it reused, which may be beside it in a copied sweep."""
-    from cso_lab.training.backbone import check_whole
-
-    file = folder / "stages.json"
-    trained_in = read_json(file).get("train") if file.exists() else None
-    reused = [Path(trained_in), folder.resolve().parent / Path(trained_in).name] if trained_in else []
-    for candidate in [folder, *reused]:
-        if (candidate / "checkpoint").is_dir():
-            check_whole(candidate / "checkpoint")
-            return candidate / "checkpoint"
-    raise UserError(f"no checkpoint in {folder}: run its train stage, or copy the run with its checkpoint folder")
-
-
-def _is_adapter(checkpoint: Path) -> bool:
-    from cso_lab.training.backbone import is_adapter
-
-    return is_adapter(checkpoint)
 
 
 def _method(cfg: DictConfig, folder: Path) -> "Plain":

@@ -104,7 +104,7 @@ class LocalModel:
         return Decoding(
             max_new_tokens=generation.max_new_tokens,
             temperature=generation.temperature,
-            ends=_ends(self._model, self._chat.tokenizer),
+            ends=reply_ends(self._model, self._chat.tokenizer),
         )
 
 
@@ -122,7 +122,7 @@ def strategy_openings(chat: ChatFormat, messages: Messages, strategies: Strategy
     return openings
 
 
-def _ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+def reply_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Returns the ids of tokens that end a reply: the template's end of turn and those of the model's generation configuration."""
     ids = model.generation_config.eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
