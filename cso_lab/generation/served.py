@@ -35,6 +35,7 @@ class ServedModel:
 
     def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
         """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
+        from cso_lab.llm.batch import check_batches
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
@@ -53,7 +54,9 @@ class ServedModel:
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
-        Client(**self._limits, place=_LOCATION).check({SUPPORTER: client["model"]})
+        asking, models = Client(**self._limits, place=_LOCATION), {SUPPORTER: client["model"]}
+        asking.check(models)
+        check_batches(asking, models)
 
     def __enter__(self) -> "ServedModel":
         self._journal.__enter__()

@@ -12,6 +12,7 @@ from cso_lab.judging.items import COMPARISON, Answer, Sample
 from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
+from cso_lab.llm.batch import check_batches
 from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
@@ -50,6 +51,7 @@ def check_judges(settings: Mapping) -> None:
     client = Client(**{key: settings["client"][key] for key in LIMITS}, place=_PLACE)
     for judge in judges:
         client.check({_ROLE: judge})
+        check_batches(client, {_ROLE: judge})
 
 
 def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
@@ -64,6 +66,9 @@ def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
     costs = {judge: prices.cost(judge, prompt_tokens // len(judges), reply_tokens // len(judges)) for judge in judges}
     unknown = [judge for judge, cost in costs.items() if cost is None]
     dollars = f"; the price of {', '.join(unknown)} is not known" if unknown else f", ${sum(costs.values()):.2f}"
+    if not unknown and all(prices.has_batches(judge) for judge in judges):
+        shares = prompt_tokens // len(judges), reply_tokens // len(judges)
+        dollars += f" (${sum(prices.batch_cost(judge, *shares) for judge in judges):.2f} with client.batch=true)"
     return f"{len(every)} calls, about {prompt_tokens:,} + {reply_tokens:,} tokens{dollars}"
 
 

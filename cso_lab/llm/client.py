@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -50,6 +50,9 @@ class Client:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         budget: Mapping | None = None,
+        batch: bool = False,
+        batch_poll: float = 60,
+        batch_tokens: int | None = None,
         api_base: str | None = None,
         api_key_env: str | None = None,
         journal: Journal | None = None,
@@ -59,14 +62,16 @@ class Client:
         """`timeout` (of a call) and `max_backoff` (between attempts) are in seconds. `max_attempts` bounds failed calls and replies
         that do not parse together. The limits per minute hold for each provider. `budget` caps calls, tokens and dollars. Without a
         `journal` no reply is saved. `place` is where the client is configured, for error messages. `transport` replaces the default
-        `Transport`.
+        `Transport`. `batch`, `batch_poll` and `batch_tokens` are for `batch.ask_in_batches`; the client itself asks one by one.
         """
-        self.max_concurrency = max_concurrency
+        self.max_concurrency, self.timeout = max_concurrency, timeout
+        self.batch, self.batch_poll, self.batch_tokens = batch, batch_poll, batch_tokens
+        self.address, self.place = (api_base, api_key_env, place), place
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
         self._transport = transport or Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._timeout, self.max_attempts, self._max_backoff = timeout, max_attempts, max_backoff
+        self.max_attempts, self.max_backoff = max_attempts, max_backoff
         self._limits = requests_per_minute, tokens_per_minute
         self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
@@ -84,7 +89,7 @@ class Client:
     async def __aexit__(self, kind: type[BaseException] | None, *_) -> None:
         """Calls in flight are already paid for, so they are awaited and journaled; after a cancellation for 5 seconds at most."""
         if self._calls:
-            await asyncio.wait(self._calls, timeout=min(self._timeout, 5) if kind is asyncio.CancelledError else None)
+            await asyncio.wait(self._calls, timeout=min(self.timeout, 5) if kind is asyncio.CancelledError else None)
         for call in self._calls:
             call.cancel()
         await self._transport.__aexit__()
@@ -94,6 +99,14 @@ class Client:
         for role, model in models.items():
             self._transport.check(role, model)
         self._budget.check_models(models)
+
+    def batch_server(self, role: str, model: str) -> tuple[str, dict[str, str]]:
+        """Returns the base URL and the headers for batches of `model`. Raises UserError if it cannot be asked in batches."""
+        return self._transport.batch_server(role, model)
+
+    def check_batches(self, questions: Sequence[Question]) -> None:
+        """Raises BudgetSpent if the calls for `questions`, asked in batches, could exceed a cap in the worst case."""
+        self._budget.check_batches(self.usage, [(one.model, estimated_tokens(one.messages)) for one in questions])
 
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
@@ -109,7 +122,7 @@ class Client:
                 return question.parse(reply)
             except ParseError:
                 pass  # the reply parsed when it was written; the parser has changed since
-        backoff = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
+        backoff = wait_random_exponential(multiplier=0.5, max=self.max_backoff)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.max_attempts),
             wait=lambda state: backoff(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
@@ -164,7 +177,7 @@ class Client:
         while limiter.paused_for:
             self._slots.release()
             # Jitter, since otherwise all paused calls would be sent at the same moment.
-            await asyncio.sleep(limiter.paused_for + random.uniform(0, min(1.0, self._max_backoff)))
+            await asyncio.sleep(limiter.paused_for + random.uniform(0, min(1.0, self.max_backoff)))
             await self._slots.acquire()
 
     def _finish_call(self, call: asyncio.Task) -> None:
@@ -182,11 +195,11 @@ class Client:
         call |= {"seed": seed, "attempt": number}
         start = monotonic()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 reply = await self._transport.complete(question.role, question.model, question.messages, seed)
         except Exception as error:
             if isinstance(error, TimeoutError):
-                error = RetryableError(f"no answer within {self._timeout:g} s")
+                error = RetryableError(f"no answer within {self.timeout:g} s")
             self._record(call | {"fault": one_line(error)})
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, ServiceError):

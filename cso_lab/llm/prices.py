@@ -65,6 +65,21 @@ def cost(model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: 
     return sum(load_litellm().cost_per_token(model=model, **tokens, cache_read_input_tokens=cached_tokens))
 
 
+def batch_cost(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """Returns the cost of a call within a batch: by the model's batch prices, else half of what it costs alone. None if unknown."""
+    prices = _info(model) or {}
+    per_prompt, per_completion = (prices.get(f"{kind}_cost_per_token_batches") for kind in ("input", "output"))
+    if per_prompt is not None and per_completion is not None:
+        return prompt_tokens * per_prompt + completion_tokens * per_completion
+    alone = cost(model, prompt_tokens, completion_tokens)
+    return None if alone is None else alone / 2
+
+
+def has_batches(model: str) -> bool:
+    """Returns whether `model` can be asked in batches: OpenAI's batch interface of a model that is asked for chat completions."""
+    return load_litellm().get_llm_provider(model)[1] == "openai" and uses_chat_completions(model)
+
+
 @cache
 def _info(model: str) -> dict | None:
     try:
