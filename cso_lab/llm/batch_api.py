@@ -115,9 +115,8 @@ class BatchAPI:
             answer[key]
             return answer
         except (ValueError, TypeError, KeyError, IndexError):
-            raise RetryableError(
-                f"{path}: not an answer of a batch interface: {one_line(payload[:200].decode(errors='replace'))}"
-            ) from None
+            start = one_line(payload[:200].decode(errors="replace"))
+            raise RetryableError(f"{path}: not an answer of a batch interface: {start}") from None
 
     def _request(self, method: str, path: str, **content) -> bytes:
         import httpx

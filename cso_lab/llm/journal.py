@@ -25,8 +25,8 @@ class Journal:
     read from it.
 
     `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
-    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` and `batches`, the lines of each batch merged by its
-    name, cover all lines.
+    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` and `batches` (the lines of each batch,
+    merged, by its name) cover all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
@@ -70,8 +70,8 @@ class Journal:
         return self.answers.pop(key, None)
 
     def write(self, call: Mapping) -> None:
-        """Appends one call, or what became of a batch. Raises UserError if it cannot be written; every later call then raises the same error, so that the file
-        holds complete lines only."""
+        """Appends one call, or what became of a batch. Raises UserError if it cannot be written; every later call then raises the same
+        error, so that the file holds complete lines only."""
         if self._failure:
             raise self._failure
         line = json.dumps(call, ensure_ascii=False).encode() + b"\n"

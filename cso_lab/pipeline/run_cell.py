@@ -11,6 +11,7 @@ from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.dataset import check_negatives
 from cso_lab.pipeline.generate import is_generated
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
@@ -52,6 +53,8 @@ def run_stages(cell: CellContext) -> None:
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
         check_role_players(cell)
+    if any(stage.name == "dataset" for stage in stages):
+        check_negatives(cell)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
