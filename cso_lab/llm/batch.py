@@ -72,7 +72,8 @@ class _Batches:
         under_way = {key for name in waiting for key in self._ours(self._journal.batches[name]["pending"])}
         singly = {key for batch in self._journal.batches.values() for key in _read_keys(batch)}
         fresh = [one for key, one in self._questions.items() if key not in under_way | singly]
-        self._client.check_batches([*(self._questions[key] for key in under_way), *fresh])
+        if fresh:
+            self._client.check_batches([*(self._questions[key] for key in under_way), *fresh])
         queue = deque(_split(fresh, self._client.batch_tokens))
         try:
             with tqdm(total=len(under_way) + len(fresh), desc=f"{title}, in batches", unit="question") as bar:
