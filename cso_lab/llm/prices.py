@@ -1,6 +1,7 @@
 """What litellm knows about a model before it is called: provider, required keys, price. Sets litellm up, once."""
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 
 from cso_lab.core.errors import UserError
@@ -73,6 +74,20 @@ def batch_cost(model: str, prompt_tokens: int, completion_tokens: int) -> float 
         return prompt_tokens * per_prompt + completion_tokens * per_completion
     alone = cost(model, prompt_tokens, completion_tokens)
     return None if alone is None else alone / 2
+
+
+def describe(tokens: Mapping[str, tuple[int, int]], key: str) -> str:
+    """Returns what calls cost, as the end of an estimate, and what they cost in batches where all models have them.
+
+    `tokens`: (of the prompts, of the replies) by model; `key`: the config key that turns batches on.
+    """
+    costs = {model: cost(model, *numbers) for model, numbers in tokens.items()}
+    if unknown := [model for model, dollars in costs.items() if dollars is None]:
+        return f"; the price of {', '.join(unknown)} is not known"
+    alone = f", ${sum(costs.values()):,.2f}"
+    if not all(has_batches(model) for model in tokens):
+        return alone
+    return f"{alone} (${sum(batch_cost(model, *numbers) for model, numbers in tokens.items()):,.2f} with {key}=true)"
 
 
 def has_batches(model: str) -> bool:
