@@ -237,6 +237,7 @@ class FakeBatches:
         self.lines: list[list[dict]] = []
         self.looks = 0
         self.headers: list[dict[str, str]] = []
+        self.error = {"code": "invalid", "message": "The file holds two models", "line": 2}  # of a batch that failed
         self.hold = self.hold_upload = 0.0  # seconds until the answer to a batch that was made, and to a file
         self._files: dict[str, bytes] = {}
         self._batches: dict[str, dict] = {}
@@ -292,7 +293,7 @@ class FakeBatches:
         elif self._left[name] == 0:
             batch["status"] = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
             if batch["status"] == "failed":
-                batch["errors"] = {"data": [{"code": "invalid", "message": "The file holds two models", "line": 2}]}
+                batch["errors"] = {"data": [self.error]}
             else:
                 self._work_off(name, batch, lines)
         return Reply(body=batch)

@@ -35,7 +35,6 @@ class ServedModel:
 
     def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
         """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
-        from cso_lab.llm.batch import check_batches
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
@@ -56,7 +55,7 @@ class ServedModel:
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
         asking, models = Client(**self._limits, place=_LOCATION), {SUPPORTER: client["model"]}
         asking.check(models)
-        check_batches(asking, models)
+        asking.check_batches(models)
 
     def __enter__(self) -> "ServedModel":
         self._journal.__enter__()

@@ -12,7 +12,6 @@ from cso_lab.judging.items import COMPARISON, Answer, Sample
 from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
-from cso_lab.llm.batch import check_batches
 from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
@@ -51,7 +50,7 @@ def check_judges(settings: Mapping) -> None:
     client = Client(**{key: settings["client"][key] for key in LIMITS}, place=_PLACE)
     for judge in judges:
         client.check({_ROLE: judge})
-        check_batches(client, {_ROLE: judge})
+        client.check_batches({_ROLE: judge})
 
 
 def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:

@@ -27,13 +27,6 @@ MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
 """OpenAI's limits of one batch."""
 
 
-def check_batches(client: Client, models: Mapping[str, str]) -> None:
-    """Raises UserError if the client is to use batches and one of `models` (by role) cannot be asked in them."""
-    if client.batch:
-        for role, model in models.items():
-            client.batch_server(role, model)
-
-
 def ask_in_batches(client: Client, journal: Journal, questions: Sequence[Question], title: str) -> None:
     """Has `questions` answered in batches as far as they are open; afterwards the client finds the replies in the journal.
 
@@ -47,10 +40,11 @@ def ask_in_batches(client: Client, journal: Journal, questions: Sequence[Questio
     unasked = {one.key: one for one in questions if one.key not in journal.answers and not journal.parse_failures[one.key]}
     if not unasked:
         return
+    models = {(one.role, one.model["model"]) for one in unasked.values()}
+    for role, model in models:
+        client.check_batches({role: model})
     # All models of a client are on one server.
-    base, headers = [client.batch_server(*model) for model in {(one.role, one.model["model"]) for one in unasked.values()}][0]
-    key = f"{client.place.node}.batch"
-    with BatchAPI(key, base, headers, client.timeout, client.max_attempts, client.max_backoff) as api:
+    with client.batch_api(*models.pop()) as api:
         _Batches(client, journal, unasked, api).run(title)
 
 
@@ -61,6 +55,7 @@ class _Batches:
         """`questions`: those without a reply in the journal, by key."""
         self._client, self._journal, self._questions, self._api = client, journal, questions, api
         self._states: dict[str, BatchState] = {}  # of those under way, by name
+        self._read = 0  # questions of batches that have ended
         self._problems: list[str] = []
 
     def run(self, title: str) -> None:
@@ -73,7 +68,7 @@ class _Batches:
         singly = {key for batch in self._journal.batches.values() for key in _read_keys(batch)}
         fresh = [one for key, one in self._questions.items() if key not in under_way | singly]
         if fresh:
-            self._client.check_batches([*(self._questions[key] for key in under_way), *fresh])
+            self._client.check_batch_budget([*(self._questions[key] for key in under_way), *fresh])
         queue = deque(_split(fresh, self._client.batch_tokens))
         try:
             with tqdm(total=len(under_way) + len(fresh), desc=f"{title}, in batches", unit="question") as bar:
@@ -100,29 +95,30 @@ class _Batches:
 
     def _wait(self, waiting: list[str], queue: deque[list[Question]], bar) -> None:
         self._states = {name: BatchState("validating", 0, (), "") for name in waiting}
-        read, failures, longest = 0, 0, self._client.batch_poll
+        failures, longest = 0, self._client.batch_poll
         pause = longest / 16
         while queue or self._states:
             while queue and self._has_room(queue[0]):
                 self._submit(queue.popleft(), bar)
-            self._show(bar, read)
+            self._show(bar)
             time.sleep(pause)
-            pause = min(longest, pause * 2)
-            for name in list(self._states):
-                try:
-                    self._states[name] = state = self._api.state(self._journal.batches[name]["id"])
-                except RetryableError as error:
-                    failures += 1
-                    if failures >= self._client.max_attempts:
-                        raise ServiceError(
-                            f"{one_line(error)}; the batch is under way, and the same command picks it up"
-                        ) from None
-                    continue
-                failures = 0
-                if state.status in ENDED:
-                    read += self._end(name, state)
-                    pause = longest / 16
-        self._show(bar, read)
+            read = self._read
+            failures = failures + 1 if (error := self._look()) else 0
+            if failures >= self._client.max_attempts:
+                raise ServiceError(f"{one_line(error)}; the batch is under way, and the same command picks it up")
+            pause = min(longest, pause * 2) if self._read == read else longest / 16
+        self._show(bar)
+
+    def _look(self) -> RetryableError | None:
+        """Looks at every batch under way, and reads those that have ended. Returns the error if the provider does not answer."""
+        for name in list(self._states):
+            try:
+                self._states[name] = state = self._api.state(self._journal.batches[name]["id"])
+            except RetryableError as error:
+                return error
+            if state.status in ENDED:
+                self._end(name, state)
+        return None
 
     def _has_room(self, questions: list[Question]) -> bool:
         """Returns whether a batch of `questions` may be submitted now: `batch_tokens` limits what is under way of a model."""
@@ -153,32 +149,35 @@ class _Batches:
             lines.append(json.dumps(request).encode() + b"\n")
         return b"".join(lines)
 
-    def _end(self, name: str, state: BatchState) -> int:
-        """Journals the replies of a batch that has ended; returns the number of questions it held."""
+    def _end(self, name: str, state: BatchState) -> None:
+        """Journals the replies of a batch that has ended."""
         del self._states[name]
         batch = self._journal.batches[name]
         keys = self._ours(batch["pending"])
         results = dict(self._api.results(state))
-        asyncio.run(self._read([self._questions[key] for key in keys if key in results], results))
+        asyncio.run(self._journal_results([self._questions[key] for key in keys if key in results], results))
         # Questions of another run with this journal stay pending until that run is started again.
         known = self._questions.keys() | self._journal.answers.keys()
         others = [key for key in batch["pending"] if key in results and key not in known]
         self._journal.write({"batch": name, "status": state.status, "pending": others})
-        advice = f"or give {self._client.place.node}.batch=false; the same command goes on"
+        self._read += len(keys)
+        node = self._client.place.node
+        advice = f"put it right, or give {node}.batch=false; the same command goes on"
+        if "token_limit_exceeded" in state.problem:
+            advice = f"give {node}.batch_tokens=N to have no more than N tokens under way; the same command goes on"
         if state.status == "failed":
-            self._problems.append(f"the provider refused batch {batch['id']}: {state.problem}: put it right, {advice}")
+            self._problems.append(f"the provider refused batch {batch['id']}: {state.problem}: {advice}")
         elif state.status == "cancelled":
             count = f"{len(results)} of {len(batch['keys'])} replies are kept"
-            self._problems.append(f"batch {batch['id']} was cancelled: {count}; the same command submits the rest, {advice}")
-        return len(keys)
+            self._problems.append(f"batch {batch['id']} was cancelled: {count}; the same command submits the rest")
 
-    async def _read(self, questions: Sequence[Question], results: Mapping[str, dict]) -> None:
+    async def _journal_results(self, questions: Sequence[Question], results: Mapping[str, dict]) -> None:
         """Has a client without limits parse, count and journal the results of a batch, which are paid for already."""
         client, journal = self._client, self._journal
         transport = _Results(results, *client.address)
         reader = Client(
-            max_concurrency=client.max_concurrency,
-            timeout=client.timeout,
+            max_concurrency=1,  # they are here already
+            timeout=60,
             max_attempts=1,
             journal=journal,
             place=client.place,
@@ -196,10 +195,10 @@ class _Batches:
         async with reader:
             await gather(read(question) for question in questions)
 
-    def _show(self, bar, read: int) -> None:
+    def _show(self, bar) -> None:
         statuses = Counter(state.status for state in self._states.values())
         bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in statuses.items()), refresh=False)
-        bar.n = read + sum(state.finished for state in self._states.values())
+        bar.n = self._read + sum(state.finished for state in self._states.values())
         bar.refresh()
 
 

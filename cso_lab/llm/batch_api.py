@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cso_lab.llm.client import MAX_RETRY_AFTER
-from cso_lab.llm.errors import RetryableError, RoleFailure, ServiceError, error_of, fault, one_line
+from cso_lab.llm.errors import RetryableError, RoleFailure, ServiceError, error_of, error_text, fault, one_line
 
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
 ENDED = ("completed", "expired", "cancelled", "failed")
@@ -86,13 +86,13 @@ class BatchAPI:
         if batch["status"] not in (*UNDER_WAY, *ENDED):
             raise RetryableError(f"batch {batch_id} has a status without a meaning: {one_line(batch['status'])}")
         counts = batch.get("request_counts") or {}
-        errors = (batch.get("errors") or {}).get("data") or [{}]
+        errors = (batch.get("errors") or {}).get("data") or [{"message": "no reason given"}]
         place = f" (line {errors[0]['line']})" if errors[0].get("line") else ""
         return BatchState(
             batch["status"],
             (counts.get("completed") or 0) + (counts.get("failed") or 0),
             tuple(file for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file),
-            one_line(errors[0].get("message") or errors[0].get("code") or "no reason given") + place,
+            one_line(error_text(errors[0])) + place,
         )
 
     def results(self, state: BatchState) -> Iterator[tuple[str, dict]]:

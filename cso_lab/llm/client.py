@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
@@ -13,6 +14,9 @@ from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFai
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
+
+if TYPE_CHECKING:
+    from cso_lab.llm.batch_api import BatchAPI
 
 CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
@@ -64,14 +68,14 @@ class Client:
         `journal` no reply is saved. `place` is where the client is configured, for error messages. `transport` replaces the default
         `Transport`. `batch`, `batch_poll` and `batch_tokens` are for `batch.ask_in_batches`; the client itself asks one by one.
         """
-        self.max_concurrency, self.timeout = max_concurrency, timeout
         self.batch, self.batch_poll, self.batch_tokens = batch, batch_poll, batch_tokens
         self.address, self.place = (api_base, api_key_env, place), place
+        self.max_concurrency = max_concurrency
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
         self._transport = transport or Transport(api_base, api_key_env, place)
         self._slots = asyncio.Semaphore(max_concurrency)
-        self.max_attempts, self.max_backoff = max_attempts, max_backoff
+        self._timeout, self.max_attempts, self._max_backoff = timeout, max_attempts, max_backoff
         self._limits = requests_per_minute, tokens_per_minute
         self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
@@ -89,7 +93,7 @@ class Client:
     async def __aexit__(self, kind: type[BaseException] | None, *_) -> None:
         """Calls in flight are already paid for, so they are awaited and journaled; after a cancellation for 5 seconds at most."""
         if self._calls:
-            await asyncio.wait(self._calls, timeout=min(self.timeout, 5) if kind is asyncio.CancelledError else None)
+            await asyncio.wait(self._calls, timeout=min(self._timeout, 5) if kind is asyncio.CancelledError else None)
         for call in self._calls:
             call.cancel()
         await self._transport.__aexit__()
@@ -100,13 +104,22 @@ class Client:
             self._transport.check(role, model)
         self._budget.check_models(models)
 
-    def batch_server(self, role: str, model: str) -> tuple[str, dict[str, str]]:
-        """Returns the base URL and the headers for batches of `model`. Raises UserError if it cannot be asked in batches."""
-        return self._transport.batch_server(role, model)
+    def check_batches(self, models: Mapping[str, str]) -> None:
+        """Raises UserError if the client is to use batches and one of `models` (by role) cannot be asked in them."""
+        if self.batch:
+            for role, model in models.items():
+                self._transport.batch_server(role, model)
 
-    def check_batches(self, questions: Sequence[Question]) -> None:
+    def check_batch_budget(self, questions: Sequence[Question]) -> None:
         """Raises BudgetSpent if the calls for `questions`, asked in batches, could exceed a cap in the worst case."""
         self._budget.check_batches(self.usage, [(one.model, estimated_tokens(one.messages)) for one in questions])
+
+    def batch_api(self, role: str, model: str) -> "BatchAPI":
+        """Returns the batch interface of the server of `model`. Raises UserError as `check_batches` does."""
+        from cso_lab.llm.batch_api import BatchAPI
+
+        server = self._transport.batch_server(role, model)
+        return BatchAPI(f"{self.place.node}.batch", *server, self._timeout, self.max_attempts, self._max_backoff)
 
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
@@ -122,7 +135,7 @@ class Client:
                 return question.parse(reply)
             except ParseError:
                 pass  # the reply parsed when it was written; the parser has changed since
-        backoff = wait_random_exponential(multiplier=0.5, max=self.max_backoff)
+        backoff = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.max_attempts),
             wait=lambda state: backoff(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
@@ -177,7 +190,7 @@ class Client:
         while limiter.paused_for:
             self._slots.release()
             # Jitter, since otherwise all paused calls would be sent at the same moment.
-            await asyncio.sleep(limiter.paused_for + random.uniform(0, min(1.0, self.max_backoff)))
+            await asyncio.sleep(limiter.paused_for + random.uniform(0, min(1.0, self._max_backoff)))
             await self._slots.acquire()
 
     def _finish_call(self, call: asyncio.Task) -> None:
@@ -195,11 +208,11 @@ class Client:
         call |= {"seed": seed, "attempt": number}
         start = monotonic()
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self._timeout):
                 reply = await self._transport.complete(question.role, question.model, question.messages, seed)
         except Exception as error:
             if isinstance(error, TimeoutError):
-                error = RetryableError(f"no answer within {self.timeout:g} s")
+                error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, ServiceError):

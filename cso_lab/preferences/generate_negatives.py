@@ -41,10 +41,9 @@ def generate_negatives(
 
 def check_fresh_replies(roles: Mapping) -> None:
     """Raises UserError if the replies are to be asked for in batches and the supporter's model cannot be."""
-    from cso_lab.llm.batch import check_batches
     from cso_lab.llm.client import Client
 
-    check_batches(Client(**{key: roles[key] for key in LIMITS}), {SUPPORTER: roles[SUPPORTER]["model"]})
+    Client(**{key: roles[key] for key in LIMITS}).check_batches({SUPPORTER: roles[SUPPORTER]["model"]})
 
 
 class _Collector:

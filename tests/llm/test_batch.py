@@ -141,11 +141,19 @@ def test_what_expires_is_asked_singly_also_by_the_next_run(tmp_path):
 def test_a_batch_that_fails_validation_says_why_and_is_submitted_again_by_the_same_command(tmp_path):
     with FakeOpenAI(LIVE, batches=FakeBatches(echo, ends=["failed", "completed"])) as server:
         with pytest.raises(
-            UserError, match=r"refused batch batch_0: The file holds two models \(line 2\): .*client\.batch=false"
+            UserError, match=r"refused batch batch_0: The file holds two models \(invalid\) \(line 2\): .*client\.batch=false"
         ):
             asked(tmp_path, server.api_base, names(3))
         assert asked(tmp_path, server.api_base, names(3))[0] == [f"you said n{i}" for i in range(3)]
         assert len(server.batches.names) == 2 and not server.requests
+
+
+def test_an_account_that_allows_fewer_tokens_under_way_is_told_which_key_helps(tmp_path):
+    fake = FakeBatches(echo, ends=["failed"])
+    fake.error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached. Limit: 9 enqueued tokens."}
+    with FakeOpenAI(LIVE, batches=fake) as server:
+        with pytest.raises(UserError, match=r"limit reached.*: give client\.batch_tokens=N .*; the same command goes on"):
+            asked(tmp_path, server.api_base, names(3))
 
 
 def test_of_a_cancelled_batch_what_is_there_is_kept_and_nothing_is_asked_singly(tmp_path):
