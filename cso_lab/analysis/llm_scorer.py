@@ -47,7 +47,9 @@ class LLMScorer(ABC):
 
     def check(self) -> None:
         """Raises UserError if the model cannot be called."""
-        self._client().check({ROLE: self._model["model"]})
+        client, models = self._client(), {ROLE: self._model["model"]}
+        client.check(models)
+        client.check_batches(models)
 
     def score(self, texts: Sequence[str], folder: Path) -> list[Scores | None]:
         """Returns the scores of the texts, None for a refused one; replies in the journal of `folder` are not requested again."""

@@ -38,6 +38,9 @@ class Limits(Node):
     requests_per_minute: AboveZero | None
     tokens_per_minute: AboveZero | None
     budget: Budget
+    batch: Flag
+    batch_poll: AboveZero
+    batch_tokens: Count | None
 
 
 LIMITS = tuple(Limits.model_fields)

@@ -55,7 +55,7 @@ def generate(
     method: Plain = instantiate(cfg.decoding.method)
     method.prepare(training, out)
     with _engine(cfg, checkpoint, strategies, out, trained_elsewhere) as model:
-        requests = _requests(cfg, dialogues, strategies, method, model)
+        requests = turns_to_predict(cfg, dialogues, strategies, method, model)
         _write_replies(requests, method, model, strategies, out / PARTIAL)
     os.replace(out / PARTIAL, out / PREDICTIONS)
 
@@ -74,7 +74,7 @@ def _engine(
     return LocalModel(cfg, checkpoint, strategies)
 
 
-def _requests(
+def turns_to_predict(
     cfg: DictConfig,
     dialogues: Sequence[Dialogue],
     strategies: StrategySet,

@@ -53,7 +53,9 @@ class ServedModel:
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
-        Client(**self._limits, place=_LOCATION).check({SUPPORTER: client["model"]})
+        asking, models = Client(**self._limits, place=_LOCATION), {SUPPORTER: client["model"]}
+        asking.check(models)
+        asking.check_batches(models)
 
     def __enter__(self) -> "ServedModel":
         self._journal.__enter__()

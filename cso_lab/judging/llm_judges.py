@@ -50,6 +50,7 @@ def check_judges(settings: Mapping) -> None:
     client = Client(**{key: settings["client"][key] for key in LIMITS}, place=_PLACE)
     for judge in judges:
         client.check({_ROLE: judge})
+        client.check_batches({_ROLE: judge})
 
 
 def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
@@ -61,9 +62,8 @@ def estimate_calls(sample: Sample, settings: Mapping, folder: Path) -> str:
     prompt_tokens = sum(estimated_tokens(one.messages) for one in every)
     reply_tokens = len(every) * _ANSWER_TOKENS * len(asked_criteria(sample.kind, sample.criteria))
     judges = settings["judges"]
-    costs = {judge: prices.cost(judge, prompt_tokens // len(judges), reply_tokens // len(judges)) for judge in judges}
-    unknown = [judge for judge, cost in costs.items() if cost is None]
-    dollars = f"; the price of {', '.join(unknown)} is not known" if unknown else f", ${sum(costs.values()):.2f}"
+    share = prompt_tokens // len(judges), reply_tokens // len(judges)
+    dollars = prices.describe(dict.fromkeys(judges, share), "client.batch")
     return f"{len(every)} calls, about {prompt_tokens:,} + {reply_tokens:,} tokens{dollars}"
 
 

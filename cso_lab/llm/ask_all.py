@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.task_group import gather
+from cso_lab.llm.batch import ask_in_batches
 from cso_lab.llm.budget import BudgetSpent
 from cso_lab.llm.client import Client, Question
 from cso_lab.llm.errors import RefusedError, RoleFailure, ServiceError
@@ -21,7 +22,8 @@ def ask_all(
     """Returns (the parsed answers in the order of `questions`, {index: reason} of the refused questions, whose answer is None).
 
     `journal` is the client's. Answers it holds are not requested again, nor are questions whose replies failed to parse
-    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar.
+    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar. With
+    `client.batch` what is open is asked in batches first, and singly only what they leave open.
 
     Raises UserError once all other questions are answered if some got no reply, and BudgetSpent or ServiceError at once if every
     further question would fail as well: the budget is used up, there is no credit or no such model, or
@@ -29,6 +31,8 @@ def ask_all(
     """
     from tqdm.auto import tqdm
 
+    if client.batch:
+        ask_in_batches(client, journal, questions, title)
     answers: list = [None] * len(questions)
     refused: dict[int, str] = {}
     failures: Counter[str] = Counter()

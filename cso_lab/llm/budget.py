@@ -1,12 +1,12 @@
 """Counts of what requests have used, and caps on them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cso_lab.core.errors import UserError
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.prices import has_known_price
+from cso_lab.llm.prices import batch_cost, has_known_price
 
 CAPS = ("calls", "tokens", "dollars")
 
@@ -84,3 +84,27 @@ class Budget:
         for name, cap in self._caps.items():
             if cap is not None and used[name] >= cap:
                 raise BudgetSpent(f"{self._place.node}.budget.{name}={cap:g} is spent")
+
+    def check_batches(self, usage: Usage, calls: Sequence[tuple[Mapping, int]]) -> None:
+        """Raises BudgetSpent if calls in batches, each given as (its model's config, prompt tokens), could exceed a cap.
+
+        The worst case is a reply of `max_tokens` to each. Raises UserError if tokens or dollars are capped and `max_tokens` is null.
+        """
+        limited = {name: cap for name, cap in self._caps.items() if cap is not None}
+        budget = f"{self._place.node}.budget"
+        if limited.keys() - {"calls"} and any(model["max_tokens"] is None for model, _ in calls):
+            raise UserError(
+                f"{self._place.node}.batch=true: what a batch may take is bounded by the limit of a reply, which is null: give it"
+                f" (max_tokens; generation.max_new_tokens), or cap {budget}.calls alone"
+            )
+        most = {"calls": len(calls), "tokens": 0, "dollars": 0.0}
+        for model, prompt_tokens in calls if limited else ():
+            most["tokens"] += prompt_tokens + (model["max_tokens"] or 0)
+            most["dollars"] += batch_cost(model["model"], prompt_tokens, model["max_tokens"] or 0) or 0.0
+        used = {"calls": usage.calls.total(), "tokens": usage.tokens, "dollars": usage.cost}
+        for name, cap in limited.items():
+            if used[name] + most[name] > cap:
+                raise BudgetSpent(
+                    f"{budget}.{name}={cap:g}: {used[name]:.6g} are used, and {len(calls)} questions in batches may take up to"
+                    f" {most[name]:.6g} more; raise the cap, and the same command goes on"
+                )

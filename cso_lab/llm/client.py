@@ -3,9 +3,10 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
@@ -13,6 +14,9 @@ from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFai
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
+
+if TYPE_CHECKING:
+    from cso_lab.llm.batch_api import BatchAPI
 
 CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
@@ -50,6 +54,9 @@ class Client:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         budget: Mapping | None = None,
+        batch: bool = False,
+        batch_poll: float = 60,
+        batch_tokens: int | None = None,
         api_base: str | None = None,
         api_key_env: str | None = None,
         journal: Journal | None = None,
@@ -59,8 +66,10 @@ class Client:
         """`timeout` (of a call) and `max_backoff` (between attempts) are in seconds. `max_attempts` bounds failed calls and replies
         that do not parse together. The limits per minute hold for each provider. `budget` caps calls, tokens and dollars. Without a
         `journal` no reply is saved. `place` is where the client is configured, for error messages. `transport` replaces the default
-        `Transport`.
+        `Transport`. `batch`, `batch_poll` and `batch_tokens` are for `batch.ask_in_batches`; the client itself asks one by one.
         """
+        self.batch, self.batch_poll, self.batch_tokens = batch, batch_poll, batch_tokens
+        self.address, self.place = (api_base, api_key_env, place), place
         self.max_concurrency = max_concurrency
         self.usage = journal.usage if journal else Usage()
         self.in_flight = 0
@@ -94,6 +103,23 @@ class Client:
         for role, model in models.items():
             self._transport.check(role, model)
         self._budget.check_models(models)
+
+    def check_batches(self, models: Mapping[str, str]) -> None:
+        """Raises UserError if the client is to use batches and one of `models` (by role) cannot be asked in them."""
+        if self.batch:
+            for role, model in models.items():
+                self._transport.batch_server(role, model)
+
+    def check_batch_budget(self, questions: Sequence[Question]) -> None:
+        """Raises BudgetSpent if the calls for `questions`, asked in batches, could exceed a cap in the worst case."""
+        self._budget.check_batches(self.usage, [(one.model, estimated_tokens(one.messages)) for one in questions])
+
+    def batch_api(self, role: str, model: str) -> "BatchAPI":
+        """Returns the batch interface of the server of `model`. Raises UserError as `check_batches` does."""
+        from cso_lab.llm.batch_api import BatchAPI
+
+        server = self._transport.batch_server(role, model)
+        return BatchAPI(f"{self.place.node}.batch", *server, self._timeout, self.max_attempts, self._max_backoff)
 
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.

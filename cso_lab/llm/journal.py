@@ -20,8 +20,13 @@ class Journal:
     the call failed or its reply did not parse. Each line is written with one system call, so a killed process can leave at most one
     incomplete line, which is cut off when the journal is opened again. (A power failure can lose the last few seconds.)
 
+    A line with `batch`, the name of a batch of calls, says what became of it: the keys of its questions in `pending` before it is
+    submitted, the provider's `id` for it before anybody waits, and its last `status` with the `pending` questions that are still to be
+    read from it.
+
     `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
-    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` covers all lines.
+    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` and `batches` (the lines of each batch,
+    merged, by its name) cover all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
@@ -31,6 +36,7 @@ class Journal:
         self.parse_failures: Counter[str] = Counter()
         self.usage = Usage()
         self.answered: Counter[str] = Counter()
+        self.batches: dict[str, dict] = {}
         self._needed = frozenset(dialogues)
         self._failure: UserError | None = None
 
@@ -64,8 +70,8 @@ class Journal:
         return self.answers.pop(key, None)
 
     def write(self, call: Mapping) -> None:
-        """Appends one call. Raises UserError if it cannot be written; every later call then raises the same error, so that the file
-        holds complete lines only."""
+        """Appends one call, or what became of a batch. Raises UserError if it cannot be written; every later call then raises the same
+        error, so that the file holds complete lines only."""
         if self._failure:
             raise self._failure
         line = json.dumps(call, ensure_ascii=False).encode() + b"\n"
@@ -79,7 +85,10 @@ class Journal:
                 os.ftruncate(self._file, self._size)
             raise self._failure from None
         self._size += len(line)
-        if "fault" not in call:
+        if "batch" in call:
+            os.fsync(self._file)  # a batch is paid for as a whole, so that even a power failure must not lose it
+            self._index(call)
+        elif "fault" not in call:
             self.answered[call["dialogue"]] += 1
 
     def read(self) -> int:
@@ -102,6 +111,9 @@ class Journal:
         return end
 
     def _index(self, call: Mapping) -> None:
+        if "batch" in call:
+            self.batches.setdefault(call["batch"], {"keys": call.get("pending")}).update(call)
+            return
         self.usage.add(call)
         if call["dialogue"] not in self._needed:
             return

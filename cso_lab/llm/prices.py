@@ -1,6 +1,7 @@
 """What litellm knows about a model before it is called: provider, required keys, price. Sets litellm up, once."""
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 
 from cso_lab.core.errors import UserError
@@ -63,6 +64,35 @@ def cost(model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: 
         return None
     tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     return sum(load_litellm().cost_per_token(model=model, **tokens, cache_read_input_tokens=cached_tokens))
+
+
+def batch_cost(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """Returns the cost of a call within a batch: by the model's batch prices, else half of what it costs alone. None if unknown."""
+    prices = _info(model) or {}
+    per_prompt, per_completion = (prices.get(f"{kind}_cost_per_token_batches") for kind in ("input", "output"))
+    if per_prompt is not None and per_completion is not None:
+        return prompt_tokens * per_prompt + completion_tokens * per_completion
+    alone = cost(model, prompt_tokens, completion_tokens)
+    return None if alone is None else alone / 2
+
+
+def describe(tokens: Mapping[str, tuple[int, int]], key: str) -> str:
+    """Returns what calls cost, as the end of an estimate, and what they cost in batches where all models have them.
+
+    `tokens`: (of the prompts, of the replies) by model; `key`: the config key that turns batches on.
+    """
+    costs = {model: cost(model, *numbers) for model, numbers in tokens.items()}
+    if unknown := [model for model, dollars in costs.items() if dollars is None]:
+        return f"; the price of {', '.join(unknown)} is not known"
+    alone = f", ${sum(costs.values()):,.2f}"
+    if not all(has_batches(model) for model in tokens):
+        return alone
+    return f"{alone} (${sum(batch_cost(model, *numbers) for model, numbers in tokens.items()):,.2f} with {key}=true)"
+
+
+def has_batches(model: str) -> bool:
+    """Returns whether `model` can be asked in batches: OpenAI's batch interface of a model that is asked for chat completions."""
+    return load_litellm().get_llm_provider(model)[1] == "openai" and uses_chat_completions(model)
 
 
 @cache

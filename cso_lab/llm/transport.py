@@ -86,6 +86,15 @@ class Transport:
         self._providers[model] = provider
         return provider
 
+    def batch_server(self, role: str, model: str) -> tuple[str, dict[str, str]]:
+        """Returns the base URL and the headers for batches of `model`. Raises UserError if it cannot be asked in batches."""
+        if self.check(role, model) != "openai" or not prices.has_batches(model):
+            raise UserError(
+                f"{self._place.node}.batch=true: {model} ({self._place.model(role)}) has no batches here, only models named"
+                f" openai/NAME that are asked for chat completions have: give {self._place.node}.batch=false"
+            )
+        return self._base_url(), self._headers()
+
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """Returns the reply of `model` (its config: model, temperature, max_tokens) to `messages`.
 
@@ -164,9 +173,12 @@ class Transport:
         return Reply(text, prompt_tokens, reply_tokens, 0.0)
 
     def _url(self) -> str:
+        return self._base_url() + "/chat/completions"
+
+    def _base_url(self) -> str:
         env = os.environ
         base = self._base or env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE") or "https://api.openai.com/v1"
-        return base.rstrip("/") + "/chat/completions"
+        return base.rstrip("/")
 
     def _headers(self) -> dict[str, str]:
         # Self-hosted servers need no key, but some require the header.

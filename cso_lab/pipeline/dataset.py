@@ -81,6 +81,21 @@ def expanded_paths(cell: CellContext, folder: Path) -> list:
     return swap(paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder))
 
 
+def check_negatives(cell: CellContext) -> None:
+    """Raises UserError if the replies of CSO-Random are to be asked for in batches and their model cannot be."""
+    cfg = cell.cfg
+    if not cfg.roles.batch or cfg.preferences.negatives is None:
+        return
+    from cso_lab.preferences.generate_negatives import check_fresh_replies
+
+    try:
+        if is_done(_folder(cell, "search,dataset")):
+            return
+    except UserError:
+        pass  # the search is still to come
+    check_fresh_replies(OmegaConf.to_container(cfg.roles, resolve=True))
+
+
 def _folder(cell: CellContext, make: str) -> Path:
     """Returns the folder of the dataset. Raises UserError, which names the stages (`make`) to run, if what it is made of is missing."""
     source = cell.data_digest() if expanded(cell.cfg) else [file_digest(file) for file in tree_files(cell, make)]

@@ -67,6 +67,14 @@ class Generate(Result, Stage):
             generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
 
 
+def print_generation_estimate(cell: CellContext) -> None:
+    """Print what it would take to have the cell's server generate; ask nothing."""
+    from cso_lab.generation.estimate import estimate_generation
+
+    _, train, test = cell.dialogues()
+    print(f"generate: {estimate_generation(cell.cfg, test, cell.strategies, train)}")
+
+
 def is_generated(cell: CellContext) -> bool:
     """Returns whether the run folder holds the cell's predictions."""
     return cell.cache.has_own("generate", _key(cell), PREDICTIONS)

@@ -11,7 +11,8 @@ from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
-from cso_lab.pipeline.generate import is_generated
+from cso_lab.pipeline.dataset import check_negatives
+from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.preflight import check_tracking, preflight
@@ -34,13 +35,19 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
         with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
             folder.joinpath(FAILED_FILE).unlink(missing_ok=True)
             if cfg.estimate:
-                return print_estimate(CellContext(cfg, folder))
+                return _estimate(CellContext(cfg, folder))
             with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
                 run_stages(CellContext(cfg, folder, in_sweep, tracking))
     except Exception as error:
         if not in_sweep:
             raise
         _leave_failure(error, cfg, folder)
+
+
+def _estimate(cell: CellContext) -> None:
+    """Print what the server of a cell that is asked over HTTP would take; for any other cell, what its search would take."""
+    served = cell.cfg.generation.engine == "server" and "generate" in cell.cfg.stages
+    (print_generation_estimate if served else print_estimate)(cell)
 
 
 def run_stages(cell: CellContext) -> None:
@@ -52,6 +59,8 @@ def run_stages(cell: CellContext) -> None:
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
         check_role_players(cell)
+    if any(stage.name == "dataset" for stage in stages):
+        check_negatives(cell)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):

@@ -100,6 +100,11 @@ def _search(cell: CellContext, whole: Path, out: Path) -> bool:
 
     corpus, _, _ = cell.dialogues()
     print(corpus)
+    if cell.cfg.roles.batch:
+        print(
+            "roles.batch=true: a search asks one question after another, at full price; only CSO-Random uses batches",
+            file=sys.stderr,
+        )
     dialogues, settings = _dialogues_and_settings(cell, out)
     if copied := shards.copy_finished_trees(whole, out, (dialogue.id for dialogue in dialogues)):
         print(f"took over {copied} trees that other parts of this search have finished")

@@ -4,7 +4,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from fakes import FakeOpenAI, Reply, failure
+from fakes import FakeBatches, FakeOpenAI, Reply, failure
 from hydra.utils import instantiate
 from loopback import REFUSALS
 from project import composed
@@ -69,6 +69,15 @@ def test_a_judge_that_answers_nonsense_is_asked_again_and_a_refused_text_is_coun
         assert len(server.requests) == 3
     with judged(REFUSALS["400"]) as (_, judge):
         assert toxicity({"seed": ["no"]}, judge, tmp_path)["refused"] == 1
+
+
+def test_texts_are_scored_in_a_batch_and_never_again(tmp_path):
+    in_batches = ("toxicity.client.batch=true", "toxicity.client.batch_poll=0.02")
+    with judged(failure(403, "in batches only"), overrides=in_batches) as (server, judge):
+        server.batches = FakeBatches(lambda body: Reply(rated(INSULT=len(body["messages"][-1]["content"]) % 7)))
+        scores = judge.score(["a", "bb", "ccc"], tmp_path)
+        assert judge.score(["ccc", "a"], tmp_path) == [scores[2], scores[0]] and None not in scores
+        assert [len(lines) for lines in server.batches.lines] == [3] and not server.requests
 
 
 def test_a_text_that_was_asked_for_as_often_as_allowed_is_not_paid_for_again(tmp_path):
@@ -188,6 +197,11 @@ def test_an_impossible_look_is_refused_before_any_work(choice, expected):
     ("choice", "expected"),
     [
         (["toxicity=judge", "toxicity.model=openai/x"], "needs OPENAI_API_KEY"),
+        (
+            ["toxicity=perspective", "toxicity.client.api_key_env=SCORERS_KEY", "toxicity.client.batch=true"],
+            r"toxicity\.client\.batch=true: perspective .* has no batches here.*give toxicity\.client\.batch=false",
+        ),
+        (["toxicity=simulated", "toxicity.client.batch=true"], r"simulated/toxicity \(toxicity\.model\) has no batches here"),
         (["toxicity=perspective"], "toxicity.client.api_key_env names PERSPECTIVE_API_KEY, which is not set"),
         (
             ["toxicity=detoxify", "toxicity.path=/nowhere/model"],
@@ -198,6 +212,7 @@ def test_an_impossible_look_is_refused_before_any_work(choice, expected):
 def test_a_scorer_that_could_score_nothing_is_found_before_the_search(choice, expected, tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "PERSPECTIVE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SCORERS_KEY", "none-at-all")
     line = ("stages=[search,dataset,inspect]", f"shared_dir={tmp_path}/shared", *choice)
     with pytest.raises(UserError, match=expected):
         run_stages(CellContext(composed(*line), tmp_path / "run"))

@@ -40,6 +40,9 @@ OF_CLIENTS = [
     ("api_key_env=5", "api_key_env=5: should be a valid string, or null"),
     ("requests_per_minute=0", "requests_per_minute=0: should be greater than 0, or null"),
     ("budget.dollars=much", "budget.dollars=much: should be a valid number, or null"),
+    ("batch=maybe", "batch=maybe: should be a valid boolean"),
+    ("batch_poll=0", "batch_poll=0: should be greater than 0"),
+    ("batch_tokens=0", "batch_tokens=0: should be greater than or equal to 1, or null"),
     ("budget=5", "budget=5: should be a valid dictionary"),
 ]
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -11,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeOpenAI, Reply, failure
+from fakes import FakeBatches, FakeOpenAI, Reply, failure
 from loopback import FAULTS, REFUSALS
 from project import composed, run_py
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
 from cso_lab.core.strategies import EXTES
+from cso_lab.generation.estimate import estimate_generation
 from cso_lab.generation.generate import generate
 from cso_lab.llm.budget import BudgetSpent
 
@@ -246,11 +248,38 @@ def test_a_budget_stops_and_goes_on_when_it_is_raised(tmp_path):
         assert len(served(tmp_path, server, "generation.client.budget.calls=5")) == 5 == len(server.requests)
 
 
+def test_predictions_by_batches_are_those_of_single_calls_round_by_round(tmp_path):
+    with FakeOpenAI(echo) as server:
+        one_by_one = served(tmp_path / "one by one", server, "decoding=direct_refine")
+    in_batches = ("generation.client.batch=true", "generation.client.batch_poll=0.02")
+    with FakeOpenAI(failure(403, "in batches only"), batches=FakeBatches(echo)) as server:
+        assert served(tmp_path / "batches", server, "decoding=direct_refine", *in_batches) == one_by_one
+        assert [len(lines) for lines in server.batches.lines] == [5, 5] and not server.requests
+    assert usage(tmp_path / "batches")["usage"] == usage(tmp_path / "one by one")["usage"]
+
+
+def test_the_estimate_of_a_cell_on_a_server_is_what_it_then_asks(tmp_path):
+    with FakeOpenAI(echo) as server:
+        served(tmp_path, server, "decoding=direct_refine")
+    asked = config("decoding=direct_refine")
+    line = estimate_generation(asked, DIALOGUES, EXTES, ())
+    assert (
+        line.startswith(f"{len(server.requests)} calls to openai/tiny, about ") and "price of openai/tiny is not known" in line
+    )
+    priced = estimate_generation(
+        config("backbone.model=openai/gpt-4o", "generation.max_new_tokens=5"), DIALOGUES * 99, EXTES, ()
+    )
+    assert re.search(
+        r"495 calls to openai/gpt-4o, .* \+ 2,475 tokens, \$0\.\d\d \(\$0\.\d\d with generation\.client\.batch=true\)", priced
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["generation.client.budget.dollars=1"], r"generation\.client\.budget\.dollars needs a known price"),
         (["generation.client.api_key_env=NO_SUCH_KEY"], r"generation\.client\.api_key_env names NO_SUCH_KEY"),
+        (["backbone.model=simulated/seeker", "generation.client.batch=true"], r"simulated/seeker .* has no batches here"),
         (["backbone.model=tiny"], r"generation\.client\.model=tiny: names no provider"),
     ],
 )

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from fakes import FakeOpenAI, Reply
+from fakes import FakeBatches, FakeOpenAI, Reply, failure
 from judging.examples import dialogues_of, sample_of, settings, two_runs
 from reporting.run_folders import write_run
 
@@ -170,8 +170,8 @@ def test_a_question_names_no_side_and_turns_the_replies_round():
     assert "ours" not in one + other and "theirs" not in one + other
 
 
-def server(verdict):
-    """A judge on loopback that says of each criterion what `verdict(reply A, reply B)` says."""
+def server(verdict, in_batches: bool = False):
+    """A judge on loopback that says of each criterion what `verdict(reply A, reply B)` says; `in_batches`: only there."""
 
     def reply(body: dict) -> Reply:
         system, query = (message["content"] for message in body["messages"])
@@ -179,7 +179,7 @@ def server(verdict):
         names = re.findall(r'"(\w+)": \.\.\.', system)
         return Reply(json.dumps(dict.fromkeys(names, verdict(a, b))))
 
-    return FakeOpenAI(reply)
+    return FakeOpenAI(failure(403, "in batches only"), batches=FakeBatches(reply)) if in_batches else FakeOpenAI(reply)
 
 
 def judged_by(fake, folder, found=None, *overrides) -> dict:
@@ -218,6 +218,15 @@ def test_nothing_is_asked_twice_and_a_new_judge_alone_is_asked(tmp_path):
         assert len(fake.requests) == asked_once
         judged_by(fake, tmp_path, None, "judges=[openai/one,openai/two,openai/three]")
         assert {r["model"] for r in fake.requests[asked_once:]} == {"three"}
+
+
+def test_judges_in_batches_say_what_they_say_one_by_one(tmp_path):
+    with server(lambda a, b: "A" if "good" in a else "B") as fake:
+        one_by_one = judged_by(fake, tmp_path / "one by one")
+    with server(lambda a, b: "A" if "good" in a else "B", in_batches=True) as fake:
+        assert judged_by(fake, tmp_path / "batches", None, "client.batch=true", "client.batch_poll=0.02") == one_by_one
+        assert [len(lines) for lines in fake.batches.lines] == [8, 8], "one of each judge"
+        assert not fake.requests
 
 
 def test_a_spent_budget_says_so_and_the_next_run_goes_on(tmp_path):
@@ -301,6 +310,23 @@ def test_the_estimate_asks_nobody(tmp_path, capsys):
     main(["preferences", str(first), "estimate=true", "judges=[simulated/judge_warm]"])
     assert "judging 6 items: 12 calls" in capsys.readouterr().out
     assert not (first / "judging").exists()
+
+
+def test_the_estimate_names_the_price_in_batches_where_all_judges_have_them(tmp_path, capsys, monkeypatch):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "none-at-all")
+    first, _ = two_runs(tmp_path, turns=8)
+    main(["preferences", str(first), "estimate=true", "judges=[openai/gpt-4o]"])
+    alone, batched = map(
+        float, re.search(r", \$([\d.]+) \(\$([\d.]+) with client\.batch=true\)", capsys.readouterr().out).groups()
+    )
+    assert alone == pytest.approx(2 * batched, abs=0.01) and batched > 0
+    main(["preferences", str(first), "estimate=true", "judges=[openai/gpt-4o,anthropic/claude-3-7-sonnet-20250219]"])
+    assert "batch" not in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=r"client\.batch=true: anthropic/claude-3-7-sonnet-20250219 \(judges\) has no batches here"
+    ):
+        main(["preferences", str(first), "client.batch=true", "judges=[openai/gpt-4o,anthropic/claude-3-7-sonnet-20250219]"])
 
 
 def test_replies_that_are_the_same_are_counted(tmp_path):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from fakes import FakeOpenAI, Reply
+from fakes import FakeBatches, FakeOpenAI, Reply, failure
 from omegaconf import OmegaConf
 from project import composed, run_py
 from small_search import ABC, hand_made
@@ -11,7 +11,9 @@ from small_search import ABC, hand_made
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.strategies import EXTES
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.run_cell import run_stages
 from cso_lab.preferences.escpro import EscPro, sample_paths
 from cso_lab.preferences.generate_negatives import generate_negatives
 from cso_lab.preferences.random import RandomNegatives, ReplyRequest
@@ -95,10 +97,33 @@ def test_simulated_players_give_the_replies_and_nothing_is_asked_twice(tmp_path)
     assert read_jsonl(folder / "calls.jsonl") == calls and (folder / "preferences" / "pairs.jsonl").read_bytes() == before
 
 
-def test_a_server_is_asked_once_by_the_supporters_prompt(tmp_path):
-    def reply(request):
-        return Reply("In " + re.search(r"Strategy for your next reply: (.*?) \(", request["messages"][1]["content"]).group(1))
+def reply(request):
+    return Reply("In " + re.search(r"Strategy for your next reply: (.*?) \(", request["messages"][1]["content"]).group(1))
 
+
+def test_the_supporter_is_asked_in_one_batch(tmp_path):
+    wanted = [ReplyRequest("d", "", "", hand_made().nodes[0].history(), name) for name in (*EXTES.names, EXTES.names[0])]
+    with FakeOpenAI(failure(403, "in batches only"), batches=FakeBatches(reply)) as server:
+        cfg = composed("roles=server", f"roles.api_base={server.api_base}", "roles.batch=true", "roles.batch_poll=0.02")
+        plain = OmegaConf.to_container(cfg.roles, resolve=True)
+        for role in PLACEHOLDERS:
+            plain[role]["model"] = "openai/m" if role == "supporter" else f"simulated/{role}"
+        for _ in range(2):
+            negatives = generate_negatives(wanted, plain, EXTES, 0, tmp_path)
+            assert negatives == [f"In {request.strategy}" for request in wanted]
+        assert [len(lines) for lines in server.batches.lines] == [8] and not server.requests
+
+
+def test_a_supporter_without_batches_is_found_before_the_search(tmp_path):
+    line = ("stages=[search,dataset]", f"shared_dir={tmp_path}/shared", "roles.batch=true")
+    with pytest.raises(
+        UserError, match=r"roles\.batch=true: simulated/supporter \(roles\.supporter\.model\) has no batches here"
+    ):
+        run_stages(CellContext(composed(*line, "preferences=random"), tmp_path / "run"))
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_server_is_asked_once_by_the_supporters_prompt(tmp_path):
     history = hand_made().nodes[0].history()
     wanted = [ReplyRequest("d", "", "", history, name) for name in EXTES.names]
     with FakeOpenAI(reply) as server:
