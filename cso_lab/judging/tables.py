@@ -23,8 +23,11 @@ def judging_markdown(results: Mapping) -> str:
 
 
 def _table(results: Mapping, name: str, panel: Mapping) -> Table:
-    header, rows, caption = _KINDS[panel["kind"]](panel, published_study(str(results["table"])))
-    by = "by simulated judges" if panel.get("simulated") else _BY.get(name, name)
+    simulated = bool(panel.get("simulated"))
+    # The paper's values are people's verdicts: models that judge may stand beside them, simulated judges measure something else.
+    published = {} if simulated else published_study(str(results["table"]))
+    header, rows, caption = _KINDS[panel["kind"]](panel, published)
+    by = "by simulated judges" if simulated else _BY.get(name, name)
     notices = [*(results.get("notices") or []), *(panel.get("notices") or [])]
     return Table(
         f"{results['title']}, {by}", header, rows, f"Judges: {', '.join(map(str, panel['judges']))}. {caption}", notices

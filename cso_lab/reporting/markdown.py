@@ -11,6 +11,7 @@ from cso_lab.reporting.comparison import MARKS, api_models_not_run, proxy_baseli
 from cso_lab.reporting.results_table import ResultsTable
 from cso_lab.reporting.rows import HEADERS, Row, backbone_label, mean_and_deviation, model_name, withholds_paper
 from cso_lab.reporting.significance import PairedComparison
+from cso_lab.reporting.training_log import training_warnings
 
 _NEVER = "*"
 # Names of the values of a cell's context in the report; other values keep their key.
@@ -100,7 +101,8 @@ def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> 
 
 
 def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
-    """Returns why some of our rows have no published scores beside them, and which of the paper's API models were not run."""
+    """Returns which rows have no published scores beside them and why, which API models of the paper were not run, and what trainings
+    warn of."""
     models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
     sentences = [
         f"backbone={backbone} was loaded from {path}, which need not be the {name} of the paper: "
@@ -110,7 +112,11 @@ def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> li
     if not_run := api_models_not_run(rows, table):
         names = ", ".join(f"{backbone_label(name)} (backbone={name})" for name in not_run)
         sentences.append(f"Rows of the paper's Table {table} that were not run: {names}.")
-    return sentences
+    return sentences + training_warnings((_seeded(row, cell), cell.folder) for row in rows for cell in row.cells)
+
+
+def _seeded(row: Row, cell: Cell) -> str:
+    return f"{row.name}, seed {cell.seed}" if len(row.cells) > 1 else row.name
 
 
 def what_was_run(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -115,6 +115,17 @@ def test_scores_by_group_and_the_overall_score_is_the_mean_of_its_parts():
     assert "Satisfaction is the mean" in judging_markdown({"table": "6", "title": "t", "panels": {"models": counted}})
 
 
+def test_published_values_stand_beside_models_and_people_and_never_beside_simulated_judges():
+    found = sample_of(3, ("acceptance",), kind=RATING)
+    answers = [Answer("j", item.id, 0, {"acceptance": 3}) for item in found.items]
+    counted = panel_results(found, answers, ["j"], orders=1, scale=[1, 5])
+    texts = [
+        judging_markdown({"table": "6", "title": "t", "panels": {"models": counted | {"simulated": simulated}}})
+        for simulated in (False, True)
+    ]
+    assert ["; paper " in text for text in texts] == [True, False]
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -4,17 +4,30 @@ from pathlib import Path
 
 from cso_lab.reporting.html.charts import Chart, Section, bars, line, wrapped_label
 from cso_lab.reporting.html.report_data import ReportData, Run, numbers
+from cso_lab.reporting.training_log import LOG
 
 # More points per curve than a screen has columns would only make the page larger.
 _POINTS = 500
 # Quantities in this order; any other number in the log follows.
-_FIRST = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm", "learning_rate")
+_FIRST = (
+    *(
+        "loss",
+        "logps/chosen",
+        "logps/rejected",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "kl",
+    ),
+    *("grad_norm", "learning_rate"),
+)
 _NOT_PLOTTED = ("step", "epoch")
 
 
 def training_curves(report: ReportData) -> Section | None:
     """Returns a chart of which the reader chooses the quantity; None without logs."""
-    logs = [(run, log) for run in report.runs if (log := report.jsonl(run.folder / "train_log.jsonl"))]
+    logs = [(run, log) for run in report.runs if (log := report.jsonl(run.folder / LOG))]
     logged = dict.fromkeys(key for _, log in logs for entry in log for key in entry if key not in _NOT_PLOTTED)
     figures = {}
     for key in [*(key for key in _FIRST if key in logged), *sorted(set(logged) - set(_FIRST))]:
