@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from cso_lab.core.errors import UserError
 from cso_lab.core.task_group import gather
 from cso_lab.llm.budget import BudgetSpent
-from cso_lab.llm.client import Client, Question
-from cso_lab.llm.errors import RefusedError, RoleFailure, ServiceError
+from cso_lab.llm.client import MAX_CONSECUTIVE_FAILURES, Client, Question
+from cso_lab.llm.errors import InvalidRequest, PromptTooLong, RefusedError, RoleFailure, ServiceError
 from cso_lab.llm.journal import Journal
-
-MAX_CONSECUTIVE_FAILURES = 3
-"""After so many questions in a row without an answer the server is at fault rather than the questions, and sending stops."""
 
 
 def ask_all(
@@ -21,7 +18,8 @@ def ask_all(
     """Returns (the parsed answers in the order of `questions`, {index: reason} of the refused questions, whose answer is None).
 
     `journal` is the client's. Answers it holds are not requested again, nor are questions whose replies failed to parse
-    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar.
+    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar. A question that the server does
+    not take, although it answers others after it, counts as refused.
 
     Raises UserError once all other questions are answered if some got no reply, and BudgetSpent or ServiceError at once if every
     further question would fail as well: the budget is used up, there is no credit or no such model, or
@@ -33,16 +31,22 @@ def ask_all(
     refused: dict[int, str] = {}
     failures: Counter[str] = Counter()
     consecutive_failures = 0
+    not_taken: dict[int, str] = {}  # since the last answer
 
     async def ask_one(index: int, question: Question) -> None:
         nonlocal consecutive_failures
         try:
             if journal.parse_failures[question.key] >= client.max_attempts and question.key not in journal.answers:
                 raise RefusedError(f"no usable answer in {client.max_attempts} attempts")
+            in_journal = question.key in journal.answers
             answers[index] = await client.ask(question)
-            consecutive_failures = 0
-        except RefusedError as error:
+            if not in_journal:
+                consecutive_failures = 0
+                not_taken.clear()
+        except (RefusedError, PromptTooLong) as error:
             refused[index] = str(error)
+        except InvalidRequest as error:
+            not_taken[index] = refused[index] = str(error)
         except RoleFailure as error:
             failures[str(error)] += 1
             consecutive_failures += 1
@@ -55,6 +59,11 @@ def ask_all(
     async def run() -> None:
         async with client:
             await gather(ask_one(index, question) for index, question in enumerate(questions))
+        if len(not_taken) >= MAX_CONSECUTIVE_FAILURES or (not_taken and len(refused) == len(questions)):
+            for index in not_taken:
+                del refused[index]
+            last = list(not_taken.values())[-1]
+            raise ServiceError(f"{len(not_taken)} questions in a row were not taken by the server, the last: {last}")
 
     with tqdm(total=len(questions), desc=title, unit=unit) as bar:
         try:

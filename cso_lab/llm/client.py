@@ -9,7 +9,17 @@ from time import monotonic
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
+from cso_lab.llm.errors import (
+    EmptyAnswer,
+    InvalidRequest,
+    ParseError,
+    PromptTooLong,
+    RefusedError,
+    RetryableError,
+    RoleFailure,
+    ServiceError,
+    one_line,
+)
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
@@ -18,6 +28,10 @@ CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
 MAX_RETRY_AFTER = 300
 """Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
+MAX_CONSECUTIVE_FAILURES = 3
+"""After so many questions in a row without an answer the server is at fault rather than the questions, and sending stops."""
+MAX_SHORTENINGS = 20
+"""How often a question whose prompt is too long for the model is shortened."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,8 @@ class Question:
 
     `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (model,
     temperature, max_tokens); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form.
+    `shorten` returns the question without some of its oldest turns, `dropped_turns` in all, when its prompt is too long for the model;
+    None if it cannot be shorter.
     """
 
     key: str
@@ -35,6 +51,8 @@ class Question:
     messages: list[dict]
     seed: int
     parse: Callable[[str], object]
+    shorten: "Callable[[Question, PromptTooLong], Question | None]" = lambda question, error: None
+    dropped_turns: int = 0
 
 
 class Client:
@@ -73,6 +91,7 @@ class Client:
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
+        self._invalid: defaultdict[str, set[str]] = defaultdict(set)  # by model, keys of questions since its last reply
         # Seconds one question backs off in all before its attempts are used up.
         self._total_backoff = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
         self._fatal_error: ServiceError | None = None
@@ -98,10 +117,25 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
 
+        A prompt that is too long for the model is shortened if the question allows it, and sent again.
+
         `wanted` is called just before a call is made. Raises CancelledError if it returns False; RoleFailure if all attempts failed;
-        RefusedError (a RoleFailure) if the model refused, or if no reply of it could be parsed; and UserError if no question can be
-        answered now: no key, no such model, a spent budget, a server that is down.
+        RefusedError (a RoleFailure) if the model refused, or if no reply of it could be parsed; InvalidRequest (a RoleFailure) if the
+        server does not take this question; and UserError if no question can be answered now: no key, no such model, a spent budget, a
+        server that is down.
         """
+        for _ in range(MAX_SHORTENINGS):
+            try:
+                return await self._ask(question, wanted)
+            except PromptTooLong as error:
+                shorter = question.shorten(question, error)
+                if shorter is None:
+                    raise
+                question = shorter
+        return await self._ask(question, wanted)
+
+    async def _ask(self, question: Question, wanted: Callable[[], bool]) -> object:
+        """Returns the parsed reply; raises the errors of `ask`."""
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
         if self._journal and (reply := self._journal.pop_cached(question.key)) is not None:
@@ -128,6 +162,9 @@ class Client:
         if self._parse_failures[question.key] >= self.max_attempts:
             return RefusedError(message)
         model = question.model["model"]
+        # Other questions were answered between these attempts, so that the server is not at fault.
+        if isinstance(last, EmptyAnswer) and self._outages[model].failures[question.key] < self.max_attempts:
+            return InvalidRequest(message)
         # If questions of other dialogues got no reply in the meantime either, the server is at fault and not this question.
         if isinstance(last, RetryableError) and len(self._outages[model].dialogues) > 1:
             self._fatal_error = ServiceError(f"{model} as {message}; no other question was answered meanwhile")
@@ -180,6 +217,8 @@ class Client:
         seed = question.seed + self._parse_failures[question.key]
         call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
+        if question.dropped_turns:
+            call["dropped_turns"] = question.dropped_turns
         start = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -189,10 +228,13 @@ class Client:
                 error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
             error = self._handle_failure(limiter, question, error, monotonic() - start)
+            if isinstance(error, InvalidRequest) and not isinstance(error, PromptTooLong):
+                error = self._handle_invalid(question, error)
             if isinstance(error, ServiceError):
                 self._fatal_error = error
             raise error from None
         self._outages.pop(question.model["model"], None)
+        self._invalid.pop(question.model["model"], None)
         call |= _usage_fields(question, reply)
         limiter.adjust(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
@@ -220,15 +262,26 @@ class Client:
         limiter.pause(pause)
         outage = self._outages[question.model["model"]]
         outage.dialogues.add(question.dialogue)
-        outage.questions.add(question.key)
+        outage.failures[question.key] += 1
         # What the retries of one question take: with slow failures, such as timeouts, far more than the pauses between them.
         retries = self._total_backoff + (self.max_attempts - 1) * seconds
         # With more failed questions than slots, those still waiting for a slot would only fail in turn, one after another.
-        if outage.seconds >= retries and len(outage.questions) > self.max_concurrency:
+        if outage.seconds >= retries and len(outage.failures) > self.max_concurrency:
             return ServiceError(
                 f"{model_as_role}: no reply to any question for {outage.seconds:.0f} s, last: {one_line(error)}"
             )
         return error
+
+    def _handle_invalid(self, question: Question, error: InvalidRequest) -> Exception:
+        """Returns the error to raise for a question that the server does not take.
+
+        It becomes a ServiceError once so many in a row were not taken that answers to others under way cannot be why none came between.
+        """
+        questions = self._invalid[question.model["model"]]
+        questions.add(question.key)
+        if len(questions) < max(MAX_CONSECUTIVE_FAILURES, self.max_concurrency + 1):
+            return error
+        return ServiceError(f"{question.model['model']} takes none of {len(questions)} questions in a row, the last: {error}")
 
     def _record(self, call: Mapping) -> None:
         if self._journal:
@@ -244,10 +297,10 @@ class Client:
 
 @dataclass
 class _Outage:
-    """The questions (and their dialogues) that a model has failed to reply to since its last reply."""
+    """The questions (and their dialogues) that a model has failed to reply to since its last reply, and how often it has."""
 
     dialogues: set[str] = field(default_factory=set)
-    questions: set[str] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)  # by question key
     since: float = field(default_factory=monotonic)
 
     @property

@@ -21,7 +21,8 @@ class Journal:
     incomplete line, which is cut off when the journal is opened again. (A power failure can lose the last few seconds.)
 
     `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
-    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` covers all lines.
+    number of usable replies by dialogue. `dropped_turns`: by question key, how many turns an answered question was shortened by. These
+    four cover the needed dialogues only; `usage` covers all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
@@ -31,6 +32,7 @@ class Journal:
         self.parse_failures: Counter[str] = Counter()
         self.usage = Usage()
         self.answered: Counter[str] = Counter()
+        self.dropped_turns: dict[str, int] = {}
         self._needed = frozenset(dialogues)
         self._failure: UserError | None = None
 
@@ -80,7 +82,7 @@ class Journal:
             raise self._failure from None
         self._size += len(line)
         if "fault" not in call:
-            self.answered[call["dialogue"]] += 1
+            self._count(call)
 
     def read(self) -> int:
         """Reads all complete lines and returns their total length in bytes. Raises UserError if one of them is damaged.
@@ -107,6 +109,12 @@ class Journal:
             return
         if "fault" not in call:
             self.answers[call["key"]] = call["reply"]
-            self.answered[call["dialogue"]] += 1
+            self._count(call)
         elif "reply" in call:
             self.parse_failures[call["key"]] += 1
+
+    def _count(self, call: Mapping) -> None:
+        """Counts a usable reply."""
+        self.answered[call["dialogue"]] += 1
+        if "dropped_turns" in call:
+            self.dropped_turns[call["key"]] = call["dropped_turns"]
