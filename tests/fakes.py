@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import ssl
 import sys
 import threading
 import time
@@ -125,11 +126,15 @@ class FakeOpenAI:
     """A real HTTP server on loopback that speaks /v1/chat/completions.
 
     `replies` are given one a request, the last one for ever; an entry may also be a function of the request body. `requests`
-    are the bodies received, `headers` their headers, `most` the largest number under way at once.
+    are the bodies received, `headers` their headers, `most` the largest number under way at once. `models` are what /v1/models
+    lists, None: it has no such route; `strict`: it has no other paths; `certificate`: a file of it and its key, to speak https.
+    `gets` are the paths of what was not posted.
     """
 
-    def __init__(self, *replies):
+    def __init__(self, *replies, models: Sequence[str] | None = None, strict: bool = False, certificate: Path | None = None):
         self.replies = list(replies)
+        self.models, self.strict, self.certificate = models, strict, certificate
+        self.gets: list[str] = []
         self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -149,6 +154,13 @@ class FakeOpenAI:
                 time.sleep(reply.delay)
                 fake._left()
                 self._send(reply, body)
+
+            def do_GET(self):
+                fake.gets.append(self.path)
+                if self.path == "/v1/models" and fake.models is not None:
+                    self._send(Reply(body={"object": "list", "data": [{"id": name} for name in fake.models]}), {})
+                else:
+                    self._send(Reply(status=404, body={"detail": "Not Found"}), {})
 
             def _send(self, reply: Reply, request: dict):
                 value = reply.body if reply.body is not None else fake._completion(reply, request)
@@ -172,6 +184,10 @@ class FakeOpenAI:
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -181,7 +197,7 @@ class FakeOpenAI:
 
     @property
     def api_base(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self._server.server_port}/v1"
 
     def _arrived(self, path: str, headers: dict, body: dict) -> Reply:
         with self._lock:
@@ -191,6 +207,8 @@ class FakeOpenAI:
             self.requests.append(body)
             self.under_way += 1
             self.most = max(self.most, self.under_way)
+        if self.strict and path != "/v1/chat/completions":
+            return Reply(status=404, body={"detail": "Not Found"})
         return reply(body) if callable(reply) else reply
 
     def _left(self):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cso_lab.core.errors import UserError
 from cso_lab.core.task_group import gather
 from cso_lab.llm.budget import BudgetSpent
-from cso_lab.llm.client import MAX_CONSECUTIVE_FAILURES, Client, Question
+from cso_lab.llm.client import MAX_CONSECUTIVE_FAILURES, Client, Question, no_question_is_taken
 from cso_lab.llm.errors import InvalidRequest, PromptTooLong, RefusedError, RoleFailure, ServiceError
 from cso_lab.llm.journal import Journal
 
@@ -19,7 +19,7 @@ def ask_all(
 
     `journal` is the client's. Answers it holds are not requested again, nor are questions whose replies failed to parse
     `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar. A question that the server does
-    not take, although it answers others after it, counts as refused.
+    not take, although it answers others after it or a plain one, counts as refused.
 
     Raises UserError once all other questions are answered if some got no reply, and BudgetSpent or ServiceError at once if every
     further question would fail as well: the budget is used up, there is no credit or no such model, or
@@ -42,11 +42,12 @@ def ask_all(
             answers[index] = await client.ask(question)
             if not in_journal:
                 consecutive_failures = 0
+                refused.update(not_taken)  # the server answers, so that these questions are at fault
                 not_taken.clear()
         except (RefusedError, PromptTooLong) as error:
             refused[index] = str(error)
         except InvalidRequest as error:
-            not_taken[index] = refused[index] = str(error)
+            not_taken[index] = str(error)
         except RoleFailure as error:
             failures[str(error)] += 1
             consecutive_failures += 1
@@ -59,11 +60,18 @@ def ask_all(
     async def run() -> None:
         async with client:
             await gather(ask_one(index, question) for index, question in enumerate(questions))
-        if len(not_taken) >= MAX_CONSECUTIVE_FAILURES or (not_taken and len(refused) == len(questions)):
-            for index in not_taken:
-                del refused[index]
-            last = list(not_taken.values())[-1]
-            raise ServiceError(f"{len(not_taken)} questions in a row were not taken by the server, the last: {last}")
+            if not_taken:
+                await sort_out(*list(not_taken.items())[-1])
+
+    async def sort_out(index: int, error: str) -> None:
+        """Decides whether the questions since the last answer are at fault or the server."""
+        taken = await client.takes_a_plain_question(questions[index])
+        if taken is False:
+            raise no_question_is_taken(questions[index], error)
+        if taken:
+            refused.update(not_taken)
+        else:
+            failures.update(not_taken.values())
 
     with tqdm(total=len(questions), desc=title, unit=unit) as bar:
         try:

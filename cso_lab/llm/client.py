@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from cso_lab.llm.budget import Budget, Usage
@@ -30,6 +30,7 @@ MAX_RETRY_AFTER = 300
 """Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
 MAX_CONSECUTIVE_FAILURES = 3
 """After so many questions in a row without an answer the server is at fault rather than the questions, and sending stops."""
+_GREETING = "Hello"
 MAX_SHORTENINGS = 20
 """How often a question whose prompt is too long for the model is shortened."""
 
@@ -91,7 +92,7 @@ class Client:
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
-        self._invalid: defaultdict[str, set[str]] = defaultdict(set)  # by model, keys of questions since its last reply
+        self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)  # by model
         # Seconds one question backs off in all before its attempts are used up.
         self._total_backoff = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
         self._fatal_error: ServiceError | None = None
@@ -229,12 +230,12 @@ class Client:
             self._record(call | {"fault": one_line(error)})
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, InvalidRequest) and not isinstance(error, PromptTooLong):
-                error = self._handle_invalid(question, error)
+                error = await self._handle_invalid(question, error)
             if isinstance(error, ServiceError):
                 self._fatal_error = error
             raise error from None
         self._outages.pop(question.model["model"], None)
-        self._invalid.pop(question.model["model"], None)
+        self._refusals[question.model["model"]].questions.clear()
         call |= _usage_fields(question, reply)
         limiter.adjust(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
@@ -272,16 +273,34 @@ class Client:
             )
         return error
 
-    def _handle_invalid(self, question: Question, error: InvalidRequest) -> Exception:
+    async def _handle_invalid(self, question: Question, error: InvalidRequest) -> Exception:
         """Returns the error to raise for a question that the server does not take.
 
-        It becomes a ServiceError once so many in a row were not taken that answers to others under way cannot be why none came between.
+        After some in a row it is a ServiceError if the server does not take a plain question either.
         """
-        questions = self._invalid[question.model["model"]]
-        questions.add(question.key)
-        if len(questions) < max(MAX_CONSECUTIVE_FAILURES, self.max_concurrency + 1):
+        refusals = self._refusals[question.model["model"]]
+        refusals.questions.add(question.key)
+        if len(refusals.questions) < refusals.bound:
             return error
-        return ServiceError(f"{question.model['model']} takes none of {len(questions)} questions in a row, the last: {error}")
+        refusals.questions.clear()
+        refusals.bound *= 2
+        return no_question_is_taken(question, error) if await self.takes_a_plain_question(question) is False else error
+
+    async def takes_a_plain_question(self, question: Question) -> bool | None:
+        """Asks the model of `question`, with the same parameters, for a reply to a greeting: one small call, which is counted.
+
+        Returns whether it gives one; False if the server does not take that either; None if there is no telling.
+        """
+        call = {"key": _GREETING, "dialogue": "", "role": question.role, "model": question.model["model"], "attempt": 1}
+        greeting = replace(question, messages=[{"role": "user", "content": _GREETING}])
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self._transport.complete(question.role, question.model, greeting.messages, question.seed)
+        except Exception as error:
+            self._record(call | {"fault": one_line(error)})
+            return False if isinstance(error, InvalidRequest) else None
+        self._record(call | _usage_fields(greeting, reply) | {"reply": reply.text})
+        return True
 
     def _record(self, call: Mapping) -> None:
         if self._journal:
@@ -296,6 +315,14 @@ class Client:
 
 
 @dataclass
+class _Refusals:
+    """The keys of the questions that a model has not taken since its last reply, and how many may be so before that is looked into."""
+
+    questions: set[str] = field(default_factory=set)
+    bound: int = MAX_CONSECUTIVE_FAILURES
+
+
+@dataclass
 class _Outage:
     """The questions (and their dialogues) that a model has failed to reply to since its last reply, and how often it has."""
 
@@ -306,6 +333,11 @@ class _Outage:
     @property
     def seconds(self) -> float:
         return monotonic() - self.since
+
+
+def no_question_is_taken(question: Question, error: Exception) -> ServiceError:
+    """Returns the error for a model that takes neither `question` nor a plain one."""
+    return ServiceError(f"{question.model['model']} takes no question at all, not even a greeting: {error}")
 
 
 def estimated_tokens(messages: list[dict]) -> int:
