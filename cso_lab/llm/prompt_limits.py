@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 _TOO_LONG = re.compile(
-    r"context[ _]length[ _]exceeded|exceed_context_size|maximum (context|prompt|input|model) length|reduce (the|your) (length|prompt)"
+    r"context[ _]length[ _]exceeded|ContextWindowExceeded|exceed_context_size"
+    r"|maximum (context|prompt|input|model) length|reduce (the|your) (length|prompt)"
     r"|(exceeds?|longer than|larger than) [^.]{0,60}\b(context|(model|prompt|input) length|maximum (allowed length|number of tokens|size))"
     r"|\b(prompt|input|context|messages?)( (is|are))? too (long|large)|input tokens exceed|string too long"
     r"|request[ _](entity[ _])?too[ _]large|payload too large|`inputs`[^.]{0,40} must (be|have)|range of input length"

@@ -76,6 +76,7 @@ def test_a_prompt_that_no_dropping_makes_fit_counts_as_unparsed(tmp_path):
     assert len(server.requests) == 2 + 1 + 2
 
 
+@pytest.mark.long
 def test_a_dialogue_of_many_turns_is_asked_a_bounded_number_of_times(tmp_path):
     many = dialogue("a", 8)
     turns = sum([list(many.turns)] * 5, [])

@@ -209,7 +209,9 @@ def test_a_question_that_the_server_does_not_take_is_left_out_alone(asker, tmp_p
     assert 1 <= unanswered < len(questions)
 
 
-@pytest.mark.parametrize("asker", ASKERS)
+@pytest.mark.parametrize(
+    "asker", [pytest.param(asker, marks=() if asker is in_a_cell else pytest.mark.long) for asker in ASKERS]
+)
 def test_a_server_that_begins_to_take_no_question_stops_the_stage(asker, undisturbed, tmp_path):
     stopped, met = stopped_and_continued(asker, UNPROCESSABLE, tmp_path, undisturbed)
     assert "Conversation roles must alternate" in str(stopped) and "the same command" in str(stopped)
