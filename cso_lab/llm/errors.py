@@ -56,7 +56,11 @@ class UnknownModel(ServiceError):
 
 
 class WrongAddress(ServiceError):
-    """No chat completions are served at this address."""
+    """The server is to be asked at another address."""
+
+
+class NothingThere(WrongAddress):
+    """Nothing is served at this address."""
 
 
 class RetryableError(Exception):
@@ -177,7 +181,7 @@ def error_status(error: object) -> int | None:
 def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
     """Returns the exception to raise for a failed call. `status` is None if the response had none.
 
-    RefusedError: the model or its provider refuses this content. ServiceError (UnknownModel, WrongAddress): every further request would
+    RefusedError: the model or its provider refuses this content. ServiceError (UnknownModel, NothingThere, ...): every further request would
     fail as well. RetryableError: a retry may help. PromptTooLong, InvalidRequest: the server does not take this request.
     """
     description = one_line(f"{status}: {message}" if status else message)
@@ -192,8 +196,10 @@ def fault(role: str, model: str, status: int | None, message: str, headers: Mapp
         return RefusedError(f"{role}: refused for its content: {description}")
     if status in _FATAL_STATUSES:
         return ServiceError(f"{model} as {role}: {description}")
-    if status in _NOTHING_THERE_STATUSES or _PLAIN_HTTP.search(message):
-        return WrongAddress(f"{model} as {role}: {description}")
+    if status in _NOTHING_THERE_STATUSES:
+        return NothingThere(f"{model} as {role}: {description}")
+    if _PLAIN_HTTP.search(message):
+        return WrongAddress(f"{model} as {role}: {description}: give its address with https:// instead of http://")
     if status is None and refuses_parameters(message):
         return InvalidRequest(f"{role}: request refused: {description}", message)
     if status is None or status in _RETRYABLE_STATUSES or not 400 <= status <= 499:

@@ -8,8 +8,7 @@ import asyncio
 import json
 import os
 import re
-import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
@@ -23,9 +22,8 @@ from cso_lab.llm.errors import (
     EmptyAnswer,
     InvalidRequest,
     NoJSON,
-    PromptTooLong,
+    NothingThere,
     RetryableError,
-    ServiceError,
     UnknownModel,
     WrongAddress,
     api_keys,
@@ -41,10 +39,8 @@ from cso_lab.llm.errors import (
     secret_names,
 )
 from cso_lab.llm.in_process import in_process_providers
-from cso_lab.llm.parameters import refused_parameter, refuses_max_tokens
+from cso_lab.llm.refused_parameters import RefusedParameters
 
-# Names of the most tokens of a reply: a server that refuses one of them is sent the other.
-_MAX_TOKENS_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _LITELLM_PARAMETERS = dict.fromkeys(("temperature", "max_tokens", "seed"))
 _FILTERED = re.compile(r"content[ _-]?filter|safety|prohibited|blocklist|refusal|sensitive", re.IGNORECASE)
 
@@ -80,9 +76,7 @@ class Transport:
         self._keys = api_keys()
         self._providers: dict[str, str] = {}
         self._session = None
-        self._renamed: dict[
-            str, dict[str, str | None]
-        ] = {}  # by model, what it refused: {parameter: its other name, None: left out}
+        self._refused_parameters = RefusedParameters(place)
         self._has_answered = False
         self._diagnoses: dict[tuple[type, str], asyncio.Task] = {}
 
@@ -98,6 +92,8 @@ class Transport:
         return self
 
     async def __aexit__(self, *_) -> None:
+        for diagnosis in self._diagnoses.values():
+            diagnosis.cancel()
         await self._session.close()
 
     def check(self, role: str, model: str) -> str:
@@ -124,55 +120,22 @@ class Transport:
         send = self._over_http if over_http else self._over_litellm
         given = _parameters(name, model["temperature"], model["max_tokens"]) if over_http else _LITELLM_PARAMETERS
         while True:
-            sent = self._adapted(name, given)
+            sent = self._refused_parameters.applied(name, given)
             try:
                 return await send(role, model, messages, seed)
             except InvalidRequest as error:
-                self._adapt(role, model, error, sent)
-
-    def _adapt(self, role: str, model: Mapping, error: InvalidRequest, sent: Collection[str]) -> None:
-        """Returns if the request that met `error` can be sent again without the parameter that the server refuses, or under its other name.
-
-        `sent`: the names of that request's parameters. Raises ServiceError, which names the key to change, if all requests with the
-        parameter would fail, and `error` itself if it is about something else.
-        """
-        name, place = model["model"], self._place
-        limit = error.overflow.limit if isinstance(error, PromptTooLong) and error.overflow.counts_reply else None
-        fills_limit = limit is not None and (model["max_tokens"] or 0) >= limit
-        if fills_limit or (not isinstance(error, PromptTooLong) and refuses_max_tokens(error.message)):
-            raise ServiceError(f"{name} as {role}: {one_line(error.message)}: lower {place.max_tokens(role)}") from None
-        if isinstance(error, PromptTooLong):
-            raise error
-        parameter = refused_parameter(error.message, sent)
-        if parameter is None:
-            raise error
-        known = self._renamed.get(name, {})
-        if parameter in known:
-            return  # another request has met the same meanwhile
-        if parameter == "temperature" or parameter in known.values():
-            key = place.temperature(role) if parameter == "temperature" else place.max_tokens(role)
-            advice = f"give {key}=null, and the model's own default holds"
-            raise ServiceError(f"{name} as {role}: {one_line(error.message)}: {advice}") from None
-        other = _MAX_TOKENS_NAMES.get(parameter)
-        self._renamed[name] = {**known, parameter: other}
-        what = f"is sent as {other} instead" if other else "is left out, so that its replies may differ from run to run"
-        print(f"warning: {name} does not take the parameter {parameter}, which {what}", file=sys.stderr)
-
-    def _adapted(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
-        """Returns the parameters of a request under the names that the model has not refused."""
-        renamed = self._renamed.get(name, {})
-        names = {parameter: renamed.get(parameter, parameter) for parameter in parameters}
-        return {names[parameter]: value for parameter, value in parameters.items() if names[parameter]}
+                self._refused_parameters.add(role, model, error, sent)
 
     async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         name = model["model"]
-        parameters = self._adapted(name, _parameters(name, model["temperature"], model["max_tokens"]))
+        parameters = _parameters(name, model["temperature"], model["max_tokens"])
+        parameters = self._refused_parameters.applied(name, parameters)
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
         try:
             reply = self._read_completion(role, name, await self._post(role, name, body))
-        except (UnknownModel, WrongAddress, NoJSON, ConnectionFailed) as error:
+        except (UnknownModel, NothingThere, NoJSON, ConnectionFailed) as error:
             raise await self._diagnosed(error, body["model"]) from None
         self._has_answered = True
         return reply
@@ -183,37 +146,15 @@ class Transport:
             return error
         which = type(error), model
         if which not in self._diagnoses:  # once, for all requests that are under way
-            self._diagnoses[which] = asyncio.create_task(self._diagnose(error, model))
+            key = f"{self._place.node}.api_base" if self._base else "OPENAI_BASE_URL"
+            server = address.Server(self._session, self._base_url(), self._headers(), self._proxy)
+            self._diagnoses[which] = asyncio.create_task(address.diagnose(error, model, server, key))
         return await asyncio.shield(self._diagnoses[which]) or error
 
     def _may_be_wrong(self, error: RetryableError) -> bool:
         """Returns whether the address may be why there was no answer, and not a fault that passes."""
         base = self._base_url()
         return base.startswith("http:") if isinstance(error, ConnectionFailed) else not base.endswith("/v1")
-
-    async def _diagnose(self, error: Exception, model: str) -> ServiceError | None:
-        """Returns the error that says what to change: the model's name or the address; None if that cannot be found out."""
-        base, key = self._base_url(), f"{self._place.node}.api_base" if self._base else "OPENAI_BASE_URL"
-        session, here = self._session, (self._headers(), self._proxy)
-        if isinstance(error, ConnectionFailed):
-            if await address.speaks_https(session, base):
-                return WrongAddress(
-                    f"{base} is spoken to over http and answers over https: give {key}={address.other_scheme(base)}"
-                )
-            return None
-        models = await address.models_at(session, base, *here)
-        if models is not None and model not in models and not isinstance(error, NoJSON):
-            return UnknownModel(f"{error}: {base} has no model {model}, it has {address.list_models(models, model) or 'none'}")
-        if models is not None or isinstance(error, UnknownModel):
-            return None
-        for other in address.near_addresses(base):
-            if await address.models_at(session, other, *here) is not None:
-                return WrongAddress(f"{error}: {base} is not the API's address, {other} is: give {key}={other}")
-        if isinstance(error, WrongAddress):
-            return WrongAddress(
-                f"{error}: nothing is served at {self._url()}: {key} should be an address such as http://HOST:PORT/v1"
-            )
-        return None
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
         """Returns the body of a response with status 200. Raises the errors of `complete` for anything else."""
@@ -255,7 +196,7 @@ class Transport:
         if self._key:
             target["api_key"] = self._key
         parameters = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
-        sampling = self._adapted(model["model"], parameters)
+        sampling = self._refused_parameters.applied(model["model"], parameters)
         try:
             response = await litellm.acompletion(
                 model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
@@ -347,7 +288,8 @@ def _text(content: object, finish_reason: str | None) -> str | None:
         return None
     if not isinstance(content, list):
         return content
-    return "".join(part["text"] for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text"))
+    parts = (part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text"))
+    return "".join(part.get("text") or "" for part in parts)
 
 
 def _without_none(**parameters: float | None) -> dict:
