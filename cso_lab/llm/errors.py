@@ -181,8 +181,8 @@ def error_status(error: object) -> int | None:
 def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
     """Returns the exception to raise for a failed call. `status` is None if the response had none.
 
-    RefusedError: the model or its provider refuses this content. ServiceError (UnknownModel, NothingThere, ...): every further request would
-    fail as well. RetryableError: a retry may help. PromptTooLong, InvalidRequest: the server does not take this request.
+    RefusedError: the model or its provider refuses this content. ServiceError (or UnknownModel, NothingThere): every further request
+    would fail as well. RetryableError: a retry may help. PromptTooLong, InvalidRequest: the server does not take this request.
     """
     description = one_line(f"{status}: {message}" if status else message)
     if _ACCOUNT_PROBLEM.search(message):
