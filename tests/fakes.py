@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import ssl
 import sys
 import threading
 import time
@@ -135,12 +136,22 @@ class FakeOpenAI:
 
     Each request gets the next of `replies`, and the last one is repeated; a reply may also be a function of the request body.
     `requests` are the bodies received, `headers` and `paths` their headers and paths; `under_way` is the number of requests without a
-    response so far, `most` its maximum.
+    response so far, `most` its maximum. `models` are what /v1/models lists, None: it has no such route; `strict`: it has no other paths;
+    `certificate`: a file of it and its key, to speak https. `gets` are the paths of what was not posted.
     """
 
-    def __init__(self, *replies, batches: "FakeBatches | None" = None):
+    def __init__(
+        self,
+        *replies,
+        batches: "FakeBatches | None" = None,
+        models: Sequence[str] | None = None,
+        strict: bool = False,
+        certificate: Path | None = None,
+    ):
         self.batches = batches
         self.replies = list(replies)
+        self.models, self.strict, self.certificate = models, strict, certificate
+        self.gets: list[str] = []
         self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -154,9 +165,6 @@ class FakeOpenAI:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True  # else every answer waits 40 ms for the client to acknowledge its head
 
-            def do_GET(self):
-                self._batches(b"")
-
             def do_POST(self):
                 if not self.path.endswith("/chat/completions") and fake.batches:
                     return self._batches(self.rfile.read(int(self.headers["Content-Length"])))
@@ -166,10 +174,18 @@ class FakeOpenAI:
                 fake._finish_request()
                 self._send(reply, body)
 
-            def _batches(self, payload: bytes):
+            def do_GET(self):
                 if fake.batches:
-                    fake.batches.headers.append({name.lower(): value for name, value in self.headers.items()})
-                answer = fake.batches.answer(self.command, self.path, payload) if fake.batches else failure(404)
+                    return self._batches(b"")
+                fake.gets.append(self.path)
+                if self.path == "/v1/models" and fake.models is not None:
+                    self._send(Reply(body={"object": "list", "data": [{"id": name} for name in fake.models]}), {})
+                else:
+                    self._send(Reply(status=404, body={"detail": "Not Found"}), {})
+
+            def _batches(self, payload: bytes):
+                fake.batches.headers.append({name.lower(): value for name, value in self.headers.items()})
+                answer = fake.batches.answer(self.command, self.path, payload)
                 if answer is None:  # made, and nobody hears of it
                     self.close_connection = True
                     return
@@ -198,6 +214,10 @@ class FakeOpenAI:
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -208,7 +228,7 @@ class FakeOpenAI:
     @property
     def api_base(self) -> str:
         """The address that clients are configured with."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self._server.server_port}/v1"
 
     def _start_request(self, path: str, headers: dict, body: dict) -> Reply:
         with self._lock:
@@ -218,6 +238,8 @@ class FakeOpenAI:
             self.requests.append(body)
             self.under_way += 1
             self.most = max(self.most, self.under_way)
+        if self.strict and path != "/v1/chat/completions":
+            return Reply(status=404, body={"detail": "Not Found"})
         return reply(body) if callable(reply) else reply
 
     def _finish_request(self):

@@ -1,5 +1,6 @@
 """The nodes of models that are asked: the limits of their clients, and the four roles."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -8,13 +9,23 @@ from pydantic import AfterValidator
 
 from cso_lab.config.validation import AboveZero, Count, Flag, Natural, Node, Temperature, ZeroOrMore
 
+_FORM = "should be an address such as http://HOST:PORT/v1"
+# Paths of OpenAI's protocol other than the one that is used, which is removed where it is pasted.
+_OTHER_PATHS = re.compile(r"(?<!/chat)/(completions|responses|models|embeddings)/*$")
+
 
 def _address(value: str) -> str:
-    url = urlsplit(value)
     if value == MISSING:  # asked for where it is needed
         return value
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("should be an address such as http://HOST:PORT/v1")
+    try:
+        url = urlsplit(value)
+        valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not re.search(r"\s", value)
+    except ValueError:  # brackets that do not match, a port that is no number
+        valid = False
+    if not valid:
+        raise ValueError(_FORM)
+    if surplus := _OTHER_PATHS.search(value):
+        raise ValueError(f"{_FORM}, without {surplus[0]}")
     return value
 
 

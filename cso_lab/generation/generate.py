@@ -82,19 +82,26 @@ def turns_to_predict(
     model: "LocalModel | ServedModel",
 ) -> list[_Request]:
     """Returns the turns to be predicted. Raises UserError if there is none or a prompt is too long."""
-    requests = []
+    requests, shortened = [], []
     for dialogue in dialogues:
         for turn in dialogue.supporter_turns():
             if dialogue.turns[turn].strategy is None:
                 continue
-            messages = model.fit(method.opening(prompt_messages(dialogue.turns[:turn], strategies)))
+            opening = method.opening(prompt_messages(dialogue.turns[:turn], strategies))
+            messages = model.fit(opening)
             if messages is None:
                 raise UserError(
                     f"dialogue {dialogue.id}, turn {turn}: system prompt and last seeker turn alone are longer than"
                     f" generation.max_prompt_length={cfg.generation.max_prompt_length}: raise it"
                 )
             requests.append(_Request(dialogue, turn, messages))
+            shortened.append(len(messages) < len(opening))
     requests = requests[: cfg.generation.max_turns]
+    if count := sum(shortened[: cfg.generation.max_turns]):
+        print(
+            f"{count} of {len(requests)} prompts are longer than generation.max_prompt_length={cfg.generation.max_prompt_length}"
+            " and lose their oldest turns"
+        )
     if not requests:
         raise UserError("no test turn to generate for: data.test_share leaves no dialogue, or generation.max_turns is 0")
     return requests

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,17 @@ from cso_lab.core.files import write_json
 from cso_lab.core.hashing import digest
 from cso_lab.core.records import SUPPORTER
 from cso_lab.generation.decoding_strategies import Messages
+from cso_lab.generation.shortening import drop_oldest_turns
 from cso_lab.llm.config_location import ConfigLocation
 
 if TYPE_CHECKING:
-    from cso_lab.llm.client import Question
+    from cso_lab.llm.client import Client, Question
+    from cso_lab.llm.errors import PromptTooLong
 
 USAGE = "usage.json"
-_LOCATION = ConfigLocation("generation.client", "generation.client.model")
+_LOCATION = ConfigLocation(
+    "generation.client", "generation.client.model", "generation.max_new_tokens", "generation.temperature"
+)
 # The journal groups replies, elsewhere by dialogue; here all are of one group.
 _GROUP = "cell"
 
@@ -29,14 +35,14 @@ class ServedModel:
     """The model `generation.client.model`. A context manager; writes usage.json to the run folder at the end.
 
     Every call is written to the journal of the run folder before its reply is used, so that no reply is paid for twice. If a model
-    refuses a conversation for its content, or returns an empty reply in all attempts, its reply is "". Any other failure raises an
-    error, and the next run sends only what has no reply yet.
+    refuses a conversation for its content, or returns an empty reply in all attempts, its reply is "". A conversation that is too long
+    for the model is sent without its oldest turns. Any other failure raises an error, and the next run sends only what has no reply yet.
     """
 
     def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
         """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
-        from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
+        from cso_lab.llm.transport import Transport
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
@@ -52,8 +58,11 @@ class ServedModel:
         self._fit, self._folds_system = _fit_function(cfg)
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
+        self._last_turns: set[str] = set()  # what the seekers say last, which is never dropped
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
-        asking, models = Client(**self._limits, place=_LOCATION), {SUPPORTER: client["model"]}
+        # One for all clients, since it remembers which parameters the server refuses.
+        self._transport = Transport(client["api_base"], client["api_key_env"], _LOCATION)
+        asking, models = self._client(), {SUPPORTER: client["model"]}
         asking.check(models)
         asking.check_batches(models)
 
@@ -71,12 +80,14 @@ class ServedModel:
                 "usage": self._journal.usage.to_json(),
                 "budget": self._limits["budget"],
                 "without_words": dict(self._empty_replies),
+                "shortened": {"prompts": len(self._journal.dropped_turns), "turns": sum(self._journal.dropped_turns.values())},
                 "stopped": str(exception[1]) if exception[1] else None,
             },
         )
 
     def fit(self, messages: Messages) -> Messages | None:
         """Returns the part of the conversation that is sent to the model; None if it is too long."""
+        self._last_turns.add(messages[-1]["content"])
         return self._fit(messages)
 
     def seed(self, batch: int) -> None:
@@ -88,12 +99,12 @@ class ServedModel:
         Raises UserError if a conversation is too long or the model answered none of them.
         """
         from cso_lab.llm.ask_all import ask_all
-        from cso_lab.llm.client import Client
 
         # A client for every call, because it belongs to one event loop; the journal counts the usage of all of them.
-        client = Client(**self._limits, journal=self._journal, place=_LOCATION)
-        model = self._model["model"]
+        client, model, already = self._client(journal=self._journal), self._model["model"], len(self._journal.dropped_turns)
         replies, refused = ask_all(client, self._journal, self._questions(conversations), f"ask {model}", "reply")
+        if shortened := len(self._journal.dropped_turns) - already:
+            print(f"{shortened} of {len(replies)} prompts were too long for {model} and were sent without their oldest turns")
         self._empty_replies.update(refused.values())
         if not any(replies):
             reason = self._empty_replies.most_common(1)[0][0]
@@ -108,16 +119,36 @@ class ServedModel:
         counts: Counter[str] = Counter()
         questions = []
         for messages in conversations:
-            messages = self._fit(messages)
-            if messages is None:
+            conversation = self._fit(messages)
+            if conversation is None:
                 raise UserError("a prompt is longer than generation.max_prompt_length: raise it")
-            if self._folds_system:
-                messages = fold_system(messages)
+            messages = fold_system(conversation) if self._folds_system else conversation
             content = digest(messages)
             key = digest([messages, self._model, self._seed, counts[content], *self._checkpoint])
             counts[content] += 1
-            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, int(key[:8], 16) >> 1, str))
+            seed, shorten = int(key[:8], 16) >> 1, partial(self._shorten, conversation)
+            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, str, shorten))
         return questions
+
+    def _shorten(self, conversation: Messages, question: "Question", error: "PromptTooLong") -> "Question | None":
+        """Returns the question without the oldest turns of its conversation; None if it has no turn left to drop."""
+        from cso_lab.training.chat_format import fold_system
+
+        reply_tokens = self._model["max_tokens"] or 0
+        last = max(
+            (i for i, message in enumerate(conversation) if message["content"] in self._last_turns),
+            default=len(conversation) - 1,
+        )
+        shorter = drop_oldest_turns(conversation, last, question.dropped_turns, error.overflow, reply_tokens)
+        if shorter is None:
+            return None
+        messages, dropped = shorter
+        return replace(question, messages=fold_system(messages) if self._folds_system else messages, dropped_turns=dropped)
+
+    def _client(self, **options) -> "Client":
+        from cso_lab.llm.client import Client
+
+        return Client(**self._limits, place=_LOCATION, transport=self._transport, **options)
 
 
 def _fit_function(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool]:

@@ -4,15 +4,25 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
+from cso_lab.llm.errors import (
+    EmptyAnswer,
+    InvalidRequest,
+    ParseError,
+    PromptTooLong,
+    RefusedError,
+    RetryableError,
+    RoleFailure,
+    ServiceError,
+    one_line,
+)
 from cso_lab.llm.journal import Journal
-from cso_lab.llm.rate_limiter import RateLimiter
+from cso_lab.llm.rate_limiter import MAX_RETRY_AFTER, RateLimiter
 from cso_lab.llm.transport import Reply, Transport
 
 if TYPE_CHECKING:
@@ -20,8 +30,11 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
-MAX_RETRY_AFTER = 300
-"""Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
+MAX_CONSECUTIVE_FAILURES = 3
+"""After so many questions in a row without an answer the server is at fault rather than the questions, and sending stops."""
+_GREETING = "Hello"
+MAX_SHORTENINGS = 20
+"""How often a question whose prompt is too long for the model is shortened."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class Question:
 
     `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (model,
     temperature, max_tokens); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form.
+    `shorten` returns the question without some of its oldest turns, `dropped_turns` in all, when its prompt is too long for the model;
+    None if it cannot be shorter.
     """
 
     key: str
@@ -39,6 +54,8 @@ class Question:
     messages: list[dict]
     seed: int
     parse: Callable[[str], object]
+    shorten: "Callable[[Question, PromptTooLong], Question | None]" = lambda question, error: None
+    dropped_turns: int = 0
 
 
 class Client:
@@ -82,6 +99,7 @@ class Client:
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
+        self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)  # by model
         # Seconds one question backs off in all before its attempts are used up.
         self._total_backoff = sum(min(max_backoff, 0.5 * 2**number) for number in range(max_attempts - 1))
         self._fatal_error: ServiceError | None = None
@@ -124,10 +142,25 @@ class Client:
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
 
+        A prompt that is too long for the model is shortened if the question allows it, and sent again.
+
         `wanted` is called just before a call is made. Raises CancelledError if it returns False; RoleFailure if all attempts failed;
-        RefusedError (a RoleFailure) if the model refused, or if no reply of it could be parsed; and UserError if no question can be
-        answered now: no key, no such model, a spent budget, a server that is down.
+        RefusedError (a RoleFailure) if the model refused, or if no reply of it could be parsed; InvalidRequest (a RoleFailure) if the
+        server does not take this question; and UserError if no question can be answered now: no key, no such model, a spent budget, a
+        server that is down.
         """
+        for _ in range(MAX_SHORTENINGS):
+            try:
+                return await self._ask(question, wanted)
+            except PromptTooLong as error:
+                shorter = question.shorten(question, error)
+                if shorter is None:
+                    raise
+                question = shorter
+        return await self._ask(question, wanted)
+
+    async def _ask(self, question: Question, wanted: Callable[[], bool]) -> object:
+        """Returns the parsed reply; raises the errors of `ask`."""
         from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
         if self._journal and (reply := self._journal.pop_cached(question.key)) is not None:
@@ -154,6 +187,9 @@ class Client:
         if self._parse_failures[question.key] >= self.max_attempts:
             return RefusedError(message)
         model = question.model["model"]
+        # Other questions were answered between these attempts, so that the server is not at fault.
+        if isinstance(last, EmptyAnswer) and self._outages[model].failures[question.key] < self.max_attempts:
+            return InvalidRequest(message)
         # If questions of other dialogues got no reply in the meantime either, the server is at fault and not this question.
         if isinstance(last, RetryableError) and len(self._outages[model].dialogues) > 1:
             self._fatal_error = ServiceError(f"{model} as {message}; no other question was answered meanwhile")
@@ -206,6 +242,8 @@ class Client:
         seed = question.seed + self._parse_failures[question.key]
         call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
+        if question.dropped_turns:
+            call["dropped_turns"] = question.dropped_turns
         start = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -215,10 +253,13 @@ class Client:
                 error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
             error = self._handle_failure(limiter, question, error, monotonic() - start)
+            if isinstance(error, InvalidRequest) and not isinstance(error, PromptTooLong):
+                error = await self._handle_invalid(question, error)
             if isinstance(error, ServiceError):
                 self._fatal_error = error
             raise error from None
         self._outages.pop(question.model["model"], None)
+        self._refusals[question.model["model"]].questions.clear()
         call |= _usage_fields(question, reply)
         limiter.adjust(call["prompt_tokens"] + call["completion_tokens"] - tokens)
         try:
@@ -246,15 +287,44 @@ class Client:
         limiter.pause(pause)
         outage = self._outages[question.model["model"]]
         outage.dialogues.add(question.dialogue)
-        outage.questions.add(question.key)
+        outage.failures[question.key] += 1
         # What the retries of one question take: with slow failures, such as timeouts, far more than the pauses between them.
         retries = self._total_backoff + (self.max_attempts - 1) * seconds
         # With more failed questions than slots, those still waiting for a slot would only fail in turn, one after another.
-        if outage.seconds >= retries and len(outage.questions) > self.max_concurrency:
+        if outage.seconds >= retries and len(outage.failures) > self.max_concurrency:
             return ServiceError(
                 f"{model_as_role}: no reply to any question for {outage.seconds:.0f} s, last: {one_line(error)}"
             )
         return error
+
+    async def _handle_invalid(self, question: Question, error: InvalidRequest) -> Exception:
+        """Returns the error to raise for a question that the server does not take.
+
+        After some in a row it is a ServiceError if the server does not take a plain question either.
+        """
+        refusals = self._refusals[question.model["model"]]
+        refusals.questions.add(question.key)
+        if len(refusals.questions) < refusals.bound:
+            return error
+        refusals.questions.clear()
+        refusals.bound *= 2
+        return no_question_is_taken(question, error) if await self.takes_a_plain_question(question) is False else error
+
+    async def takes_a_plain_question(self, question: Question) -> bool | None:
+        """Asks the model of `question`, with the same parameters, for a reply to a greeting: one small call, which is counted.
+
+        Returns whether it gives one; False if the server does not take that either; None if there is no telling.
+        """
+        call = {"key": _GREETING, "dialogue": "", "role": question.role, "model": question.model["model"], "attempt": 1}
+        greeting = replace(question, messages=[{"role": "user", "content": _GREETING}])
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self._transport.complete(question.role, question.model, greeting.messages, question.seed)
+        except Exception as error:
+            self._record(call | {"fault": one_line(error)})
+            return False if isinstance(error, InvalidRequest) else None
+        self._record(call | _usage_fields(greeting, reply) | {"reply": reply.text})
+        return True
 
     def _record(self, call: Mapping) -> None:
         if self._journal:
@@ -269,16 +339,29 @@ class Client:
 
 
 @dataclass
+class _Refusals:
+    """The keys of the questions that a model has not taken since its last reply, and how many may be so before that is looked into."""
+
+    questions: set[str] = field(default_factory=set)
+    bound: int = MAX_CONSECUTIVE_FAILURES
+
+
+@dataclass
 class _Outage:
-    """The questions (and their dialogues) that a model has failed to reply to since its last reply."""
+    """The questions (and their dialogues) that a model has failed to reply to since its last reply, and how often it has."""
 
     dialogues: set[str] = field(default_factory=set)
-    questions: set[str] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)  # by question key
     since: float = field(default_factory=monotonic)
 
     @property
     def seconds(self) -> float:
         return monotonic() - self.since
+
+
+def no_question_is_taken(question: Question, error: Exception) -> ServiceError:
+    """Returns the error for a model that takes neither `question` nor a plain one."""
+    return ServiceError(f"{question.model['model']} takes no question at all, not even a greeting: {error}")
 
 
 def estimated_tokens(messages: list[dict]) -> int:

@@ -1,5 +1,6 @@
 """Errors of LLM calls, how responses are mapped to them, and the removal of API keys from messages."""
 
+import html
 import json
 import os
 import re
@@ -8,6 +9,8 @@ from email.utils import parsedate_to_datetime
 from time import time
 
 from cso_lab.core.errors import UserError
+from cso_lab.llm.parameters import refuses_parameters
+from cso_lab.llm.prompt_limits import Overflow, overflow_in
 
 
 class RoleFailure(Exception):
@@ -22,11 +25,42 @@ class RefusedError(RoleFailure):
     """The model refused this question for its content, or none of its replies could be parsed."""
 
 
+class InvalidRequest(RoleFailure):
+    """The server does not take this request, for a reason that may hold for it alone or for every request.
+
+    `message`: the server's own words.
+    """
+
+    def __init__(self, text: str, message: str = ""):
+        super().__init__(text)
+        self.message = message
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt of this request is too long for the model, by `overflow`."""
+
+    def __init__(self, text: str, message: str, overflow: Overflow):
+        super().__init__(text, message)
+        self.overflow = overflow
+
+
 class ServiceError(UserError):
     """Every further question would fail as well: an account without credit or rights, no such model, a server that is down.
 
     No more requests are sent. All answers are kept, and the same command continues from there.
     """
+
+
+class UnknownModel(ServiceError):
+    """The server has no model of this name."""
+
+
+class WrongAddress(ServiceError):
+    """The server is to be asked at another address."""
+
+
+class NothingThere(WrongAddress):
+    """Nothing is served at this address."""
 
 
 class RetryableError(Exception):
@@ -37,7 +71,20 @@ class RetryableError(Exception):
         self.retry_after = retry_after
 
 
-_FATAL_STATUSES = (401, 402, 403, 404, 405, 410)  # every request would get these
+class EmptyAnswer(RetryableError):
+    """A completion without choices."""
+
+
+class NoJSON(RetryableError):
+    """An HTML page instead of JSON: from a proxy in front of the server, or from a wrong address."""
+
+
+class ConnectionFailed(RetryableError):
+    """The connection broke before there was an answer."""
+
+
+_FATAL_STATUSES = (401, 402, 403)  # every request would get these
+_NOTHING_THERE_STATUSES = (404, 405, 410)
 _RETRYABLE_STATUSES = (408, 409, 425, 429)  # and all from 500 on
 _REFUSAL_STATUSES = (None, 400, 403, 422, 451)  # used for refused content, among other things
 _UNKNOWN_MODEL_STATUSES = (None, 400, 404, 422)
@@ -59,6 +106,9 @@ _UNKNOWN_MODEL = re.compile(
     r"|not a valid model",
     re.IGNORECASE,
 )
+_PLAIN_HTTP = re.compile(r"plain http request was sent to https|sent an http request to an https", re.IGNORECASE)
+
+_HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 
 
 def error_in(answer: object) -> object:
@@ -79,18 +129,47 @@ def error_text(error: object) -> str:
     if not isinstance(error, dict):
         return str(error)
     message = error.get("message") or json.dumps(error)
+    if "n_ctx" in error:  # llama.cpp names the limit beside the message
+        message = f"{message} (n_prompt_tokens={error.get('n_prompt_tokens')}, n_ctx={error['n_ctx']})"
     code = error.get("code") or error.get("type")
     return f"{message} ({code})" if code and not str(code).isdecimal() and str(code) not in str(message) else str(message)
 
 
 def error_of(payload: bytes) -> str:
     """Returns the error message in the body of a failed request, or the start of the body if there is none."""
+    if is_html(payload):
+        return page_text(payload)
     try:
         answer = json.loads(payload)
     except ValueError:
         return payload[:500].decode(errors="replace")
-    error = error_in(answer)
-    return payload[:500].decode(errors="replace") if error is None else error_text(error)
+    if (error := error_in(answer)) is not None:
+        return error_text(error)
+    detail = answer.get("detail") if isinstance(answer, dict) else None  # FastAPI's form
+    return _details(detail) if detail else payload[:500].decode(errors="replace")
+
+
+def _details(detail: object) -> str:
+    """Returns FastAPI's `detail` as text: a string, or a list of {"loc": [...], "msg": ...}, one for each faulty field."""
+    if not isinstance(detail, list):
+        return detail if isinstance(detail, str) else json.dumps(detail)
+    fields = [item for item in detail if isinstance(item, dict)]
+    return "; ".join(f"{'.'.join(map(str, item.get('loc') or ['request']))}: {item.get('msg')}" for item in fields) or str(
+        detail
+    )
+
+
+def is_html(payload: bytes) -> bool:
+    """Returns whether a response is an HTML page."""
+    return _HTML.match(payload) is not None
+
+
+def page_text(payload: bytes) -> str:
+    """Returns the title of an HTML page, or the start of its text if it has none."""
+    page = payload[:20_000].decode(errors="replace")
+    title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
+    text = title[1] if title and title[1].strip() else re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", page)
+    return f"an HTML page: {' '.join(html.unescape(text).split())[:150]}"
 
 
 def error_status(error: object) -> int | None:
@@ -102,19 +181,30 @@ def error_status(error: object) -> int | None:
 def fault(role: str, model: str, status: int | None, message: str, headers: Mapping) -> Exception:
     """Returns the exception to raise for a failed call. `status` is None if the response had none.
 
-    RefusedError: the model or its provider refuses this content. ServiceError: every further request would fail as well.
-    RetryableError: a retry may help. RoleFailure: this request is invalid, because it is too long for instance.
+    RefusedError: the model or its provider refuses this content. ServiceError (or UnknownModel, NothingThere): every further request
+    would fail as well. RetryableError: a retry may help. PromptTooLong, InvalidRequest: the server does not take this request.
     """
     description = one_line(f"{status}: {message}" if status else message)
-    if _ACCOUNT_PROBLEM.search(message) or (status in _UNKNOWN_MODEL_STATUSES and _UNKNOWN_MODEL.search(message)):
+    if _ACCOUNT_PROBLEM.search(message):
         return ServiceError(f"{model} as {role}: {description}")
+    if status in _UNKNOWN_MODEL_STATUSES and _UNKNOWN_MODEL.search(message):
+        return UnknownModel(f"{model} as {role}: {description}")
+    if (overflow := overflow_in(message)) or status == 413:
+        text = f"{role}: request refused: {description}; the prompt is too long for the model"
+        return PromptTooLong(text, message, overflow or Overflow())
     if status in _REFUSAL_STATUSES and _CONTENT_REFUSED.search(message):
         return RefusedError(f"{role}: refused for its content: {description}")
     if status in _FATAL_STATUSES:
         return ServiceError(f"{model} as {role}: {description}")
+    if status in _NOTHING_THERE_STATUSES:
+        return NothingThere(f"{model} as {role}: {description}")
+    if _PLAIN_HTTP.search(message):
+        return WrongAddress(f"{model} as {role}: {description}: give its address with https:// instead of http://")
+    if status is None and refuses_parameters(message):
+        return InvalidRequest(f"{role}: request refused: {description}", message)
     if status is None or status in _RETRYABLE_STATUSES or not 400 <= status <= 499:
         return RetryableError(description, retry_after(headers.get("Retry-After")))
-    return RoleFailure(f"{role}: request refused: {description}")
+    return InvalidRequest(f"{role}: request refused: {description}", message)
 
 
 def retry_after(value: str | None) -> float | None:

@@ -25,8 +25,8 @@ class Journal:
     read from it.
 
     `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
-    number of usable replies by dialogue. These three cover the needed dialogues only; `usage` and `batches` (the lines of each batch,
-    merged, by its name) cover all lines.
+    number of usable replies by dialogue. `dropped_turns`: by question key, how many turns an answered question was shortened by. These
+    four cover the needed dialogues only; `usage` and `batches` (the lines of each batch, merged, by its name) cover all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
@@ -37,6 +37,7 @@ class Journal:
         self.usage = Usage()
         self.answered: Counter[str] = Counter()
         self.batches: dict[str, dict] = {}
+        self.dropped_turns: dict[str, int] = {}
         self._needed = frozenset(dialogues)
         self._failure: UserError | None = None
 
@@ -89,7 +90,7 @@ class Journal:
             os.fsync(self._file)  # a batch is paid for as a whole, so that even a power failure must not lose it
             self._index(call)
         elif "fault" not in call:
-            self.answered[call["dialogue"]] += 1
+            self._count(call)
 
     def read(self) -> int:
         """Reads all complete lines and returns their total length in bytes. Raises UserError if one of them is damaged.
@@ -119,6 +120,12 @@ class Journal:
             return
         if "fault" not in call:
             self.answers[call["key"]] = call["reply"]
-            self.answered[call["dialogue"]] += 1
+            self._count(call)
         elif "reply" in call:
             self.parse_failures[call["key"]] += 1
+
+    def _count(self, call: Mapping) -> None:
+        """Counts a usable reply."""
+        self.answered[call["dialogue"]] += 1
+        if "dropped_turns" in call:
+            self.dropped_turns[call["key"]] = call["dropped_turns"]

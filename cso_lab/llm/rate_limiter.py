@@ -2,6 +2,9 @@
 
 import asyncio
 
+MAX_RETRY_AFTER = 300
+"""Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
+
 
 class RateLimiter:
     """Spaces the calls to one provider evenly, by requests and by tokens per minute, and pauses them when the provider asks for it.

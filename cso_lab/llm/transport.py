@@ -4,8 +4,10 @@ litellm's own client for OpenAI-compatible servers takes about 6 ms of CPU time 
 logging; this one takes a tenth of that. It still uses litellm's tables of model parameters and prices.
 """
 
+import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,22 +15,34 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cso_lab.core.errors import MissingKey, UserError
-from cso_lab.llm import prices
+from cso_lab.llm import address, prices
 from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import (
+    ConnectionFailed,
+    EmptyAnswer,
+    InvalidRequest,
+    NoJSON,
+    NothingThere,
     RetryableError,
-    RoleFailure,
+    UnknownModel,
+    WrongAddress,
     api_keys,
     error_in,
     error_of,
     error_status,
     error_text,
     fault,
+    is_html,
     one_line,
+    page_text,
     redact,
     secret_names,
 )
 from cso_lab.llm.in_process import in_process_providers
+from cso_lab.llm.refused_parameters import RefusedParameters
+
+_LITELLM_PARAMETERS = dict.fromkeys(("temperature", "max_tokens", "seed"))
+_FILTERED = re.compile(r"content[ _-]?filter|safety|prohibited|blocklist|refusal|sensitive", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,13 +69,16 @@ class Transport:
         """
         if api_key_env and not os.environ.get(api_key_env):
             raise UserError(f"{place.node}.api_key_env names {api_key_env}, which is not set in the environment")
-        self._base, self._place = api_base, place
+        self._base, self._place = api_base and address.base_address(api_base), place
         self._key = os.environ[api_key_env] if api_key_env else None
         if api_key_env:
             secret_names.add(api_key_env)
         self._keys = api_keys()
         self._providers: dict[str, str] = {}
         self._session = None
+        self._refused_parameters = RefusedParameters(place)
+        self._has_answered = False
+        self._diagnoses: dict[tuple[type, str], asyncio.Task] = {}
 
     async def __aenter__(self) -> "Transport":
         import aiohttp
@@ -71,9 +88,12 @@ class Transport:
         # Looked up once; aiohttp's trust_env would look it up for every request, in a thread.
         url = urlsplit(self._url())
         self._proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+        self._diagnoses = {}  # they belong to an event loop, as the session does
         return self
 
     async def __aexit__(self, *_) -> None:
+        for diagnosis in self._diagnoses.values():
+            diagnosis.cancel()
         await self._session.close()
 
     def check(self, role: str, model: str) -> str:
@@ -98,36 +118,82 @@ class Transport:
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """Returns the reply of `model` (its config: model, temperature, max_tokens) to `messages`.
 
-        Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, RoleFailure if this
-        request is invalid (too long, say), and UserError if every request would fail.
+        Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, InvalidRequest if the
+        server does not take this request (PromptTooLong, say), and UserError if every request would fail.
         """
         name = model["model"]
         provider = self.check(role, name)
-        if provider == "openai" and prices.uses_chat_completions(name):
-            return await self._over_http(role, model, messages, seed)
         if provider in in_process_providers():
             return self._in_process(provider, role, name, messages, seed)
-        return await self._over_litellm(role, model, messages, seed)
+        over_http = provider == "openai" and prices.uses_chat_completions(name)
+        send = self._over_http if over_http else self._over_litellm
+        given = _parameters(name, model["temperature"], model["max_tokens"]) if over_http else _LITELLM_PARAMETERS
+        while True:
+            sent = self._refused_parameters.applied(name, given)
+            try:
+                return await send(role, model, messages, seed)
+            except InvalidRequest as error:
+                self._refused_parameters.add(role, model, error, sent)
 
     async def _over_http(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         name = model["model"]
         parameters = _parameters(name, model["temperature"], model["max_tokens"])
+        parameters = self._refused_parameters.applied(name, parameters)
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
-        return self._read_completion(role, name, await self._post(role, name, body))
+        try:
+            reply = self._read_completion(role, name, await self._post(role, name, body))
+        except (UnknownModel, NothingThere, NoJSON, ConnectionFailed) as error:
+            raise await self._diagnosed(error, body["model"]) from None
+        self._has_answered = True
+        return reply
+
+    async def _diagnosed(self, error: Exception, model: str) -> Exception:
+        """Returns the error to raise for a request that met `error`, with what the server's list of models says about it."""
+        if isinstance(error, RetryableError) and (self._has_answered or not self._may_be_wrong(error)):
+            return error
+        which = type(error), model
+        if which not in self._diagnoses:  # once, for all requests that are under way
+            key = f"{self._place.node}.api_base" if self._base else "OPENAI_BASE_URL"
+            server = address.Server(self._session, self._base_url(), self._headers(), self._proxy)
+            self._diagnoses[which] = asyncio.create_task(address.diagnose(error, model, server, key))
+        return await asyncio.shield(self._diagnoses[which]) or error
+
+    def _may_be_wrong(self, error: RetryableError) -> bool:
+        """Returns whether the address may be why there was no answer, and not a fault that passes."""
+        base = self._base_url()
+        return base.startswith("http:") if isinstance(error, ConnectionFailed) else not base.endswith("/v1")
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
         """Returns the body of a response with status 200. Raises the errors of `complete` for anything else."""
         import aiohttp
 
+        url = self._url()
         try:
-            async with self._session.post(self._url(), json=body, headers=self._headers(), proxy=self._proxy) as response:
+            # A redirect is not followed, since some turn the request into another one.
+            async with self._session.post(
+                url, json=body, headers=self._headers(), proxy=self._proxy, allow_redirects=False
+            ) as response:
                 status, payload, headers = response.status, await response.read(), response.headers
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise WrongAddress(f"{url}: the server's certificate is not valid: {one_line(error.certificate_error)}") from None
+        except aiohttp.ClientConnectorSSLError as error:
+            advice = f"give {self._place.node}.api_base with http:// if it speaks plain http"
+            raise WrongAddress(
+                f"{url}: the server cannot be spoken to over https: {one_line(error.os_error)}: {advice}"
+            ) from None
         except aiohttp.ClientConnectorError as error:
-            raise RetryableError(f"cannot reach {self._url()}: {one_line(error.os_error)}") from None
-        except (aiohttp.ClientError, OSError) as error:
+            raise RetryableError(f"cannot reach {url}: {one_line(error.os_error)}") from None
+        except aiohttp.ClientPayloadError as error:
             raise RetryableError(f"connection failed: {one_line(error)}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionFailed(f"connection failed: {one_line(error)}") from None
+        if 300 <= status <= 399:
+            goal = address.base_address(one_line(headers.get("Location", "")))
+            raise WrongAddress(
+                f"{url} redirects to another address: give {self._place.node}.api_base={goal or 'the right one'}"
+            )
         if status != 200:
             raise fault(role, name, status, error_of(payload), headers)
         return payload
@@ -138,7 +204,8 @@ class Transport:
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
             target["api_key"] = self._key
-        sampling = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
+        parameters = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
+        sampling = self._refused_parameters.applied(model["model"], parameters)
         try:
             response = await litellm.acompletion(
                 model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
@@ -150,13 +217,13 @@ class Transport:
             raise fault(role, model["model"], getattr(error, "status_code", None) or 500, str(error), headers) from None
         if response is None:
             # litellm retries an unprocessable request once with fewer parameters, and returns None if that fails as well
-            raise RoleFailure(f"{role}: request refused as unprocessable (422)")
+            raise InvalidRequest(f"{role}: request refused as unprocessable (422)")
         if not response.choices:
-            raise RetryableError("an answer without a reply in it")
+            raise EmptyAnswer("an answer without a reply in it")
         choice, usage = response.choices[0], getattr(response, "usage", None)
         more = getattr(choice.message, "provider_specific_fields", None) or {}
         return Reply(
-            self._clean(choice.message.content),
+            self._clean(_text(choice.message.content, choice.finish_reason)),
             usage and usage.prompt_tokens,
             usage and usage.completion_tokens,
             response._hidden_params.get("response_cost"),
@@ -173,12 +240,12 @@ class Transport:
         return Reply(text, prompt_tokens, reply_tokens, 0.0)
 
     def _url(self) -> str:
-        return self._base_url() + "/chat/completions"
+        return self._base_url() + address.CHAT_COMPLETIONS
 
     def _base_url(self) -> str:
         env = os.environ
         base = self._base or env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE") or "https://api.openai.com/v1"
-        return base.rstrip("/")
+        return address.base_address(base)
 
     def _headers(self) -> dict[str, str]:
         # Self-hosted servers need no key, but some require the header.
@@ -194,12 +261,17 @@ class Transport:
             completion = json.loads(payload)
         except (ValueError, RecursionError):
             completion = None
+        if completion is None and is_html(payload):
+            raise NoJSON(f"not a chat completion: {page_text(payload)}")
         if (error := error_in(completion)) is not None:
             raise fault(role, name, error_status(error), error_text(error), {})
+        if isinstance(completion, dict) and completion.get("choices") == []:
+            raise EmptyAnswer(f"not a chat completion: no choices in {one_line(payload[:200].decode(errors='replace'))}")
         try:
             choice, usage = completion["choices"][0], completion.get("usage") or {}
             message = choice["message"]
-            text, reason = message.get("content"), self._empty_reason(message.get("refusal"), choice.get("finish_reason"))
+            text = _text(message.get("content"), choice.get("finish_reason"))
+            reason = self._empty_reason(message.get("refusal"), choice.get("finish_reason"))
             prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             cost = prices.cost(name, prompt or 0, answer or 0, cached)
@@ -217,6 +289,16 @@ class Transport:
     def _clean(self, text: str | None) -> str:
         """Returns the text without lone surrogates, which no file could store, and without API keys that a server may echo."""
         return redact((text or "").encode("utf-8", "replace").decode(), self._keys)
+
+
+def _text(content: object, finish_reason: str | None) -> str | None:
+    """Returns the text of a message, whose content may be a list of parts; None if a filter has cut it, since what is left is no reply."""
+    if finish_reason and _FILTERED.search(finish_reason):
+        return None
+    if not isinstance(content, list):
+        return content
+    parts = (part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text"))
+    return "".join(part.get("text") or "" for part in parts)
 
 
 def _without_none(**parameters: float | None) -> dict:

@@ -80,7 +80,8 @@ def _dialogues_used(record: RunRecord) -> int | None:
 def _served(cfg: DictConfig, folder: Path) -> dict:
     """Returns the model that a server runs, the server's address if it is not a provider's default, and the usage."""
     client, file = cfg.generation.client, folder / "usage.json"
-    usage = read_json(file)["usage"] if file.exists() else None
+    summary = read_json(file) if file.exists() else {}
+    usage, shortened = summary.get("usage"), summary.get("shortened", {}).get("prompts")
     used = usage and {
         "calls": sum(usage["calls"].values()),
         "tokens": usage["prompt_tokens"] + usage["completion_tokens"],
@@ -88,7 +89,9 @@ def _served(cfg: DictConfig, folder: Path) -> dict:
     }
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
-    return {"served": client.model, "served_at": address, "usage": used}
+    return {"served": client.model, "served_at": address, "usage": used} | (
+        {"shortened_prompts": shortened} if shortened else {}
+    )
 
 
 def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:

@@ -33,6 +33,7 @@ _CHOICES = {
     "served": "asked on a server",
     "served_at": "at",
     "usage": "calls to the server",
+    "shortened_prompts": "prompts sent without their oldest turns",
 }
 _DIFFERENCES = (
     "The row less the one it is set against, on the same test turns, with the 95% interval of a paired bootstrap over turns; over several "

@@ -33,6 +33,7 @@ _CONSEQUENCES = (
     "seed",
     "served_at",
     "usage",
+    "shortened_prompts",
 )
 
 

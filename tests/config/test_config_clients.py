@@ -37,6 +37,17 @@ OF_CLIENTS = [
     ("max_attempts=null", "max_attempts=None: should be a valid integer"),
     ("max_concurrency=-1", "max_concurrency=-1: should be greater than or equal to 1"),
     ("api_base=localhost", "api_base=localhost: should be an address such as http://HOST:PORT/v1, or null"),
+    ("api_base=localhost:8000/v1", "api_base=localhost:8000/v1: should be an address such as http://HOST:PORT/v1, or null"),
+    ("api_base=http://h:port/v1", "api_base=http://h:port/v1: should be an address such as http://HOST:PORT/v1, or null"),
+    ("api_base='http://h /v1'", "api_base=http://h /v1: should be an address such as http://HOST:PORT/v1, or null"),
+    (
+        "api_base=http://h/v1/models",
+        "api_base=http://h/v1/models: should be an address such as http://HOST:PORT/v1, without /models, or null",
+    ),
+    (
+        "api_base=http://h/v1/completions/",
+        "api_base=http://h/v1/completions/: should be an address such as http://HOST:PORT/v1, without /completions/, or null",
+    ),
     ("api_key_env=5", "api_key_env=5: should be a valid string, or null"),
     ("requests_per_minute=0", "requests_per_minute=0: should be greater than 0, or null"),
     ("budget.dollars=much", "budget.dollars=much: should be a valid number, or null"),

@@ -19,7 +19,7 @@ from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.errors import ParseError, ServiceError
 from cso_lab.llm.journal import Journal
 
-PLACE = ConfigLocation("client", "judges")
+PLACE = ConfigLocation("client", "judges", "max_tokens", "temperature")
 MODEL = {"model": "openai/gpt-4o-mini", "temperature": 0.0, "max_tokens": 20}
 SECRET = "sk-do-not-print-me-0123456789"
 OTHER = "sk-nor-me-either-0123456789"

@@ -15,6 +15,7 @@ from judging.examples import sample_of, settings
 from loopback import FAULTS, OF_ACCOUNT, REPLIES, answering, search, trees
 from omegaconf import DictConfig, OmegaConf
 from project import composed, run_py
+from refusals import UNPROCESSABLE
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
@@ -192,6 +193,29 @@ def test_a_search_whose_server_fails_one_question_alone_sets_its_dialogue_aside(
         summary = search(tmp_path, server.api_base, "roles.max_attempts=2")
     assert len(summary["set_aside"]) == summary["trees"] == 1 and summary["stopped"] is None
     assert "request refused: 400: context too long" in next(iter(summary["set_aside"].values()))
+
+
+@pytest.mark.parametrize("asker", [in_a_cell, by_judges, for_toxicity])
+def test_a_question_that_the_server_does_not_take_is_left_out_alone(asker, tmp_path):
+    answer, questions = ASKERS[asker], []
+
+    def reply(body: dict) -> Reply:
+        questions.append(last := body["messages"][-1]["content"])
+        return UNPROCESSABLE if last == questions[0] else answer(body)
+
+    with FakeOpenAI(reply) as server:
+        assert asker(tmp_path, server)
+    unanswered = questions.count(questions[0])
+    assert 1 <= unanswered < len(questions)
+
+
+@pytest.mark.parametrize(
+    "asker", [pytest.param(asker, marks=() if asker is in_a_cell else pytest.mark.long) for asker in ASKERS]
+)
+def test_a_server_that_begins_to_take_no_question_stops_the_stage(asker, undisturbed, tmp_path):
+    stopped, met = stopped_and_continued(asker, UNPROCESSABLE, tmp_path, undisturbed)
+    assert "Conversation roles must alternate" in str(stopped) and "the same command" in str(stopped)
+    assert met <= 8
 
 
 def test_a_stopped_search_says_so_in_its_summary(tmp_path):
