@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cso_lab.llm.transport import Transport
 
 ROLE = "toxicity"
-LOCATION = ConfigLocation("toxicity.client", "toxicity.model")
+LOCATION = ConfigLocation("toxicity.client", "toxicity.model", "toxicity.max_tokens")
 
 
 class LLMScorer(ABC):

@@ -89,6 +89,9 @@ NO_EFFECT = (
     ),
 )
 
+# Keys that came after results had been made, by the value at which those results are what they are now: they count at any other value.
+_AT_FIRST = {"roles.cut_replies": "trim", "backbone.chat_template_kwargs": {}}
+
 # Shown beside numbers: what writes them down depends on them, and nothing else does.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
 # What the numbers of a cell can depend on, and nothing besides.
@@ -125,8 +128,10 @@ def plain(cfg: Config, *nodes: str) -> dict[str, Any]:
 
 
 def _without(value: object, key: str, dropped: set[str]) -> object:
-    """`value`, which stands at `key`, without what stands at the keys in `dropped`."""
+    """`value`, which stands at `key`, without what stands at the keys in `dropped`, or at those in _AT_FIRST with their first value."""
     if not isinstance(value, dict):
         return value
     below = {name: f"{key}.{name}" for name in value}
-    return {name: _without(value[name], below[name], dropped) for name in value if below[name] not in dropped}
+    kept = [name for name in value if below[name] not in dropped]
+    kept = [name for name in kept if below[name] not in _AT_FIRST or value[name] != _AT_FIRST[below[name]]]
+    return {name: _without(value[name], below[name], dropped) for name in kept}

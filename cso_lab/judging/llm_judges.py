@@ -16,7 +16,7 @@ from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
 
-_PLACE = ConfigLocation("client", "judges")
+_PLACE = ConfigLocation("client", "judges", "max_tokens")
 _ROLE = "judge"
 _ANSWER_TOKENS = 12  # about so many for each criterion of a reply
 

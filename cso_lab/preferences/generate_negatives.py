@@ -32,7 +32,13 @@ def generate_negatives(
 
     with Journal(folder, {request.dialogue for request in requests}) as journal:
         client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
-        return asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
+        replies = asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
+        if cut := journal.usage.cut.total():
+            trimmed = journal.usage.trimmed.total()
+            print(
+                f"fresh replies: {cut} ended at roles.supporter.max_tokens, {trimmed} of them used up to their last whole sentence"
+            )
+        return replies
 
 
 async def _replies(role_players: "RolePlayers", client: "Client", requests: Sequence[ReplyRequest]) -> list[str]:
