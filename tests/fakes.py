@@ -92,7 +92,7 @@ NEVER = object()
 @dataclass(frozen=True)
 class Reply:
     """What the fake server does with one request: after `delay` seconds, `status` and a completion of `text`, or `body`; or it hangs
-    up in the middle of it (`cut`)."""
+    up in the middle of it (`cut`). `reasoning` stands in the message beside the text, in a field of its own."""
 
     text: str | None = None
     status: int = 200
@@ -100,6 +100,8 @@ class Reply:
     body: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    finish_reason: str = "stop"
+    reasoning: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, int] | None = field(
         default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     )
@@ -199,7 +201,8 @@ class FakeOpenAI:
 
     @staticmethod
     def _completion(reply: Reply, request: dict) -> dict:
-        choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": reply.text, **reply.reasoning}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
 

@@ -90,7 +90,7 @@ NO_EFFECT = (
 )
 
 # Keys that came after results had been made, by the value at which those results are what they are now: they count at any other value.
-_AT_FIRST = {"roles.cut_replies": "trim", "backbone.chat_template_kwargs": {}}
+_AT_FIRST = {"roles.cut_replies": "trim", "backbone.chat_template_kwargs": None}
 
 # Shown beside numbers: what writes them down depends on them, and nothing else does.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}

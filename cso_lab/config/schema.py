@@ -180,7 +180,7 @@ def _template_variables(values: dict) -> dict:
 class Backbone(OpenNode):
     """`backbone`; the rest of it is checked by what loads the model."""
 
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_template_variables)] = {}
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_template_variables)] | None = None
 
 
 class Toxicity(OpenNode):

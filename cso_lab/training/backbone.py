@@ -71,7 +71,7 @@ def load_chat_format(cfg: DictConfig) -> "ChatFormat":
 
 
 def template_variables(cfg: DictConfig) -> dict:
-    """Returns `backbone.chat_template_kwargs`; {} if the backbone's YAML has none."""
+    """Returns `backbone.chat_template_kwargs`; {} if there are none."""
     variables = cfg.backbone.get("chat_template_kwargs")
     return OmegaConf.to_container(variables, resolve=True) if variables else {}
 
