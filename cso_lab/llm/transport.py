@@ -155,13 +155,12 @@ class Transport:
             raise RetryableError("an answer without a reply in it")
         choice, usage = response.choices[0], getattr(response, "usage", None)
         more = getattr(choice.message, "provider_specific_fields", None) or {}
-        # litellm counts reasoning tokens among the completion tokens, whatever the provider does.
-        reasoning_tokens = getattr(getattr(usage, "completion_tokens_details", None), "reasoning_tokens", None) or 0
+        completion_tokens, reasoning_tokens = _completion_tokens(usage.model_dump()) if usage else (None, 0)
         message = {"content": choice.message.content, "reasoning": getattr(choice.message, "reasoning_content", None), **more}
         return Reply(
             self._clean(choice.message.content),
             usage and usage.prompt_tokens,
-            usage and usage.completion_tokens,
+            completion_tokens,
             response._hidden_params.get("response_cost"),
             self._empty_reason(role, message, choice.finish_reason, reasoning_tokens),
             _is_cut(choice.finish_reason),

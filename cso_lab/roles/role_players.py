@@ -23,7 +23,7 @@ class RolePlayers:
     """
 
     def __init__(self, config: Mapping, client: Client, strategies: StrategySet, seed: int):
-        """`config`: for each role its model, sampling parameters, prompt templates and `show_strategies`; and `cut_replies` (default: trim).
+        """`config`: for each role its model, sampling parameters, prompts and `show_strategies`; and `cut_replies` (default: trim).
 
         Raises UserError if a template has an unknown placeholder or if a model cannot be called.
         """

@@ -1,6 +1,7 @@
 """Models that reason, in this process: their reasoning reaches no prediction, whatever their tokenizer makes of its marks."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,23 @@ HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|return|>")
 CHANNELS = "<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<|message|>(Affirmation) Well done.<|return|>"
 
 
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A tiny model whose tokenizer has the marks of channels as special tokens."""
+    from transformers import AutoTokenizer
+
+    from cso_lab.training.backbone import prepare_backbone
+
+    shared = tmp_path_factory.mktemp("shared")
+    made = composed("backbone=tiny_llama", "algo=base", f"shared_dir={shared}", "hardware=cpu", "generation.max_new_tokens=200")
+    folder = Path(prepare_backbone(made))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(list(HARMONY), special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    made.backbone.path = str(folder)
+    return made
+
+
 @pytest.mark.parametrize(
     ("written", "strategy", "response", "cut"),
     [
@@ -25,23 +43,18 @@ CHANNELS = "<|channel|>analysis<|message|>Hm.<|start|>assistant<|channel|>final<
         ("<think>Hm. " * 40, None, "", True),
     ],
 )
-def test_a_prediction_is_the_answer_and_raw_keeps_the_reasoning(written, strategy, response, cut, tmp_path, monkeypatch):
-    from transformers import AutoTokenizer
-
+def test_a_prediction_is_the_answer_and_raw_keeps_the_reasoning(
+    written, strategy, response, cut, config, tmp_path, monkeypatch
+):
     from cso_lab.generation import local
-    from cso_lab.training.backbone import prepare_backbone
+    from cso_lab.training.backbone import load_tokenizer
 
-    line = ("backbone=tiny_llama", "algo=base", f"shared_dir={tmp_path}/shared", "hardware=cpu", "generation.max_new_tokens=200")
-    folder = prepare_backbone(composed(*line))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(list(HARMONY), special_tokens=True)
-    tokenizer.save_pretrained(folder)
-    ids = tokenizer(written, add_special_tokens=False)["input_ids"][:200]
+    ids = load_tokenizer(config)(written, add_special_tokens=False)["input_ids"][:200]
     monkeypatch.setattr("cso_lab.generation.batched_decoding.reply_ids", lambda model, prompts, *_: [ids] * len(prompts))
     monkeypatch.setattr(
         local, "load_model", lambda *_, **__: SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=1))
     )
-    generate(composed(*line), [dialogue("a", 1)], EXTES, None, tmp_path)
+    generate(config, [dialogue("a", 1)], EXTES, None, tmp_path)
     (row,) = (json.loads(text) for text in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
     assert (row["strategy"], row["response"], row.get("cut", False)) == (strategy, response, cut)
     assert "Hm." not in written or "Hm." in row["raw"]

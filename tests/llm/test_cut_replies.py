@@ -126,7 +126,11 @@ def test_an_answer_beside_its_reasoning_is_the_answer():
 @pytest.mark.parametrize(
     ("usage", "completion", "reasoning"),
     [
-        ({"completion_tokens": 50, "total_tokens": 57, "completion_tokens_details": {"reasoning_tokens": 40}}, 50, 40),  # OpenAI
+        (
+            {"completion_tokens": 50, "total_tokens": 57, "completion_tokens_details": {"reasoning_tokens": 40}},
+            50,
+            40,
+        ),  # OpenAI
         ({"completion_tokens": 10, "total_tokens": 57, "completion_tokens_details": {"reasoning_tokens": 40}}, 50, 40),  # xAI
         ({"completion_tokens": 10, "total_tokens": 57}, 50, 40),  # Gemini
         ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}, 50, 40),
@@ -140,6 +144,23 @@ def test_reasoning_tokens_are_counted_and_paid_for(usage, completion, reasoning)
     used = asking.usage.to_json()
     assert (used["completion_tokens"], used.get("reasoning_tokens")) == (completion, reasoning)
     assert used["cost"] == pytest.approx((7 * 0.15 + completion * 0.60) / 1e6)
+
+
+@pytest.mark.parametrize("model", ["hosted_vllm/tiny", "xai/grok-3-mini"])
+def test_it_is_the_same_for_providers_that_litellm_calls(model):
+    """Those that leave reasoning out of their completion tokens among them."""
+    model = MODEL | {"model": model, "chat_template_kwargs": {"enable_thinking": False}}
+    usage = {"completion_tokens": 10, "total_tokens": 57, "completion_tokens_details": {"reasoning_tokens": 40}}
+    reasoned = Reply(f"<think>a</think>{SCORES}", reasoning={"reasoning_content": "{}"}, usage={"prompt_tokens": 7, **usage})
+    empty = Reply("", reasoning={"reasoning_content": SCORES}, finish_reason="length")
+    with FakeOpenAI(reasoned, Reply(SCORES, finish_reason="length"), empty) as server:
+        asking = client(server)
+        assert ask(asking, parse_judge, model)["E"] == 3
+        with pytest.raises(RefusedError, match=r"wrote its reasoning and no answer: raise roles\.judge\.max_tokens"):
+            ask(asking, parse_judge, model, seed=6)
+    used = asking.usage.to_json()
+    assert (used["reasoning_tokens"], used["completion_tokens"], used["cut"]) == (40, 50 + 3 * 3, {"judge": 3})
+    assert {str(body["chat_template_kwargs"]) for body in server.requests} == {"{'enable_thinking': False}"}
 
 
 def test_an_interrupted_run_goes_on_with_what_was_cut(tmp_path):

@@ -30,7 +30,9 @@ def test_what_follows_a_block_is_the_answer(block, thought, answer):
     expected = answer.strip()
     assert strip_reasoning(f"{opening}{thought}{closing}\n\n{answer}") == expected
     assert strip_reasoning(f"{thought}{closing}{answer}") == expected  # the template opened the block in the prompt
-    assert strip_reasoning(f"{opening}{thought}{closing}{answer}{opening}{thought}") == expected  # cut while it thought once more
+    assert (
+        strip_reasoning(f"{opening}{thought}{closing}{answer}{opening}{thought}") == expected
+    )  # cut while it thought once more
 
 
 @given(st.sampled_from(BLOCKS), WORDS)
@@ -42,7 +44,9 @@ def test_a_block_that_is_never_closed_leaves_no_answer(block, thought):
 def test_of_channels_the_final_one_is_the_answer(thought, answer):
     analysis = f"<|channel|>analysis<|message|>{thought}"
     final = f"<|start|>assistant<|channel|>final<|message|>{answer}"
-    assert strip_reasoning(f"{analysis}<|end|>{final}<|return|>") == strip_reasoning(f"{analysis}<|end|>{final}") == answer.strip()
+    assert (
+        strip_reasoning(f"{analysis}<|end|>{final}<|return|>") == strip_reasoning(f"{analysis}<|end|>{final}") == answer.strip()
+    )
     assert strip_reasoning(f"<|start|>assistant{analysis}") == strip_reasoning(f"{analysis}<|end|><|start|>assistant") == ""
 
 
@@ -65,7 +69,7 @@ def test_no_mark_is_left_and_nothing_is_stripped_twice(text):
     [
         ("<think>a <think> in it</think>b", "b"),
         ("Hello<think>a</think> you", "Hello you"),
-        ("<think>a</think>{\"Affirmation\": 3}", '{"Affirmation": 3}'),
+        ('<think>a</think>{"Affirmation": 3}', '{"Affirmation": 3}'),
         ("analysisWe should comfort.assistantfinalThat is hard.", "That is hard."),  # the server has removed the marks
         ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "b"),
         ("Thank you. </end/>", "Thank you. </end/>"),
