@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,5 +140,5 @@ def _chat_format(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None]
         return lambda messages: messages, not cfg.backbone.system_role, template_variables(cfg)
 
     chat = load_chat_format(cfg)
-    fit = lambda messages: chat.fit(messages, cfg.generation.max_prompt_length)  # noqa: E731
+    fit = partial(chat.fit, max_length=cfg.generation.max_prompt_length)
     return fit, chat.folds_system, chat.variables_of_requests()
