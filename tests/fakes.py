@@ -100,7 +100,8 @@ NEVER = object()
 class Reply:
     """The fake server's response to one request: after `delay` seconds, `status` with a completion of `text`, or with `body`.
 
-    With `cut` the connection is closed in the middle of the response.
+    With `cut` the connection is closed in the middle of the response. `reasoning` stands in the message beside the text, in a field of its
+    own.
     """
 
     text: str | None = None
@@ -109,6 +110,8 @@ class Reply:
     body: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    finish_reason: str = "stop"
+    reasoning: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, int] | None = field(
         default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     )
@@ -248,7 +251,8 @@ class FakeOpenAI:
 
     @staticmethod
     def _completion(reply: Reply, request: dict) -> dict:
-        choice = {"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": reply.text, **reply.reasoning}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
 

@@ -1,7 +1,7 @@
 """The nodes of models that are asked: the limits of their clients, and the four roles."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
@@ -80,6 +80,7 @@ class Roles(Limits):
 
     name: str
     notice: str | None
+    cut_replies: Literal["trim", "refuse"]
     seeker: Role
     supporter: Role
     strategist: Role

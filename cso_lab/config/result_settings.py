@@ -94,6 +94,9 @@ NO_EFFECT = (
     ),
 )
 
+# Keys that came after results had been made, by the value at which those results are what they are now: they count at any other value.
+_AT_FIRST = {"roles.cut_replies": "trim", "backbone.chat_template_kwargs": None}
+
 # Labels and notices shown beside the numbers: only the stages that write them down depend on them.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
 # The nodes that the numbers of a cell can depend on.
@@ -132,8 +135,10 @@ def plain(cfg: Config, *nodes: str) -> dict[str, Any]:
 
 
 def _without(value: object, key: str, dropped: set[str]) -> object:
-    """Returns `value`, the value at `key`, without the keys in `dropped`."""
+    """Returns `value`, the value at `key`, without the keys in `dropped` and those in _AT_FIRST with their first value."""
     if not isinstance(value, dict):
         return value
     below = {name: f"{key}.{name}" for name in value}
-    return {name: _without(value[name], below[name], dropped) for name in value if below[name] not in dropped}
+    kept = [name for name in value if below[name] not in dropped]
+    kept = [name for name in kept if below[name] not in _AT_FIRST or value[name] != _AT_FIRST[below[name]]]
+    return {name: _without(value[name], below[name], dropped) for name in kept}

@@ -1,7 +1,7 @@
 """The schema of the composed configuration: one model a node, with the values that every key may have.
 
 The stages trust it: their values have been checked before any work starts. An OpenNode is one whose YAML a user may write, with keys for
-classes of their own; a Node takes no key beside its own. Nodes that have no model here (backbone, decoding, finetune_mode) are checked by
+classes of their own; a Node takes no key beside its own. Nodes that have no model here (decoding, finetune_mode) are checked by
 what reads them.
 """
 
@@ -177,6 +177,21 @@ class Algorithm(OpenNode):
     arguments: Target | None
 
 
+def _template_variables(values: dict) -> dict:
+    """Raises ValueError if a variable is one that every prompt sets itself."""
+    if taken := sorted(
+        {"messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"} & values.keys()
+    ):
+        raise ValueError(f"must not hold {taken[0]}, which every prompt sets itself")
+    return values
+
+
+class Backbone(OpenNode):
+    """`backbone`; the rest of it is checked by what loads the model."""
+
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_template_variables)] | None = None
+
+
 class Toxicity(OpenNode):
     """`toxicity`: a scorer and the settings it has; not every one is asked over a client."""
 
@@ -205,6 +220,7 @@ class Configuration(OpenNode):
     """The whole configuration. Its fields stand in the order in which the first value that cannot work is named."""
 
     roles: Roles
+    backbone: Backbone
     seed: Natural
     rerun: Flag
     estimate: Flag
@@ -240,3 +256,4 @@ def check_local_generation(cfg: DictConfig) -> None:
     """
     check_node(cfg, "generation", LocalGeneration)
     check_node(cfg, "hardware.device", Device)
+    check_node(cfg, "backbone", Backbone)

@@ -62,7 +62,10 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's reply at one test turn, as returned (`raw`) and parsed. `strategy` is None if `raw` does not begin with a known one."""
+    """A model's reply at one test turn, as returned (`raw`) and parsed. `strategy` is None if the reply does not begin with a known one.
+
+    `cut`: it ended at the limit of tokens.
+    """
 
     dialogue: str
     turn: int
@@ -71,6 +74,11 @@ class Prediction:
     strategy: str | None
     response: str
     raw: str
+    cut: bool = False
+
+    def to_json(self) -> dict:
+        """Returns the fields, as a line of predictions.jsonl holds them; `cut` only if it is true."""
+        return {name: value for name, value in vars(self).items() if name != "cut" or value}
 
 
 def system_prompt(strategies: StrategySet) -> str:

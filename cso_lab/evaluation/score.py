@@ -10,6 +10,7 @@ from cso_lab.core.files import read_jsonl
 from cso_lab.core.records import Prediction
 from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.evaluation.metrics import batched_f1, confusion, preference, preference_bias, rouge_l_scores, strategy_scores
+from cso_lab.llm.reasoning import strip_reasoning
 
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
@@ -19,7 +20,7 @@ def evaluate_predictions(
     predictions: Sequence[Prediction], strategies: StrategySet, seed: int = 0, per_turn: bool = False
 ) -> dict:
     """Returns {Q, B, Q_W, R-L, n, unparsed, intervals: {metric: [low, high]}, strategies: {name: {precision, recall, f1, support,
-    predicted, preference}}}.
+    predicted, preference}}}, and `cut`, the number of replies that ended at the limit of tokens, if there are any.
 
     Values are in percent, except B, `preference` and the counts. See `metrics` for the equations. Case does not matter in labels; a
     predicted label outside the set is unparsed. `intervals` are 95% bootstrap intervals over turns, without which a difference in B means
@@ -45,6 +46,7 @@ def evaluate_predictions(
         "R-L": float(np.mean(rouge)),
         "n": len(predictions),
         "unparsed": int(counts[:, -1].sum()),
+        **({"cut": cut} if (cut := sum(p.cut for p in predictions)) else {}),
         "intervals": bootstrap_intervals(counts, rouge, seed),
         "strategies": {
             name: {**scores["strategies"][name], "predicted": int(counts[:, k].sum()), "preference": float(preferences[k])}
@@ -118,7 +120,7 @@ def load_predictions(path: Path, strategies: StrategySet) -> list[Prediction]:
 def _prediction(row: dict, strategies: StrategySet, location: str) -> Prediction:
     raw = _text(row, "raw", location) if row.get("raw") is not None else None
     if "strategy" not in row and raw is not None:
-        strategy, text = parse_reply(raw, strategies)
+        strategy, text = parse_reply(strip_reasoning(raw), strategies)
         row = {"response": text, **row, "strategy": strategy}
     expected = "a string, or null for an unparsed reply"
     strategy = None if row.get("strategy", "") is None else _text(row, "strategy", location, expected)
@@ -131,6 +133,7 @@ def _prediction(row: dict, strategies: StrategySet, location: str) -> Prediction
         strategy=strategy,
         response=response,
         raw=response if raw is None else raw,
+        cut=row.get("cut") is True,
     )
 
 

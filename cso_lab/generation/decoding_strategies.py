@@ -22,7 +22,9 @@ class Ask(Protocol):
     """A function that sends conversations to a model as one batch."""
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
-        """Returns the model's reply to each conversation, "" if it has none.
+        """Returns the model's reply to each conversation, without its reasoning, "" if it has none.
+
+        A final reply is best returned as it is: it is a ReplyText, which says whether it was cut and what the model really wrote.
 
         `free`: the reply is not addressed to the seeker, so that it is not constrained to the form "(Strategy) text".
         """

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue, Prediction, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply
 from cso_lab.generation.decoding_strategies import Messages, Plain
+from cso_lab.llm.reasoning import ReplyText
 
 if TYPE_CHECKING:
     from cso_lab.generation.local import LocalModel
@@ -127,8 +128,8 @@ def _write_replies(
             batch = requests[first : first + size]
             model.seed(first)
             replies = method([request.messages for request in batch], model)
-            for request, raw in zip(batch, replies, strict=True):
-                file.write(json.dumps(asdict(_prediction(request, raw, strategies)), ensure_ascii=False) + "\n")
+            for request, reply in zip(batch, replies, strict=True):
+                file.write(json.dumps(_prediction(request, reply, strategies).to_json(), ensure_ascii=False) + "\n")
             file.flush()
             bar.update(len(batch))
 
@@ -153,7 +154,9 @@ def _already_written(partial: Path, requests: Sequence[_Request], batch_size: in
     return kept
 
 
-def _prediction(request: _Request, raw: str, strategies: StrategySet) -> Prediction:
+def _prediction(request: _Request, reply: str, strategies: StrategySet) -> Prediction:
     gold = request.dialogue.turns[request.turn]
-    strategy, response = parse_reply(raw, strategies)
-    return Prediction(request.dialogue.id, request.turn, gold.strategy, gold.text, strategy, response, raw)
+    # A decoding strategy may return a text of its own, made from several replies.
+    text = reply if isinstance(reply, ReplyText) else ReplyText(reply)
+    strategy, response = parse_reply(text, strategies)
+    return Prediction(request.dialogue.id, request.turn, gold.strategy, gold.text, strategy, response, text.raw, text.cut)

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import StrategySet, format_reply
-from cso_lab.training.backbone import load_model, load_tokenizer
+from cso_lab.llm.reasoning import ReplyText, strip_reasoning
+from cso_lab.training.backbone import load_chat_format, load_model
 from cso_lab.training.chat_format import ChatFormat, Messages
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class LocalModel:
 
     def __init__(self, cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet):
         self._cfg, self._checkpoint, self._strategies = cfg, checkpoint, strategies
-        self._chat = ChatFormat(load_tokenizer(cfg))
+        self._chat = load_chat_format(cfg)
         self.batch_size: int = cfg.generation.batch_size
 
     def __enter__(self) -> "LocalModel":
@@ -53,7 +54,7 @@ class LocalModel:
         """Loads the weights now instead of at the first call."""
         self._model  # noqa: B018
 
-    def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[str]:
+    def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[ReplyText]:
         """Returns the replies. Raises UserError if a conversation is too long.
 
         Every reply begins with `strategy` if given, else with any strategy if `generation.constrain` = "format". `free` replies are not
@@ -68,7 +69,20 @@ class LocalModel:
         if openings and strategy:
             openings = [openings[self._strategies.names.index(strategy)]]
         replies = reply_ids(self._model, [self._chat.prompt_ids(messages) for messages in fitted], self._decoding, openings)
-        return [self._chat.tokenizer.decode(ids, skip_special_tokens=True) for ids in replies]
+        return [self._reply(ids) for ids in replies]
+
+    def _reply(self, ids: Sequence[int]) -> ReplyText:
+        """Returns the text of a reply; it is cut if no token ended it."""
+        tokenizer, cut = self._chat.tokenizer, len(ids) >= self._cfg.generation.max_new_tokens
+        plain = tokenizer.decode(ids, skip_special_tokens=True)
+        # Some of the marks around reasoning are special tokens.
+        marked = tokenizer.decode(ids, skip_special_tokens=False)
+        answer = strip_reasoning(marked)
+        if answer == marked:
+            return ReplyText(plain, cut)
+        for token in tokenizer.all_special_tokens:
+            answer = answer.replace(token, "")
+        return ReplyText(marked, cut, answer.strip())
 
     def opening_probabilities(self, messages: Messages) -> dict[str, float]:
         """Returns {strategy: probability that the model's reply begins with "(Strategy)"}, at temperature 1 and without constraints.

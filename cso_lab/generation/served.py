@@ -18,10 +18,12 @@ from cso_lab.core.records import SUPPORTER
 from cso_lab.generation.decoding_strategies import Messages
 from cso_lab.generation.shortening import drop_oldest_turns
 from cso_lab.llm.config_location import ConfigLocation
+from cso_lab.training.backbone import load_chat_format, template_variables
 
 if TYPE_CHECKING:
     from cso_lab.llm.client import Client, Question
     from cso_lab.llm.errors import PromptTooLong
+    from cso_lab.llm.reasoning import ReplyText
 
 USAGE = "usage.json"
 _LOCATION = ConfigLocation(
@@ -51,11 +53,13 @@ class ServedModel:
             "temperature": cfg.generation.temperature,
             "max_tokens": cfg.generation.max_new_tokens,
         }
+        self._fit, self._folds_system, variables = _chat_format(cfg)
+        if variables:
+            self._model["chat_template_kwargs"] = variables
         # Part of the journal's keys: another checkpoint may be served under the same name.
         self._checkpoint = [trained_elsewhere] if trained_elsewhere else []
         # Part of the journal's keys unless decoding is greedy; a temperature of null is the server's, which is unknown.
         self._seed = cfg.generation.seed if cfg.generation.temperature != 0 else None
-        self._fit, self._folds_system = _fit_function(cfg)
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
         self._last_turns: set[str] = set()  # what the seekers say last, which is never dropped
@@ -94,7 +98,9 @@ class ServedModel:
         """Does nothing, since every question has a seed of its own."""
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
-        """Returns the replies in the order of the conversations. `free` has no effect, since replies of servers are not constrained.
+        """Returns the replies (ReplyText, or "") in the order of the conversations.
+
+        `free` has no effect, since replies of servers are not constrained.
 
         Raises UserError if a conversation is too long or the model answered none of them.
         """
@@ -127,7 +133,7 @@ class ServedModel:
             key = digest([messages, self._model, self._seed, counts[content], *self._checkpoint])
             counts[content] += 1
             seed, shorten = int(key[:8], 16) >> 1, partial(self._shorten, conversation)
-            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, str, shorten))
+            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, _same, shorten, trim=_same))
         return questions
 
     def _shorten(self, conversation: Messages, question: "Question", error: "PromptTooLong") -> "Question | None":
@@ -151,16 +157,20 @@ class ServedModel:
         return Client(**self._limits, place=_LOCATION, transport=self._transport, **options)
 
 
-def _fit_function(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool]:
-    """Returns the function that limits conversations to their length, and whether the system prompt is folded into the first user turn.
+def _same(reply: "ReplyText") -> "ReplyText":
+    """Returns a reply as it is, also one that was cut: a prediction is what the model wrote."""
+    return reply
+
+
+def _chat_format(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool, dict]:
+    """Returns the function that limits conversations to their length, whether the system prompt is folded into the first user turn, and
+    the variables of the server's chat template.
 
     A checkpoint on a server is sent what it would be given in this process, which takes its tokenizer; an API model is sent everything.
     """
     if is_api(cfg):
-        return lambda messages: messages, not cfg.backbone.system_role
+        return lambda messages: messages, not cfg.backbone.system_role, template_variables(cfg)
 
-    from cso_lab.training.backbone import load_tokenizer
-    from cso_lab.training.chat_format import ChatFormat
-
-    chat = ChatFormat(load_tokenizer(cfg))
-    return lambda messages: chat.fit(messages, cfg.generation.max_prompt_length), chat.folds_system
+    chat = load_chat_format(cfg)
+    fit = partial(chat.fit, max_length=cfg.generation.max_prompt_length)
+    return fit, chat.folds_system, chat.variables_of_requests()

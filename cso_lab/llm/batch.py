@@ -188,7 +188,7 @@ class _Batches:
             _key.set(question.key)
             try:
                 await reader.ask(question)
-                journal.answers[question.key] = transport.texts.pop(question.key)
+                journal.keep(question.key, *transport.texts.pop(question.key))
             except RoleFailure:
                 pass  # it is journaled, and the question is asked singly
 
@@ -255,12 +255,13 @@ _key: ContextVar[str] = ContextVar("key of the question that is asked")
 class _Results(Transport):
     """Answers the question `_key` with its line of a batch's results, at the price of batches.
 
-    Whatever is wrong with a line is a RoleFailure of its question alone. `texts` holds the replies by key.
+    Whatever is wrong with a line is a RoleFailure of its question alone. `texts` holds the replies by key, each with
+    whether it was cut.
     """
 
     def __init__(self, results: Mapping[str, dict], *address):
         super().__init__(*address)
-        self._results, self.texts = results, {}
+        self._results, self.texts = dict(results), {}
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """See `Transport.complete`."""
@@ -268,12 +269,13 @@ class _Results(Transport):
             reply = await super().complete(role, model, messages, seed)
         except (RetryableError, ServiceError) as error:
             raise RoleFailure(f"{role}: in a batch: {one_line(error)}") from None
-        self.texts[_key.get()] = reply.text
+        self.texts[_key.get()] = reply.text, reply.cut
         price = prices.batch_cost(model["model"], reply.prompt_tokens or 0, reply.completion_tokens or 0)
         return replace(reply, cost=price)
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
-        result = self._results[_key.get()]
+        # A reply that was cut is asked for again, singly, with more room.
+        result = self._results.pop(_key.get(), {"error": {"message": "no second reply in a batch"}})
         response = result.get("response")
         response = response if isinstance(response, dict) else {}
         error = result.get("error") or error_in(response.get("body"))

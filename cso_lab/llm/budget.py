@@ -22,7 +22,8 @@ class Usage:
     """What has been used so far, over all runs that share a journal.
 
     `unpriced` counts calls to models whose price is unknown, which does not mean that they are free. `unmetered` counts replies without
-    token counts; their tokens are estimated.
+    token counts; their tokens are estimated. `reasoning_tokens` are among the `completion_tokens`. `cut` counts replies that ended at the
+    limit of tokens, `trimmed` those of them that were used up to their last whole sentence, both by role.
     """
 
     calls: Counter = field(default_factory=Counter)  # by role
@@ -32,6 +33,9 @@ class Usage:
     cost: float = 0.0  # US dollars
     unpriced: int = 0
     unmetered: int = 0
+    reasoning_tokens: int = 0
+    cut: Counter = field(default_factory=Counter)
+    trimmed: Counter = field(default_factory=Counter)
 
     def add(self, call: Mapping) -> None:
         """Adds one call, given as a line of the journal."""
@@ -42,6 +46,10 @@ class Usage:
         self.prompt_tokens += call["prompt_tokens"]
         self.completion_tokens += call["completion_tokens"]
         self.unmetered += call.get("estimated", False)
+        self.reasoning_tokens += call.get("reasoning_tokens", 0)
+        for count, mark in ((self.cut, "cut"), (self.trimmed, "trimmed")):
+            if call.get(mark):
+                count[call["role"]] += 1
         if call["cost"] is None:
             self.unpriced += 1
         else:
@@ -53,8 +61,10 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
     def to_json(self) -> dict:
-        """Returns all counts, as `usage` in search.json and usage.json holds them."""
-        return vars(self) | {"calls": dict(self.calls)}
+        """Returns the counts, as `usage` in search.json and usage.json holds them; those of reasoning and cut replies if there are any."""
+        rare = ("reasoning_tokens", "cut", "trimmed")
+        counts = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        return {name: value for name, value in counts.items() if value or name not in rare}
 
 
 class Budget:

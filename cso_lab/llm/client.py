@@ -23,6 +23,7 @@ from cso_lab.llm.errors import (
 )
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import MAX_RETRY_AFTER, RateLimiter
+from cso_lab.llm.reasoning import ReplyText
 from cso_lab.llm.transport import Reply, Transport
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ class Question:
     """One request to the model of one role, with the parser of its reply.
 
     `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (model,
-    temperature, max_tokens); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form.
-    `shorten` returns the question without some of its oldest turns, `dropped_turns` in all, when its prompt is too long for the model;
-    None if it cannot be shorter.
+    temperature, max_tokens); `parse` turns the reply's text, a ReplyText, into the answer and raises ParseError if it does not have the
+    right form. `shorten` returns the question without some of its oldest turns, `dropped_turns` in all, when its prompt is too long for
+    the model; None if it cannot be shorter.
+
+    A reply that ended at the limit of tokens counts as one that does not parse, unless `trim` makes a text of it that does; with
+    `more_room` the question is asked again first, once, with twice as many tokens.
     """
 
     key: str
@@ -56,6 +60,8 @@ class Question:
     parse: Callable[[str], object]
     shorten: "Callable[[Question, PromptTooLong], Question | None]" = lambda question, error: None
     dropped_turns: int = 0
+    trim: Callable[[ReplyText], str] | None = None
+    more_room: bool = False
 
 
 class Client:
@@ -97,6 +103,7 @@ class Client:
         self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
+        self._with_more_room = journal.with_more_room if journal else set()  # question keys
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
         self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)  # by model
@@ -161,18 +168,22 @@ class Client:
 
     async def _ask(self, question: Question, wanted: Callable[[], bool]) -> object:
         """Returns the parsed reply; raises the errors of `ask`."""
-        from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+        from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, wait_random_exponential
 
         if self._journal and (reply := self._journal.pop_cached(question.key)) is not None:
             try:
-                return question.parse(reply)
+                return self._parsed(question, reply)
             except ParseError:
                 pass  # the reply parsed when it was written; the parser has changed since
         backoff = wait_random_exponential(multiplier=0.5, max=self._max_backoff)
+
+        def pause(state: object, error: Exception) -> float:
+            return 0 if isinstance(error, _NoRoom) else backoff(state) + (getattr(error, "retry_after", None) or 0)
+
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.max_attempts),
-            wait=lambda state: backoff(state) + (getattr(state.outcome.exception(), "retry_after", None) or 0),
-            retry=retry_if_exception_type((ParseError, RetryableError)),
+            stop=lambda state: state.attempt_number >= self.max_attempts + (question.key in self._with_more_room),
+            wait=lambda state: pause(state, state.outcome.exception()),
+            retry=retry_if_exception_type((ParseError, RetryableError, _NoRoom)),
         )
         try:
             async for attempt in retrying:
@@ -202,7 +213,7 @@ class Client:
         A cancelled waiter does not cancel the call; its reply is still journaled.
         """
         limiter = self._rate_limiter(question)
-        tokens = estimated_tokens(question.messages) + (question.model["max_tokens"] or 0)
+        tokens = estimated_tokens(question.messages) + (self._max_tokens(question) or 0)
         await limiter.acquire(tokens)
         await self._acquire_slot(limiter)
         try:
@@ -244,10 +255,11 @@ class Client:
         call |= {"seed": seed, "attempt": number}
         if question.dropped_turns:
             call["dropped_turns"] = question.dropped_turns
+        model = {**question.model, "max_tokens": self._max_tokens(question)}
         start = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._transport.complete(question.role, question.model, question.messages, seed)
+                reply = await self._transport.complete(question.role, model, question.messages, seed)
         except Exception as error:
             if isinstance(error, TimeoutError):
                 error = RetryableError(f"no answer within {self._timeout:g} s")
@@ -262,17 +274,45 @@ class Client:
         self._refusals[question.model["model"]].questions.clear()
         call |= _usage_fields(question, reply)
         limiter.adjust(call["prompt_tokens"] + call["completion_tokens"] - tokens)
+        text = ReplyText(reply.text, reply.cut)
+        call |= {"reply": text.raw} | ({"cut": True} if text.cut else {})
+        if text.cut and question.more_room and question.model["max_tokens"] and question.key not in self._with_more_room:
+            self._with_more_room.add(question.key)
+            # No failure of parsing: with the same seed the reply may be the same, with its end.
+            error = _NoRoom(
+                f"cut at {self._max_tokens_key(question)}={model['max_tokens']}; asked for again with twice as many"
+            )
+            self._record(call | {"fault": one_line(error), "more_room": True})
+            raise error
         try:
-            if not reply.text.strip():
+            if not text.strip():
                 raise ParseError(reply.empty_reason)
-            answer = question.parse(reply.text)
+            answer = self._parsed(question, text)
         except ParseError as error:
             self._parse_failures[question.key] += 1
-            self._record(call | {"reply": reply.text, "fault": one_line(error)})
+            self._record(call | {"fault": one_line(error)})
             raise
-        self._record(call | {"reply": reply.text})
+        self._record(call | ({"trimmed": True} if text.cut and question.more_room else {}))
         self._parse_failures.pop(question.key, None)
+        self._with_more_room.discard(question.key)
         return answer
+
+    def _parsed(self, question: Question, text: ReplyText) -> object:
+        """Returns the answer in a reply. Raises ParseError if there is none, or if the reply was cut and cannot be trimmed."""
+        if not text.cut:
+            return question.parse(text)
+        trimmed = question.trim(text) if question.trim else ""
+        if not trimmed:
+            raise ParseError(f"a cut reply (finish_reason: length): raise {self._max_tokens_key(question)}")
+        return question.parse(trimmed)
+
+    def _max_tokens(self, question: Question) -> int | None:
+        """Returns the most tokens that the next reply to a question may have."""
+        tokens = question.model["max_tokens"]
+        return tokens and tokens * (2 if question.key in self._with_more_room else 1)
+
+    def _max_tokens_key(self, question: Question) -> str:
+        return self.place.max_tokens(question.role)
 
     def _handle_failure(self, limiter: RateLimiter, question: Question, error: Exception, seconds: float) -> Exception:
         """Returns the error to raise for a call that failed after `seconds`, and pauses the provider if it asked for a pause.
@@ -338,6 +378,10 @@ class Client:
         return self._rate_limiters[provider]
 
 
+class _NoRoom(Exception):
+    """A reply was cut, and its question is asked again with more room."""
+
+
 @dataclass
 class _Refusals:
     """The keys of the questions that a model has not taken since its last reply, and how many may be so before that is looked into."""
@@ -376,4 +420,4 @@ def _usage_fields(question: Question, reply: Reply) -> dict:
         usage["prompt_tokens"] = estimated_tokens(question.messages)
         usage["completion_tokens"] = len(reply.text) // CHARACTERS_A_TOKEN
         usage["estimated"] = True
-    return usage
+    return usage | ({"reasoning_tokens": reply.reasoning_tokens} if reply.reasoning_tokens else {})

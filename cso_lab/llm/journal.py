@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.llm.budget import Usage
+from cso_lab.llm.reasoning import ReplyText
 
 FILE = "calls.jsonl"
 
@@ -16,17 +17,21 @@ FILE = "calls.jsonl"
 class Journal:
     """An append-only JSON Lines file with one line per call. Use it in a `with`, which locks it for one process at a time.
 
-    A line holds key, dialogue, role, model, seed and attempt; the reply's text, tokens and cost if there was a reply; and `fault` if
-    the call failed or its reply did not parse. Each line is written with one system call, so a killed process can leave at most one
-    incomplete line, which is cut off when the journal is opened again. (A power failure can lose the last few seconds.)
+    A line holds key, dialogue, role, model, seed and attempt; the reply as the model wrote it, tokens and cost if there was a reply; and
+    `fault` if the call failed or its reply did not parse. `cut` marks a reply that ended at the limit of tokens; if that was used up to its
+    last whole sentence, `trimmed`, and if the question was then asked with more room, `more_room`.
+
+    Each line is written with one system call, so a killed process can leave at most one incomplete line, which is cut off when the journal
+    is opened again. (A power failure can lose the last few seconds.)
 
     A line with `batch`, the name of a batch of calls, says what became of it: the keys of its questions in `pending` before it is
     submitted, the provider's `id` for it before anybody waits, and its last `status` with the `pending` questions that are still to be
     read from it.
 
     `answers`: usable replies by question key. `parse_failures`: number of replies that did not parse, by question key. `answered`:
-    number of usable replies by dialogue. `dropped_turns`: by question key, how many turns an answered question was shortened by. These
-    four cover the needed dialogues only; `usage` and `batches` (the lines of each batch, merged, by its name) cover all lines.
+    number of usable replies by dialogue. `dropped_turns`: by question key, how many turns an answered question was shortened by.
+    `with_more_room`: keys of questions whose next reply gets more room. These cover the needed dialogues only; `usage` and `batches` (the
+    lines of each batch, merged, by its name) cover all lines.
     """
 
     def __init__(self, folder: Path, dialogues: Collection[str]):
@@ -34,11 +39,13 @@ class Journal:
         self.path = Path(folder) / FILE
         self.answers: dict[str, str] = {}
         self.parse_failures: Counter[str] = Counter()
+        self.with_more_room: set[str] = set()
         self.usage = Usage()
         self.answered: Counter[str] = Counter()
         self.batches: dict[str, dict] = {}
         self.dropped_turns: dict[str, int] = {}
         self._needed = frozenset(dialogues)
+        self._cut: set[str] = set()  # keys of `answers`
         self._failure: UserError | None = None
 
     def __enter__(self) -> "Journal":
@@ -63,12 +70,19 @@ class Journal:
         os.close(self._file)
         self._lock.release()
 
-    def pop_cached(self, key: str) -> str | None:
+    def pop_cached(self, key: str) -> ReplyText | None:
         """Removes and returns the saved reply to a question; None if there is none.
 
         It is removed to free memory: the caller keeps the parsed answer.
         """
-        return self.answers.pop(key, None)
+        reply = self.answers.pop(key, None)
+        return None if reply is None else ReplyText(reply, key in self._cut)
+
+    def keep(self, key: str, reply: str, cut: bool) -> None:
+        """Adds the reply to a question, which is journaled, to `answers`."""
+        self.answers[key] = reply
+        if cut:
+            self._cut.add(key)
 
     def write(self, call: Mapping) -> None:
         """Appends one call, or what became of a batch. Raises UserError if it cannot be written; every later call then raises the same
@@ -121,6 +135,11 @@ class Journal:
         if "fault" not in call:
             self.answers[call["key"]] = call["reply"]
             self._count(call)
+            if call.get("cut"):
+                self._cut.add(call["key"])
+            self.with_more_room.discard(call["key"])
+        elif call.get("more_room"):
+            self.with_more_room.add(call["key"])
         elif "reply" in call:
             self.parse_failures[call["key"]] += 1
 

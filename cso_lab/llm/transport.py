@@ -39,17 +39,21 @@ from cso_lab.llm.errors import (
     secret_names,
 )
 from cso_lab.llm.in_process import in_process_providers
+from cso_lab.llm.reasoning import strip_reasoning
 from cso_lab.llm.refused_parameters import RefusedParameters
 
 _LITELLM_PARAMETERS = dict.fromkeys(("temperature", "max_tokens", "seed"))
 _FILTERED = re.compile(r"content[ _-]?filter|safety|prohibited|blocklist|refusal|sensitive", re.IGNORECASE)
+# What servers give as finish_reason where a reply ended at a limit of tokens.
+_CUT = ("length", "max_tokens", "model_length")
 
 
 @dataclass(frozen=True)
 class Reply:
     """A model's reply. Token counts are None if the server reports none; `cost`, in US dollars, is None if the price is unknown.
 
-    `empty_reason` says why `text` is empty, if it is.
+    `text` may hold reasoning. `empty_reason` says why there is no answer in it, if there is none. `cut`: it ended at a limit of tokens.
+    `completion_tokens` include the `reasoning_tokens`.
     """
 
     text: str
@@ -57,6 +61,8 @@ class Reply:
     completion_tokens: int | None
     cost: float | None
     empty_reason: str = "an empty reply"
+    cut: bool = False
+    reasoning_tokens: int = 0
 
 
 class Transport:
@@ -139,7 +145,7 @@ class Transport:
         name = model["model"]
         parameters = _parameters(name, model["temperature"], model["max_tokens"])
         parameters = self._refused_parameters.applied(name, parameters)
-        body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
+        body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters, **_template_variables(model)}
         if "seed" in parameters:
             body["seed"] = seed
         try:
@@ -206,6 +212,8 @@ class Transport:
             target["api_key"] = self._key
         parameters = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         sampling = self._refused_parameters.applied(model["model"], parameters)
+        if variables := _template_variables(model):
+            target["extra_body"] = variables
         try:
             response = await litellm.acompletion(
                 model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
@@ -222,12 +230,17 @@ class Transport:
             raise EmptyAnswer("an answer without a reply in it")
         choice, usage = response.choices[0], getattr(response, "usage", None)
         more = getattr(choice.message, "provider_specific_fields", None) or {}
+        completion_tokens, reasoning_tokens = _completion_tokens(usage.model_dump()) if usage else (None, 0)
+        text = _text(choice.message.content, choice.finish_reason)
+        message = {"content": text, "reasoning": getattr(choice.message, "reasoning_content", None), **more}
         return Reply(
-            self._clean(_text(choice.message.content, choice.finish_reason)),
+            self._clean(text),
             usage and usage.prompt_tokens,
-            usage and usage.completion_tokens,
+            completion_tokens,
             response._hidden_params.get("response_cost"),
-            self._empty_reason(more.get("refusal"), choice.finish_reason),
+            self._empty_reason(role, message, choice.finish_reason, reasoning_tokens),
+            _is_cut(choice.finish_reason),
+            reasoning_tokens,
         )
 
     def _in_process(self, provider: str, role: str, name: str, messages: list[dict], seed: int) -> Reply:
@@ -270,21 +283,30 @@ class Transport:
         try:
             choice, usage = completion["choices"][0], completion.get("usage") or {}
             message = choice["message"]
-            text = _text(message.get("content"), choice.get("finish_reason"))
-            reason = self._empty_reason(message.get("refusal"), choice.get("finish_reason"))
-            prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            finish_reason = choice.get("finish_reason")
+            message = message | {"content": _text(message.get("content"), finish_reason)}
+            prompt, (answer, reasoning) = usage.get("prompt_tokens"), _completion_tokens(usage)
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             cost = prices.cost(name, prompt or 0, answer or 0, cached)
-            return Reply(self._clean(text), prompt, answer, cost, reason)
+            empty_reason = self._empty_reason(role, message, finish_reason, reasoning)
+            return Reply(self._clean(message["content"]), prompt, answer, cost, empty_reason, _is_cut(finish_reason), reasoning)
         except (TypeError, AttributeError, KeyError, IndexError):
             raise RetryableError(f"not a chat completion: {one_line(payload[:200].decode(errors='replace'))}") from None
 
-    def _empty_reason(self, refusal: str | None, finish_reason: str | None) -> str:
-        """Returns why a completion has no content, as far as the response says."""
-        if refusal:
+    def _empty_reason(self, role: str, message: Mapping, finish_reason: str | None, reasoning_tokens: int) -> str:
+        """Returns why there is no answer in a message, as far as the response says; reasoning is never taken for one."""
+        if refusal := message.get("refusal"):
             return f"refused: {one_line(refusal)}"
-        ending = "" if finish_reason in (None, "stop") else f" (finish_reason: {one_line(finish_reason)})"
-        return f"an empty reply{ending}"
+        reason = "an empty reply" + ("" if finish_reason in (None, "stop") else f" (finish_reason: {one_line(finish_reason)})")
+        content, key = message.get("content") or "", self._place.max_tokens(role)
+        if (
+            reasoning_tokens
+            or message.get("reasoning_content")
+            or message.get("reasoning")
+            or strip_reasoning(content) != content
+        ):
+            return f"{reason}: the model wrote its reasoning and no answer: raise {key}, or turn its reasoning off"
+        return f"{reason}: raise {key}" if _is_cut(finish_reason) else reason
 
     def _clean(self, text: str | None) -> str:
         """Returns the text without lone surrogates, which no file could store, and without API keys that a server may echo."""
@@ -299,6 +321,29 @@ def _text(content: object, finish_reason: str | None) -> str | None:
         return content
     parts = (part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text"))
     return "".join(part.get("text") or "" for part in parts)
+
+
+def _is_cut(finish_reason: str | None) -> bool:
+    return str(finish_reason).lower() in _CUT
+
+
+def _template_variables(model: Mapping) -> dict:
+    """Returns the field of a request with the variables of the server's chat template, if any are to be sent."""
+    variables = model.get("chat_template_kwargs")
+    return {"chat_template_kwargs": dict(variables)} if variables else {}
+
+
+def _completion_tokens(usage: Mapping) -> tuple[int | None, int]:
+    """Returns the numbers of completion tokens, with those of reasoning, and of reasoning tokens.
+
+    OpenAI counts reasoning tokens among the completion tokens. xAI and Gemini count them in the total only, where they are paid for too.
+    """
+    completion, total = usage.get("completion_tokens"), usage.get("total_tokens")
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    if completion is None or usage.get("prompt_tokens") is None or total is None:
+        return completion, reasoning
+    uncounted = max(0, total - usage["prompt_tokens"] - completion)
+    return completion + uncounted, max(reasoning, uncounted)
 
 
 def _without_none(**parameters: float | None) -> dict:

@@ -113,6 +113,7 @@ def _check_engine(cfg: DictConfig) -> None:
         for key in ("max_new_tokens", "temperature"):
             if generation[key] is None:
                 raise UserError(f"generation.{key}=null leaves it to a server, and {name} runs in this process: give a number")
+        _check_thinking(cfg)
         return
     if generation.client.model is None:
         key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"
@@ -125,6 +126,19 @@ def _check_engine(cfg: DictConfig) -> None:
         raise UserError(
             f"generation.constrain={generation.constrain} works on a model in this process only: give generation.constrain=none"
         )
+
+
+def _check_thinking(cfg: DictConfig) -> None:
+    """Raises UserError if a model in this process is to think: in its training rows the reply follows the prompt at once."""
+    from cso_lab.training.backbone import template_variables
+    from cso_lab.training.chat_format import THINKING_SWITCHES
+
+    for switch, value in template_variables(cfg).items():
+        if switch in THINKING_SWITCHES and value:
+            raise UserError(
+                f"backbone.chat_template_kwargs.{switch}={value}: a model in this process replies without thinking, as it is trained to:"
+                " leave it out, or ask a server that holds the model (generation.engine=server)"
+            )
 
 
 def _check_shares(cfg: DictConfig) -> None:

@@ -36,7 +36,13 @@ def generate_negatives(
         client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
         if client.batch:
             ask_in_batches(client, journal, _questions(requests, roles, strategies, seed), "fresh replies")
-        return asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
+        replies = asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
+        if cut := journal.usage.cut.total():
+            trimmed = journal.usage.trimmed.total()
+            print(
+                f"fresh replies: {cut} ended at roles.supporter.max_tokens, {trimmed} of them used up to their last whole sentence"
+            )
+        return replies
 
 
 def check_fresh_replies(roles: Mapping) -> None:

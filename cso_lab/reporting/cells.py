@@ -21,7 +21,8 @@ class Cell:
     """One measured cell of a table: a backbone, trained by an algorithm in a mode, or untrained.
 
     scores: {Q, B, Q_W, R-L}, in percent but for B. intervals: {metric: [low, high]}, at 95%. n: number of test turns, of which
-    `unparsed` have replies that name no known strategy. strategies: {name: {f1, predicted, ...}}.
+    `unparsed` have replies that name no known strategy, and `cut` replies that ended at the limit of tokens.
+    strategies: {name: {f1, predicted, ...}}.
     mode, seed: None if they play no part, as for the untrained model.
     variant: a hash that tells cells apart which differ in other values; varied: the values set on the command line.
     context: the data, roles, search and server behind the numbers; `context["path"]` is there when another model than the
@@ -38,6 +39,7 @@ class Cell:
     scores: Mapping[str, float]
     n: int
     unparsed: int | None = None
+    cut: int = 0
     mode: str | None = None
     mode_label: str | None = None
     decoding: str = "plain"
@@ -148,6 +150,7 @@ def _read_cell(folder: Path) -> Cell:
         scores={metric: _number(metrics, metric, path) for metric in METRICS},
         n=_count(metrics, "n", path),
         unparsed=None if metrics.get("unparsed") is None else _count(metrics, "unparsed", path),
+        cut=_count(metrics, "cut", path) if "cut" in metrics else 0,
         mode=cell.get("mode") or None,
         mode_label=cell.get("mode_label") or cell.get("mode") or None,
         decoding=cell.get("decoding") or "plain",

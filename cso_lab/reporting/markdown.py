@@ -146,6 +146,8 @@ def legend(rows: Sequence[Row], table: str | None) -> str:
     sentences = [
         "Q, Q_W and R-L in percent, B as is; n: test turns; unparsed: replies that name no known strategy, misses in Q."
     ]
+    if any(cell.cut for row in rows for cell in row.cells):
+        sentences.append("cut: replies that ended at the limit of tokens (generation.max_new_tokens).")
     if any(len(row.cells) > 1 for row in rows):
         sentences.append("Over several seeds: mean ± sample standard deviation.")
     if any(row.paper for row in rows) or proxy_baselines(rows, table):

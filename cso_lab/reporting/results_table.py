@@ -52,6 +52,11 @@ class ResultsTable:
         return any(row.paper for row in self.rows)
 
     @property
+    def with_cut(self) -> bool:
+        """Whether any reply ended at the limit of tokens."""
+        return any(cell.cut for row in self.rows for cell in row.cells)
+
+    @property
     def proxy_columns(self) -> dict[str, list[str]]:
         """{heading: one field per row}: the paper's four scores of the row's method on another model, in one column each."""
         columns = {}
@@ -65,13 +70,13 @@ class ResultsTable:
         """Returns the table for Markdown and the terminal.
 
         Scores are means ± sample standard deviations over seeds, each beside the paper's if any row has one; then come the
-        numbers of test turns, unparsed replies and seeds, and other models' published scores. `model_column` is left out where
-        the title names the one model of all rows.
+        numbers of test turns, unparsed replies, cut replies (if there are any) and seeds, and other models' published scores.
+        `model_column` is left out where the title names the one model of all rows.
         """
         header = ["Model", "Tuning", "Method"]
         for metric in METRICS:
             header += [HEADERS[metric], "paper"] if self.with_paper else [HEADERS[metric]]
-        header += ["n", "unparsed", "seeds", *self.proxy_columns]
+        header += ["n", "unparsed", *(["cut"] if self.with_cut else []), "seeds", *self.proxy_columns]
         fields = [
             [*self._row_fields(row), *proxies] for row, *proxies in zip(self.rows, *self.proxy_columns.values(), strict=True)
         ]
@@ -100,6 +105,7 @@ class ResultsTable:
             *fields,
             _span(cell.n for cell in row.cells),
             _span(cell.unparsed for cell in row.cells),
+            *([_span(cell.cut for cell in row.cells)] if self.with_cut else []),
             str(len(seeds) or NONE),
         ]
 
@@ -118,6 +124,7 @@ class ResultsTable:
             "n": cell.n,
             "unparsed": cell.unparsed,
             **cell.text,
+            **({"cut": cell.cut} if self.with_cut else {}),
         }
         for metric in METRICS:
             low, high = cell.intervals.get(metric, (None, None))

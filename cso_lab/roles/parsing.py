@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 from cso_lab.core.records import Scores, SeekerReply
+from cso_lab.core.sentences import whole_sentences
 from cso_lab.core.strategies import StrategySet, fold_label, parse_reply
 from cso_lab.llm.errors import ParseError
 from cso_lab.roles.scores import integer, read_table
@@ -41,6 +42,15 @@ def parse_supporter(reply: str, strategies: StrategySet) -> str:
     if not text:
         raise ParseError("the supporter said nothing")
     return text
+
+
+def trim_utterance(text: str) -> str:
+    """Returns a cut reply up to its end token or else the end of its last whole sentence, "" if it has neither."""
+    end = _END.search(text)
+    trimmed = text[: end.end()] if end else whole_sentences(text)
+    # The quote that would close one around the whole reply has been cut off.
+    opening = trimmed[:1]
+    return trimmed[1:] if opening in _QUOTES and _QUOTES[opening] not in trimmed[1:] else trimmed
 
 
 def parse_strategist(reply: str, strategies: StrategySet) -> dict[str, int]:

@@ -23,7 +23,7 @@ class RolePlayers:
     """
 
     def __init__(self, config: Mapping, client: Client, strategies: StrategySet, seed: int):
-        """`config`: for each role its model, sampling parameters, prompt templates and `show_strategies`.
+        """`config`: for each role its model, sampling parameters, prompts and `show_strategies`; and `cut_replies` (default: trim).
 
         Raises UserError if a template has an unknown placeholder or if a model cannot be called.
         """
@@ -35,6 +35,9 @@ class RolePlayers:
         self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)
         self._pending = 0  # questions without an answer yet
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
+        # Seeker and supporter speak; the replies of the others are of no use in parts.
+        trim = parsing.trim_utterance if config.get("cut_replies", "trim") == "trim" else None
+        self._if_cut = dict.fromkeys(("seeker", "supporter"), {"trim": trim, "more_room": True})
         self._strategy_list = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
@@ -94,7 +97,8 @@ class RolePlayers:
             return pending
         if pending is None:
             seed = self._question_seed(dialogue.id, role, query, sample_key)
-            pending = answers[key] = self._submit(Question(key, dialogue.id, role, config, chat, seed, parse))
+            question = Question(key, dialogue.id, role, config, chat, seed, parse, **self._if_cut.get(role, {}))
+            pending = answers[key] = self._submit(question)
         pending.waiters += 1
         try:
             # Shielded, since cancelling one waiter must not cancel the answer for the others.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cso_lab.training.chat_format import ChatFormat
+
 # Subfolder of an adapter checkpoint that holds a copy of the checkpoint it was trained on, so that a run folder can be moved.
 START = "start"
 _ADAPTER_FILE = "adapter_config.json"
@@ -58,6 +60,22 @@ def packaged(backbone: DictConfig) -> str | None:
     return None if backbone.get("gguf") is None else installed_version(backbone.gguf.package)
 
 
+def load_chat_format(cfg: DictConfig) -> "ChatFormat":
+    """Returns the backbone's chat format, with its own tokenizer and the template variables of the configuration.
+
+    Raises UserError as `load_tokenizer` does.
+    """
+    from cso_lab.training.chat_format import ChatFormat
+
+    return ChatFormat(load_tokenizer(cfg), template_variables(cfg))
+
+
+def template_variables(cfg: DictConfig) -> dict:
+    """Returns `backbone.chat_template_kwargs`; {} if there are none."""
+    variables = cfg.backbone.get("chat_template_kwargs")
+    return OmegaConf.to_container(variables, resolve=True) if variables else {}
+
+
 def load_tokenizer(cfg: DictConfig) -> "PreTrainedTokenizerBase":
     """Returns the backbone's tokenizer, left-padding, whose EOS is the token its chat template ends a turn with.
 
@@ -73,10 +91,11 @@ def load_tokenizer(cfg: DictConfig) -> "PreTrainedTokenizerBase":
     if tokenizer.chat_template is None:
         raise UserError(f"the tokenizer of {path} has no chat template: choose an instruction-tuned model as backbone.path")
     tokenizer.padding_side = "left"
-    tokenizer.eos_token = ChatFormat(tokenizer).turn_end
+    variables = template_variables(cfg)
+    tokenizer.eos_token = ChatFormat(tokenizer, variables).turn_end
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    check_chat_template(tokenizer)
+    check_chat_template(tokenizer, variables)
     return tokenizer
 
 

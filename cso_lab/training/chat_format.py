@@ -5,7 +5,8 @@ belongs to the prompt: it is not trained on, and generation starts after it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cso_lab.core.errors import UserError
@@ -18,9 +19,11 @@ Messages = list[dict[str, str]]
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
 
-# Every template is rendered with these variables. The first two are the names of the switch that turns thinking off. The last is the date
-# that Llama 3.1 writes into every prompt; Llama 3.2 would write today's, and a training would depend on the day it was started.
-_VARIABLES = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
+# The names of the switch that turns thinking on or off; each template knows one of them at most.
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+# Every template is rendered with these variables, unless `backbone.chat_template_kwargs` says otherwise. The date is the one that Llama 3.1
+# writes into every prompt; Llama 3.2 would write today's, and a training would depend on the day it was started.
+_VARIABLES = dict.fromkeys(THINKING_SWITCHES, False) | {"date_string": "26 Jul 2024"}
 
 # The conversation by which templates are examined. No text is part of another one.
 _INSTRUCTION = {"role": SYSTEM, "content": "Answer as a caring supporter."}
@@ -37,14 +40,18 @@ _MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 class ChatFormat:
     """Renders prompts and responses with a tokenizer's chat template; works around roles and turns that the template refuses or drops.
 
+    `variables`: those of the template beside the messages (`backbone.chat_template_kwargs`).
+
     Rendered text is to be tokenized by `tokenizer(text)` with its defaults: if that adds BOS, the template's own BOS is left out.
     `turn_end` is the token that ends a reply. `folds_system`: the template has no system role; `refuses_opening_reply`: it does not
     accept a conversation that opens with the assistant. Raises UserError if the template cannot be used at all; `check_chat_template`
     checks more.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", variables: Mapping[str, object] = MappingProxyType({})):
         self.tokenizer = tokenizer
+        self._given = dict(variables)
+        self._variables = _VARIABLES | self._given
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
         self.folds_system = not self._renders_all([_INSTRUCTION, *_HISTORY])
@@ -101,15 +108,35 @@ class ChatFormat:
                     return fitted
         return None
 
-    def _text(self, messages: Messages, add_generation_prompt: bool) -> str:
+    def variables_of_requests(self) -> dict[str, object]:
+        """Returns the template variables that a server needs to render prompts as this process does.
+
+        These are the given ones, and of the others those without which the template would write another prompt.
+        """
+        messages = [_INSTRUCTION, *_HISTORY]
+        prompt = self._text(messages, add_generation_prompt=True)
+
+        def makes_a_difference(name: str) -> bool:
+            others = {key: value for key, value in self._variables.items() if key != name}
+            try:
+                return self._text(messages, add_generation_prompt=True, variables=others) != prompt
+            except Exception:  # a template is a program, which can raise anything
+                return True
+
+        return {name: self._variables[name] for name in self._variables if name in self._given or makes_a_difference(name)}
+
+    def _text(self, messages: Messages, add_generation_prompt: bool, variables: Mapping[str, object] | None = None) -> str:
         if self.folds_system:
             messages = fold_system(messages)
-        text = self._render(messages, add_generation_prompt)
+        text = self._render(messages, add_generation_prompt, variables)
         return text.removeprefix(self.tokenizer.bos_token) if self._adds_bos else text
 
-    def _render(self, messages: Messages, add_generation_prompt: bool) -> str:
+    def _render(self, messages: Messages, add_generation_prompt: bool, variables: Mapping[str, object] | None = None) -> str:
         return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **_VARIABLES
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **(self._variables if variables is None else variables),
         )
 
     def _renders_all(self, messages: Messages) -> bool:
@@ -156,14 +183,14 @@ class ChatFormat:
         return tokenizer.eos_token, tokenizer.eos_token
 
 
-def check_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raises UserError if a chat template does not do what training, generation and evaluation rely on.
+def check_chat_template(tokenizer: "PreTrainedTokenizerBase", variables: Mapping[str, object] = MappingProxyType({})) -> None:
+    """Raises UserError if a chat template, with these `variables`, does not do what training, generation and evaluation rely on.
 
     A prompt must contain the text of the system prompt and of every turn in order. The reply's text must follow, then a token that ends
     the turn and is the tokenizer's EOS, so that it ends generation. The tokens of a prompt must be the first ones of prompt and response
     together. For every strategy, "(Strategy) text" must be parsed from the decoded tokens of the reply.
     """
-    chat = ChatFormat(tokenizer)
+    chat = ChatFormat(tokenizer, variables)
     opening = _HISTORY if chat.refuses_opening_reply else _HISTORY[1:]
     for messages in ([_INSTRUCTION, *_HISTORY], [_INSTRUCTION, *opening]):
         if missing := _missing_message(messages, chat.prompt(messages)):

@@ -14,9 +14,8 @@ from omegaconf import DictConfig
 from cso_lab.core.errors import UserError
 from cso_lab.training.allocator import freed_memory_kept
 from cso_lab.training.arguments import batches, trainer_arguments
-from cso_lab.training.backbone import device, load_tokenizer, quiet_libraries, resolve_dtype
+from cso_lab.training.backbone import device, load_chat_format, quiet_libraries, resolve_dtype
 from cso_lab.training.balance import balance_warning
-from cso_lab.training.chat_format import ChatFormat
 from cso_lab.training.checkpoints import drop_damaged, last_checkpoint, save, step_of
 from cso_lab.training.processes import in_processes, train_in_processes
 from cso_lab.training.rows import fit_rows, read_rows
@@ -64,7 +63,7 @@ def _train(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> dict:
     per_device_batch, accumulation = batches(cfg)
 
     quiet_libraries()
-    chat = ChatFormat(load_tokenizer(cfg))
+    chat = load_chat_format(cfg)
     limits = (training.max_prompt_length, training.max_target_length)
     rows, counts = fit_rows(read_rows(data, algorithm.rows), chat, *limits, training.max_rows, training.seed)
 

@@ -117,6 +117,10 @@ def test_what_no_judge_could_be_sent(given, said):
             "generation.max_new_tokens=null",
             "generation.max_new_tokens=null leaves it to a server, and smollm2 runs in this process",
         ),
+        (
+            "backbone.chat_template_kwargs={enable_thinking:true}",
+            "backbone.chat_template_kwargs.enable_thinking=True: a model in this process replies without thinking",
+        ),
         ("toxicity=perspective toxicity.language=5", "toxicity.language=5: should be a valid string"),
     ],
 )

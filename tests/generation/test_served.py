@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from project import composed, run_py
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
 from cso_lab.core.strategies import EXTES
+from cso_lab.evaluation.score import evaluate_predictions, load_predictions
 from cso_lab.generation.estimate import estimate_generation
 from cso_lab.generation.generate import generate
 from cso_lab.llm.budget import BudgetSpent
@@ -403,3 +405,49 @@ def test_the_command(tmp_path):
     assert refused.stderr.splitlines()[-1].startswith("error: backbone=api is an API model and is never trained")
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert SECRET not in "".join(run.stdout + run.stderr for run in (stopped, done, other, refused))
+
+
+def test_a_prediction_of_a_reasoning_model_is_its_answer(tmp_path):
+    """With a second round, in which the model is shown its first reply without the reasoning."""
+
+    def thinks(body):
+        return Reply(f"<think>{last(body)}</think>(Affirmation) {len(body['messages'])}")
+
+    with FakeOpenAI(thinks) as server:
+        found = served(tmp_path, server, "decoding=direct_refine", dialogues=[dialogue("a", 1)])
+    assert server.requests[1]["messages"][2] == {"role": "assistant", "content": "(Affirmation) 2"}
+    assert (found[0]["strategy"], found[0]["response"]) == ("Affirmation", "4")
+    assert found[0]["raw"].startswith("<think>") and "cut" not in found[0]
+
+
+def test_a_cut_prediction_is_recorded_and_not_asked_for_again(tmp_path):
+    def mostly(body):
+        return replace(echo(body), finish_reason="length" if last(body).startswith("b") else "stop")
+
+    with FakeOpenAI(mostly) as server:
+        found = served(tmp_path, server)
+        assert len(server.requests) == 5
+        (tmp_path / "predictions.jsonl").unlink()
+        assert served(tmp_path, server) == found and len(server.requests) == 5  # the journal knows it too
+    assert [row.get("cut") for row in found] == [None, None, None, True, True]
+    assert usage(tmp_path)["usage"]["cut"] == {"supporter": 2}
+    scores = evaluate_predictions(load_predictions(tmp_path / "predictions.jsonl", EXTES), EXTES)
+    assert (scores["cut"], scores["n"], scores["unparsed"]) == (2, 5, 0)
+
+
+def test_an_answer_that_reasoning_left_no_tokens_for_is_counted_with_the_key_to_raise(tmp_path):
+    def mostly(body):
+        return Reply("<think>Hm", finish_reason="length") if last(body).startswith("b") else echo(body)
+
+    with FakeOpenAI(mostly) as server:
+        found = served(tmp_path, server, "generation.client.max_attempts=1")
+    assert [row["response"] for row in found[3:]] == ["", ""]
+    ((reason, number),) = usage(tmp_path)["without_words"].items()
+    assert number == 2 and "raise generation.max_new_tokens, or turn its reasoning off" in reason
+
+
+def test_template_variables_go_into_the_request_of_an_api_model(tmp_path):
+    with FakeOpenAI(echo) as server:
+        served(tmp_path, server, "backbone.chat_template_kwargs={enable_thinking:false}", dialogues=[dialogue("a", 1)])
+        served(tmp_path / "without", server, dialogues=[dialogue("a", 1)])
+    assert [body.get("chat_template_kwargs") for body in server.requests] == [{"enable_thinking": False}, None]

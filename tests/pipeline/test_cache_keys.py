@@ -119,6 +119,24 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
     assert all(entry.reason for entry in NO_EFFECT)
 
 
+@pytest.mark.parametrize(
+    ("key", "other", "stages"),
+    [
+        ("roles.cut_replies", "refuse", {"search", "dataset"}),
+        ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate"}),
+    ],
+)
+def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):
+    cfg = copy.deepcopy(cell("random preferences"))
+    before, numbers = settings(cfg), number_settings(cfg)
+    node, last = cfg[key.partition(".")[0]], key.rpartition(".")[2]
+    del node[last]
+    assert settings(cfg) == before and number_settings(cfg) == numbers
+    node[last] = other
+    after = settings(cfg)
+    assert {stage for stage in after if after[stage] != before[stage]} == stages and number_settings(cfg) != numbers
+
+
 def test_raising_the_version_of_a_stage_changes_its_key_and_no_other(monkeypatch):
     cfg = composed("hardware=cpu", "training.dtype=float32")
     before = {stage: RESULTS[stage].key(cfg) for stage in RESULTS}

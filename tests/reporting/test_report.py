@@ -49,6 +49,20 @@ def test_the_report_says_what_was_run_and_what_failed(cell, tmp_path):
     assert "as published" not in text
 
 
+def test_cut_replies_have_a_column_where_there_are_any(cell, tmp_path):
+    folders = [cell("base", algo="base"), cell("dpo")]
+    metrics = json.loads((folders[1] / "metrics.json").read_text())
+    (folders[1] / "metrics.json").write_text(json.dumps(metrics | {"cut": 7}))
+    write_report(folders, tmp_path / "some", "demo")
+    text = (tmp_path / "some" / "report.md").read_text(encoding="utf-8")
+    assert "| n | unparsed | cut | seeds |" in text and "cut: replies that ended at the limit of tokens" in text
+    assert "| 210 | 4 | 0 | – |" in text and "| 210 | 4 | 7 | 1 |" in text
+    rows = csv.DictReader(io.StringIO((tmp_path / "some" / "report.csv").read_text(encoding="utf-8")))
+    assert [row["cut"] for row in rows] == ["0", "7"]
+    write_report(folders[:1], tmp_path / "none", "demo")
+    assert "cut" not in (tmp_path / "none" / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_report_of_nothing_but_failures_is_written_all_the_same(tmp_path):
     path = write_report([tmp_path / "gone"], tmp_path, "demo")
     assert "| gone | missing: the cell left no metrics.json |" in path.read_text(encoding="utf-8")

@@ -128,6 +128,18 @@ def test_turns_stand_side_by_side_with_what_was_said_before(tmp_path):
     assert data["turns"] == [[0, 1, 0, "Oh no."], [0, 3, 1, "And?"]]
     assert [cell["name"] for cell in data["cells"]] == ["base", "LoRA, SFT"]
     assert data["replies"][1] == [None, [-1, "hm"]]
+    # Without an answer, what the model wrote is shown, and its reasoning is not.
+    for raw, shown in ((f"({NAMES[0]})", f"({NAMES[0]})"), ("<think>Hm. What", "")):
+        prediction = {
+            "dialogue": "d-1",
+            "turn": 3,
+            "gold_strategy": NAMES[1],
+            "gold_response": "And?",
+            "response": "",
+            "raw": raw,
+        }
+        write_jsonl(folders[1] / "predictions.jsonl", [prediction])
+        assert data_of(page_of(folders, tmp_path), "turn-data")["replies"][1][1][1] == shown
 
 
 def test_an_emotion_in_the_data_stands_beside_its_utterance(tmp_path):

@@ -87,6 +87,42 @@ def test_a_thinking_template_without_a_switch_still_gives_a_closed_block():
     assert ChatFormat(usable(CLOSED_BLOCK)).prompt(MESSAGES).endswith("<|assistant|><|channel>thought\n<channel|>")
 
 
+def test_variables_of_the_configuration_are_the_templates():
+    qwen, chat = usable(stored("qwen3")), ChatFormat(usable(stored("llama3_2")), {"date_string": "1 Jan 2030"})
+    assert "Today Date: 1 Jan 2030" in chat.prompt(MESSAGES)
+    # Here a reply follows the prompt at once, whatever the switch says; a training on a server's behalf renders the same rows.
+    for variables in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
+        chat = ChatFormat(qwen, variables)
+        prompt, response = chat.prompt(MESSAGES), chat.response(MESSAGES, REPLY)
+        assert prompt.endswith("<think>\n\n</think>\n\n") and response == REPLY["content"] + "<|im_end|>"
+        whole = qwen.apply_chat_template([*MESSAGES, REPLY], tokenize=False, enable_thinking=False)
+        assert (prompt + response) == whole.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("qwen3", {"enable_thinking": False}),
+        ("qwen3_5_think", {"enable_thinking": False}),
+        ("glm4moe", {"enable_thinking": False}),
+        ("llama3_1", {}),
+        ("qwen2_5", {}),
+        ("gemma", {}),
+        ("deepseek_r1_distill", {}),
+    ],
+)
+def test_a_server_is_sent_the_variables_that_make_its_prompt_ours(name, variables):
+    made = usable(stored(name))
+    chat = ChatFormat(made)
+    assert chat.variables_of_requests() == variables
+    messages = fold_system(MESSAGES) if chat.folds_system else MESSAGES
+    theirs = made.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **chat.variables_of_requests())
+    if name != "deepseek_r1_distill":  # it opens a block of reasoning that no variable turns off
+        assert theirs.rstrip() == chat.prompt(MESSAGES).rstrip()
+    # What a user sets is sent in any case.
+    assert ChatFormat(made, {"mood": "calm"}).variables_of_requests() == variables | {"mood": "calm"}
+
+
 @pytest.mark.parametrize("template", [SMOLLM2, *map(stored, ("llama3", "llama3_1", "qwen2_5", "gemma"))])
 def test_plain_templates_give_prompts_and_replies_byte_for_byte_as_they_render_them(template):
     chat = ChatFormat(usable(template))
@@ -217,6 +253,6 @@ def test_rows_generation_and_chat_are_shown_the_same_prompt(name, tmp_path, monk
         lambda model, prompt, *rest: shown.append(prompt) or likelihoods(model, prompt, *rest),
     )
     model = LocalModel(cfg, None, EXTES)
-    model([MESSAGES])
+    assert model([MESSAGES])[0].cut
     model.opening_probabilities(MESSAGES)
     assert shown == [chat.ids(row["prompt"])] * 2

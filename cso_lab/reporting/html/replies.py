@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cso_lab.core.records import TEST_DIALOGUES
+from cso_lab.llm.reasoning import strip_reasoning
 from cso_lab.reporting.html.charts import Section
 from cso_lab.reporting.html.report_data import ReportData, Run, first_of_each_kind
 
@@ -66,7 +67,7 @@ def _data(report: ReportData, replied: list[tuple[Run, list[dict]]]) -> dict:
             if key not in turn_numbers:
                 turn_numbers[key] = len(turns)
                 turns.append([*key, index(prediction.get("gold_strategy")), str(prediction.get("gold_response", ""))])
-            reply = str(prediction.get("response") or prediction.get("raw") or "")
+            reply = str(prediction.get("response") or strip_reasoning(str(prediction.get("raw") or "")))
             of_run[turn_numbers[key]] = [index(prediction.get("strategy")), reply]
         replies.append(of_run)
     for dialogue, position, strategy, text in turns:

@@ -31,6 +31,7 @@ def results_section(report: ReportData) -> Section | None:
             "foreign": results.proxy_columns,
             "legend": legend(rows, report.table),
             "with_paper": results.with_paper,
+            "cut": results.with_cut,
             "seeds": max(len(row.cells) for row in rows) > 1,
             "charts": [_chart(report, metric) for metric in ("Q", "B")],
         },
@@ -74,6 +75,7 @@ def _line(row: Row) -> dict:
         "values": [_value(row, metric) for metric in METRICS],
         "n": "/".join(dict.fromkeys(str(cell.n) for cell in row.cells)),
         "unparsed": "/".join(dict.fromkeys("–" if cell.unparsed is None else str(cell.unparsed) for cell in row.cells)),
+        "cut": "/".join(dict.fromkeys(str(cell.cut) for cell in row.cells)),
         "seeds": ", ".join(str(cell.seed) for cell in row.cells if cell.seed is not None),
     }
 
