@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cso_lab.llm.client import MAX_RETRY_AFTER
-from cso_lab.llm.errors import RetryableError, RoleFailure, ServiceError, error_of, error_text, fault, one_line
+from cso_lab.llm.errors import MAX_RETRY_AFTER, RetryableError, RoleFailure, ServiceError, error_of, error_text, fault, one_line
 
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
 ENDED = ("completed", "expired", "cancelled", "failed")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
-from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
+from cso_lab.llm.errors import MAX_RETRY_AFTER, ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import RateLimiter
 from cso_lab.llm.transport import Reply, Transport
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
-MAX_RETRY_AFTER = 300
-"""Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
 
 
 @dataclass(frozen=True)

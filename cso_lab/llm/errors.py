@@ -9,6 +9,9 @@ from time import time
 
 from cso_lab.core.errors import UserError
 
+MAX_RETRY_AFTER = 300
+"""Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
+
 
 class RoleFailure(Exception):
     """One question got no usable answer within its attempts, so the dialogue it belongs to cannot be continued."""
