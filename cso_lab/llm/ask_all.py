@@ -29,8 +29,7 @@ def ask_all(
     """
     from tqdm.auto import tqdm
 
-    if client.batch:
-        ask_in_batches(client, journal, questions, title)
+    ask_in_batches(client, journal, questions, title)
     answers: list = [None] * len(questions)
     refused: dict[int, str] = {}
     failures: Counter[str] = Counter()

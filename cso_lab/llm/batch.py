@@ -28,16 +28,20 @@ MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
 
 
 def ask_in_batches(client: Client, journal: Journal, questions: Sequence[Question], title: str) -> None:
-    """Has `questions` answered in batches as far as they are open; afterwards the client finds the replies in the journal.
+    """Has `questions` answered in batches as far as they are open; afterwards the client finds the replies in the journal. Does nothing
+    without `client.batch`.
 
     Batches of an earlier run that hold some of the questions are waited for and not submitted again. What has been in a batch and got no
     usable reply there (an error, the batch expired) is left open, to be asked singly.
 
     `journal` is the client's; `title` labels the progress bar. Raises BudgetSpent before anything is submitted if the replies could
-    exceed a cap, UserError if the provider refused a batch or it was cancelled there, and ServiceError if the provider cannot be reached.
+    exceed a cap, UserError if the provider refused a batch or it was cancelled there, or if a batch that holds some of the questions is
+    under way and `client.batch` is False, and ServiceError if the provider cannot be reached.
     """
     # A question whose reply did not parse has been asked, and paid for, already.
     unasked = {one.key: one for one in questions if one.key not in journal.answers and not journal.parse_failures[one.key]}
+    if not client.batch:
+        return _check_none_under_way(client, journal, unasked)
     if not unasked:
         return
     models = {(one.role, one.model["model"]) for one in unasked.values()}
@@ -46,6 +50,16 @@ def ask_in_batches(client: Client, journal: Journal, questions: Sequence[Questio
     # All models of a client are on one server.
     with client.batch_api(*models.pop()) as api:
         _Batches(client, journal, unasked, api).run(title)
+
+
+def _check_none_under_way(client: Client, journal: Journal, questions: Mapping[str, Question]) -> None:
+    """Raises UserError if some of the questions are in a batch under way: asked singly, they would be paid for twice."""
+    for batch in journal.batches.values():
+        if "id" in batch and (count := sum(key in questions for key in batch["pending"])):
+            raise UserError(
+                f"batch {batch['id']} is under way with {count} of these questions: give {client.place.node}.batch=true to wait for"
+                f" it, or delete its lines from {journal.path} to ask them again"
+            )
 
 
 class _Batches:

@@ -127,7 +127,7 @@ class Journal:
 
     def _index(self, call: Mapping) -> None:
         if "batch" in call:
-            self.batches.setdefault(call["batch"], {"keys": call.get("pending")}).update(call)
+            self.batches.setdefault(call["batch"], {"keys": call.get("pending", []), "pending": []}).update(call)
             return
         self.usage.add(call)
         if call["dialogue"] not in self._needed:

@@ -34,7 +34,7 @@ def generate_negatives(
 
     with Journal(folder, {request.dialogue for request in requests}) as journal:
         client = Client(**{key: roles[key] for key in LIMITS}, journal=journal)
-        if client.batch:
+        if client.batch or journal.batches:
             ask_in_batches(client, journal, _questions(requests, roles, strategies, seed), "fresh replies")
         replies = asyncio.run(_replies(RolePlayers(roles, client, strategies, seed), client, requests))
         if cut := journal.usage.cut.total():

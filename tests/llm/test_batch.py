@@ -233,6 +233,16 @@ def test_ctrl_c_leaves_the_batch_under_way_and_says_so(tmp_path, capsys):
     assert "batch_0: under way at the provider; the same command picks it up" in capsys.readouterr().err
 
 
+def test_what_is_in_a_batch_under_way_is_not_asked_singly(tmp_path):
+    fake = FakeBatches(echo, polls=10**6)
+    with FakeOpenAI(LIVE, batches=fake) as server:
+        interrupt(lambda: asked(tmp_path, server.api_base, names(2)), after=lambda: fake.looks > 1)
+        with pytest.raises(UserError, match=r"batch batch_0 is under way with 2 of these questions: give client\.batch=true"):
+            asked(tmp_path, server.api_base, names(3), batch=False)
+        assert not server.requests
+        assert asked(tmp_path, server.api_base, ["other"], batch=False)[0] == [LIVE.text]
+
+
 def test_a_submission_without_an_answer_is_looked_up_and_not_made_twice(tmp_path):
     with FakeOpenAI(LIVE, batches=FakeBatches(echo, lost=1)) as server:
         assert asked(tmp_path, server.api_base, names(2))[0] == ["you said n0", "you said n1"]
