@@ -18,6 +18,7 @@ from cso_lab.llm.config_location import ConfigLocation
 
 if TYPE_CHECKING:
     from cso_lab.llm.client import Question
+    from cso_lab.llm.own_server import OwnServer
 
 USAGE = "usage.json"
 _LOCATION = ConfigLocation("generation.client", "generation.client.model")
@@ -33,27 +34,32 @@ class ServedModel:
     error, and the next run sends only what has no reply yet.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
-        """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
+    def __init__(self, cfg: DictConfig, folder: Path, served_identity: object = None, server: "OwnServer | None" = None):
+        """`served_identity` identifies what the server holds under the model's name. `server` is one that the run has started; None: that of
+        `generation.client`. Raises UserError if the model cannot be called."""
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
+        if server:
+            self._limits |= _limits_of(cfg.serving, client, server)
         self._model = {
-            "model": client["model"],
+            "model": f"openai/{server.model}" if server else client["model"],
             "temperature": cfg.generation.temperature,
             "max_tokens": cfg.generation.max_new_tokens,
         }
+        # Part of the journal's keys. A server of the run's own is asked for another name once the run folder is moved.
+        self._asked = self._model | ({"model": None} if server else {})
         # Part of the journal's keys: another checkpoint may be served under the same name.
-        self._checkpoint = [trained_elsewhere] if trained_elsewhere else []
+        self._checkpoint = [served_identity] if served_identity else []
         # Part of the journal's keys unless decoding is greedy; a temperature of null is the server's, which is unknown.
         self._seed = cfg.generation.seed if cfg.generation.temperature != 0 else None
         self._fit, self._folds_system = _fit_function(cfg)
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
-        Client(**self._limits, place=_LOCATION).check({SUPPORTER: client["model"]})
+        Client(**self._limits, place=_LOCATION).check({SUPPORTER: self._model["model"]})
 
     def __enter__(self) -> "ServedModel":
         self._journal.__enter__()
@@ -112,10 +118,17 @@ class ServedModel:
             if self._folds_system:
                 messages = fold_system(messages)
             content = digest(messages)
-            key = digest([messages, self._model, self._seed, counts[content], *self._checkpoint])
+            key = digest([messages, self._asked, self._seed, counts[content], *self._checkpoint])
             counts[content] += 1
             questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, int(key[:8], 16) >> 1, str))
         return questions
+
+
+def _limits_of(serving: DictConfig, client: dict, server: "OwnServer") -> dict:
+    """Returns the limits in which a server of the run's own differs from those of `generation.client`: it takes no key and no money."""
+    at_once = min(client["max_concurrency"], serving.max_concurrency or client["max_concurrency"])
+    budget = client["budget"] | {"dollars": None}
+    return {"api_base": server.api_base, "api_key_env": None, "max_concurrency": at_once, "budget": budget}
 
 
 def _fit_function(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool]:

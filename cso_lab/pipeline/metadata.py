@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, trains
+from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, starts_server, trains
 from cso_lab.core.files import read_json
 from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
 from cso_lab.pipeline.run_record import RunRecord, typed_overrides
@@ -80,15 +80,17 @@ def _dialogues_used(record: RunRecord) -> int | None:
 def _served(cfg: DictConfig, folder: Path) -> dict:
     """What a server was asked, where it is no provider's own, and what it took."""
     client, file = cfg.generation.client, folder / "usage.json"
+    own = starts_server(cfg)
     usage = read_json(file)["usage"] if file.exists() else None
     used = usage and {
         "calls": sum(usage["calls"].values()),
         "tokens": usage["prompt_tokens"] + usage["completion_tokens"],
-        "dollars": "unknown" if usage["unpriced"] else round(usage["cost"], 6),
+        "dollars": 0 if own else "unknown" if usage["unpriced"] else round(usage["cost"], 6),
     }
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
-    return {"served": client.model, "served_at": address, "usage": used}
+    model = f"{cfg.serving.name}, started by the run" if own else client.model
+    return {"served": model, "served_at": address, "usage": used}
 
 
 def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:

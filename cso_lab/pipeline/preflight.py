@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import start_of, trains
+from cso_lab.config.cells import start_of, starts_server, trains, weights_here
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
@@ -28,7 +28,9 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
     """Raises UserError if a stage of a cell cannot work: cells are (configuration, run folder, stages still to do)."""
     needs: dict[str, Need] = {}
     for cfg, folder, stages in cells:
-        train, generate = "train" in stages, "generate" in stages and cfg.generation.engine == "local"
+        train, generate = "train" in stages, "generate" in stages and weights_here(cfg)
+        if generate and starts_server(cfg):
+            _check_server(cfg)
         if train or generate:
             _check_hardware(cfg)
             needs = _check_model(cfg, folder, train) | needs
@@ -71,6 +73,12 @@ def _check_hardware(cfg: DictConfig) -> None:
         )
     if hardware.launcher and shutil.which(hardware.launcher[0]) is None:
         raise UserError(f"hardware.launcher: there is no command {hardware.launcher[0]!r} here")
+
+
+def _check_server(cfg: DictConfig) -> None:
+    from cso_lab.llm.own_server import check_server
+
+    _once("server", _values(cfg, "serving"), lambda: check_server(_values(cfg, "serving")))
 
 
 def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
