@@ -35,14 +35,17 @@ class ServedModel:
     """
 
     def __init__(self, cfg: DictConfig, folder: Path, served_identity: object = None, server: "OwnServer | None" = None):
-        """`served_identity` identifies what the server holds under the model's name. `server` is one that the run has started; None: that of
-        `generation.client`. Raises UserError if the model cannot be called."""
+        """`served_identity` identifies what the server holds under the model's name. `server` is one that the run has started; None: that
+        of `generation.client`. Raises UserError if the model cannot be called.
+        """
+        from cso_lab.llm import prices
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
         if server:
+            prices.register_free(f"openai/{server.model}")
             self._limits |= _limits_of(cfg.serving, client, server)
         self._model = {
             "model": f"openai/{server.model}" if server else client["model"],
@@ -125,10 +128,9 @@ class ServedModel:
 
 
 def _limits_of(serving: DictConfig, client: dict, server: "OwnServer") -> dict:
-    """Returns the limits in which a server of the run's own differs from those of `generation.client`: it takes no key and no money."""
+    """Returns the limits in which a server of the run's own differs from those of `generation.client`: it takes no key."""
     at_once = min(client["max_concurrency"], serving.max_concurrency or client["max_concurrency"])
-    budget = client["budget"] | {"dollars": None}
-    return {"api_base": server.api_base, "api_key_env": None, "max_concurrency": at_once, "budget": budget}
+    return {"api_base": server.api_base, "api_key_env": None, "max_concurrency": at_once}
 
 
 def _fit_function(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool]:

@@ -135,7 +135,9 @@ def _check_serving(cfg: DictConfig) -> None:
     if cfg.serving.command is None:
         return
     if is_api(cfg):
-        raise UserError(f"{serving} starts a server for weights, and backbone={cfg.backbone.name} is an API model: give serving=none")
+        raise UserError(
+            f"{serving} starts a server for weights, and backbone={cfg.backbone.name} is an API model: give serving=none"
+        )
     if not starts_server(cfg):
         raise UserError(f"{serving} starts a server that nobody asks: give generation.engine=server with it, or serving=none")
     if given := [key for key in ("model", "api_base") if client[key] is not None]:

@@ -85,7 +85,7 @@ def _served(cfg: DictConfig, folder: Path) -> dict:
     used = usage and {
         "calls": sum(usage["calls"].values()),
         "tokens": usage["prompt_tokens"] + usage["completion_tokens"],
-        "dollars": 0 if own else "unknown" if usage["unpriced"] else round(usage["cost"], 6),
+        "dollars": "unknown" if usage["unpriced"] else round(usage["cost"], 6),
     }
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
