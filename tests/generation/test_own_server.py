@@ -120,6 +120,7 @@ def cell(tmp_path, *overrides, mode="good"):
     return composed(*line, *OWN, *program, "serving.request_model='{name}'", "serving.requires=[]", *overrides)
 
 
+@pytest.mark.long
 def test_a_cell_is_predicted_by_the_server_that_it_starts(tmp_path):
     out = tmp_path / "run"
     out.mkdir()
@@ -133,6 +134,7 @@ def test_a_cell_is_predicted_by_the_server_that_it_starts(tmp_path):
     assert (usage["calls"], usage["unpriced"]) == ({"supporter": 1}, 0)
 
 
+@pytest.mark.long
 def test_a_server_that_ends_while_it_is_asked_says_why(tmp_path):
     out = tmp_path / "run"
     out.mkdir()
@@ -169,11 +171,17 @@ def test_transformers_serve_replies_as_the_model_does_in_this_process(tmp_path):
     """SmolLM2 with an adapter, trained for two steps: the server gets the merged weights, and the replies are the same, word by word."""
     line = ["backbone=smollm2", "algo=sft", f"shared_dir={tmp_path}/shared", "hardware=cpu", "training.dtype=float32"]
     line += ["data.seed_dialogues=1", "mcts.min_iterations=2", "mcts.max_iterations=2", "training.max_steps=2"]
-    line += ["training.batch_size=2", "training.learning_rate=1e-3", "training.max_rows=4"]
+    line += ["training.batch_size=2", "training.learning_rate=1e-3", "training.max_rows=4", f"hydra.run.dir={tmp_path}/run"]
     line += ["generation.max_turns=3", "generation.max_new_tokens=12", "generation.client.timeout=300"]
-    for name, engine in (("here", ()), ("served", OWN)):
-        done = run_py(*line, *engine, f"hydra.sweep.dir={tmp_path}", f"hydra.run.dir={tmp_path}/{name}", timeout=600)
+
+    def predicted(*engine) -> str:
+        done = run_py(*line, *engine, timeout=600)
         assert done.returncode == 0, done.stderr
-    here, served = ((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8") for name in ("here", "served"))
-    assert here == served and len(here.splitlines()) == 3
-    assert "POST /v1/chat/completions" in (tmp_path / "served" / "server.log").read_text(encoding="utf-8")
+        return (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8")
+
+    here = predicted()
+    trained = (tmp_path / "run" / "checkpoint" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert predicted(*OWN) == here and len(here.splitlines()) == 3
+    assert (tmp_path / "run" / "checkpoint" / "adapter_model.safetensors").stat().st_mtime_ns == trained
+    assert "POST /v1/chat/completions" in (tmp_path / "run" / "server.log").read_text(encoding="utf-8")
+    assert "transformers, started by the run" in (tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")
