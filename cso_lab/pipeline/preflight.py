@@ -34,6 +34,8 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
         if train or generate:
             _check_hardware(cfg)
             needs = _check_model(cfg, folder, train) | needs
+        if generate and starts_server(cfg) and trains(cfg) and cfg.finetune_mode.peft is not None:
+            needs[f"served {folder}"] = _merged(cfg, folder)
     check_room(needs.values())
 
 
@@ -81,14 +83,31 @@ def _check_server(cfg: DictConfig) -> None:
     _once("server", _values(cfg, "serving"), lambda: check_server(_values(cfg, "serving")))
 
 
+def _merged(cfg: DictConfig, folder: Path) -> Need:
+    """Returns the room for a copy of the backbone into which the adapter is merged, for as long as a server serves it."""
+    from cso_lab.training.machine import resolve_auto
+
+    size = 2 if resolve_auto(cfg).generation.dtype == "bfloat16" else 4
+    size *= sum(weight.numel() for weight in _meta_model(cfg).parameters())
+    return Need("the merged model", folder, 0, passing=size, passing_most=size)
+
+
+def _meta_model(cfg: DictConfig):
+    from cso_lab.pipeline.dry_build import meta_model
+    from cso_lab.training.backbone import prepare_backbone
+
+    values = [_values(cfg, "backbone"), str(cfg.shared_dir)]
+    return _once("model", values, lambda: meta_model(cfg, prepare_backbone(cfg)))
+
+
 def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     """Raises UserError if the cell's model cannot be had or trained as configured; returns what will be written.
 
     What is written once for several cells goes by the same name.
     """
-    from cso_lab.pipeline.dry_build import adapter_parameters, check_training, meta_model
+    from cso_lab.pipeline.dry_build import adapter_parameters, check_training
     from cso_lab.pipeline.weights import find_weights
-    from cso_lab.training.backbone import load_tokenizer, prepare_backbone, quiet_libraries
+    from cso_lab.training.backbone import load_tokenizer, quiet_libraries
 
     quiet_libraries()
     backbone = [_values(cfg, "backbone"), str(cfg.shared_dir)]
@@ -100,7 +119,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     _once("tokenizer", backbone, lambda: bool(load_tokenizer(cfg)))
     if not loaded:
         return needs
-    model = _once("model", backbone, lambda: meta_model(cfg, prepare_backbone(cfg)))
+    model = _meta_model(cfg)
     if not train:
         return needs
     values = [_values(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]

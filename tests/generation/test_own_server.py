@@ -121,7 +121,8 @@ def cell(tmp_path, *overrides, mode="good"):
 
 
 @pytest.mark.long
-def test_a_cell_is_predicted_by_the_server_that_it_starts(tmp_path):
+def test_a_cell_is_predicted_by_the_server_that_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # is for other machines
     out = tmp_path / "run"
     out.mkdir()
     generate(cell(tmp_path), [DIALOGUE], EXTES, None, out, served_identity="this one")
@@ -167,9 +168,25 @@ def test_no_server_is_left_behind_however_the_run_ends(number, tmp_path):
 
 
 @pytest.mark.long
-def test_transformers_serve_replies_as_the_model_does_in_this_process(tmp_path):
+def test_a_program_that_is_missing_is_named_before_the_search(tmp_path):
+    line = ["backbone=tiny_llama", "generation.engine=server", "serving=vllm", "serving.command=no_such_program"]
+    done = run_py(*line, f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared")
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: serving=vllm: there is no command 'no_such_program' here: pip install vllm")
+    assert not (tmp_path / "shared" / "search").exists()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Where SmolLM2 is converted, once."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.mark.long
+def test_transformers_serve_replies_as_the_model_does_in_this_process(shared, tmp_path):
     """SmolLM2 with an adapter, trained for two steps: the server gets the merged weights, and the replies are the same, word by word."""
-    line = ["backbone=smollm2", "algo=sft", f"shared_dir={tmp_path}/shared", "hardware=cpu", "training.dtype=float32"]
+    line = ["backbone=smollm2", "algo=sft", f"shared_dir={shared}", "hardware=cpu", "training.dtype=float32"]
     line += ["data.seed_dialogues=1", "mcts.min_iterations=2", "mcts.max_iterations=2", "training.max_steps=2"]
     line += ["training.batch_size=2", "training.learning_rate=1e-3", "training.max_rows=4", f"hydra.run.dir={tmp_path}/run"]
     line += ["generation.max_turns=3", "generation.max_new_tokens=12", "generation.client.timeout=300"]
@@ -185,3 +202,29 @@ def test_transformers_serve_replies_as_the_model_does_in_this_process(tmp_path):
     assert (tmp_path / "run" / "checkpoint" / "adapter_model.safetensors").stat().st_mtime_ns == trained
     assert "POST /v1/chat/completions" in (tmp_path / "run" / "server.log").read_text(encoding="utf-8")
     assert "transformers, started by the run" in (tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_a_search_whose_seeker_and_supporter_are_a_model_on_transformers_serve(shared, tmp_path):
+    line = ["backbone=smollm2", f"shared_dir={shared}", "hardware=cpu", "generation.dtype=float32"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cso_lab.pipeline.serve", *line], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        heading, roles = server.stdout.readline(), server.stdout.readline().split()
+        assert "smollm2 is served" in heading and len(roles) == 3
+        small = ["mcts.min_iterations=1", "mcts.max_iterations=1", "mcts.rollout_rounds=1", "mcts.extend_negatives=false"]
+        small += ["data.seed_dialogues=1", "roles.seeker.max_tokens=8", "roles.supporter.max_tokens=8", "stages=[search]"]
+        done = run_py("roles=transformers", *roles, *small, f"shared_dir={shared}", f"hydra.run.dir={tmp_path}", timeout=600)
+        assert done.returncode == 0, done.stderr
+    finally:
+        server.send_signal(signal.SIGINT)
+        said, _ = server.communicate(timeout=60)
+    assert server.returncode == 0 and "the server has ended" in said
+    (summary,) = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in shared.glob("search/*/search.json")
+        if json.loads(file.read_text(encoding="utf-8"))["players"] == "transformers"
+    ]
+    assert (summary["trees"], summary["set_aside"]) == (1, {})
+    assert summary["usage"]["calls"]["supporter"] >= 1 and summary["usage"]["calls"]["seeker"] >= 1
