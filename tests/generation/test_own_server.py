@@ -67,6 +67,15 @@ def test_a_server_is_there_until_it_is_not_needed_and_gets_no_key(tmp_path, monk
     assert "loading" in log and SECRET not in log
 
 
+def test_servers_of_runs_side_by_side_have_ports_of_their_own(tmp_path):
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    first, second = folders
+    addresses = started(first, serving(), lambda one: started(second, serving(), lambda other: {one.api_base, other.api_base}))
+    assert len(addresses) == 2
+
+
 def test_a_server_that_ends_or_never_answers_is_one_line_with_the_last_of_its_log(tmp_path):
     log = f"last line of its log {tmp_path}/server.log: "
     with pytest.raises(UserError) as error:
