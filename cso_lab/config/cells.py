@@ -31,9 +31,20 @@ def generates_here(cfg: Config) -> bool:
     return cfg["generation"]["engine"] == "local"
 
 
+def starts_server(cfg: Config) -> bool:
+    """Returns whether the run starts a server for its model, and asks that."""
+    serving = cfg.get("serving")  # configurations of older runs have none
+    return cfg["generation"]["engine"] == "server" and bool(serving) and serving["command"] is not None
+
+
+def weights_here(cfg: Config) -> bool:
+    """Returns whether the model's weights are used on this machine: in this process, or by a server that the run starts."""
+    return generates_here(cfg) or starts_server(cfg)
+
+
 def trains_here(cfg: Config) -> bool:
-    """Returns whether the cell's training is part of the run; what a server holds has been trained before."""
-    return trains(cfg) and generates_here(cfg)
+    """Returns whether the cell's training is part of the run; what the server of somebody else holds has been trained before."""
+    return trains(cfg) and weights_here(cfg)
 
 
 def start_of(cfg: DictConfig) -> DictConfig | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import Config, expanded, generates_here, is_api, trains, trains_here
+from cso_lab.config.cells import Config, expanded, generates_here, is_api, starts_server, trains, trains_here, weights_here
 from cso_lab.config.clients import LIMITS
 
 
@@ -53,7 +53,7 @@ NO_EFFECT = (
     NoEffect(("mcts.speculation", "mcts.search.speculation"), "leaves worked on ahead of time change no tree"),
     NoEffect(("training.save_steps", "training.logging_steps"), "how often something is written, and not what is trained"),
     NoEffect(("hardware.nodes", "hardware.launcher"), "where the processes run; their number counts, by how sums are rounded"),
-    NoEffect(("hardware",), "nothing is trained or generated here", lambda cfg: not generates_here(cfg)),
+    NoEffect(("hardware",), "nothing is trained or generated here", lambda cfg: not weights_here(cfg)),
     NoEffect(
         ("hardware.processes", "hardware.deepspeed"), "of a training; nothing is trained", lambda cfg: not trains_here(cfg)
     ),
@@ -76,7 +76,12 @@ NO_EFFECT = (
     ),
     NoEffect(("generation.seed",), "nothing is sampled", lambda cfg: cfg["generation"]["temperature"] == 0),
     NoEffect(("generation.client",), "no server is asked", generates_here),
-    NoEffect(("generation.dtype",), "the model runs on a server", lambda cfg: not generates_here(cfg)),
+    NoEffect(("generation.dtype",), "the model runs on another's server", lambda cfg: not weights_here(cfg)),
+    NoEffect(("serving",), "the run starts no server", lambda cfg: not starts_server(cfg)),
+    NoEffect(
+        tuple(f"serving.{key}" for key in ("command", "health", "port", "timeout", "max_concurrency", "requires", "install")),
+        "where a server's program lies, and how it is started and waited for; its name and arguments count",
+    ),
     NoEffect(
         ("generation.max_prompt_length",), "the tokens of an API model are not counted here, so its prompts are not cut", is_api
     ),
@@ -102,7 +107,7 @@ _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.
 # The nodes that the numbers of a cell can depend on.
 _OF_NUMBERS = (
     *("backbone", "algorithm", "finetune_mode", "data", "roles", "mcts", "preferences", "training"),
-    *("generation", "decoding", "evaluation", "hardware"),
+    *("generation", "serving", "decoding", "evaluation", "hardware"),
 )
 
 

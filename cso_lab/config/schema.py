@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from cso_lab.config.clients import Limits, Roles, ServedClient
+from cso_lab.config.serving import Serving
 from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, check_node
 from cso_lab.core.published import table_names
 
@@ -233,6 +234,7 @@ class Configuration(OpenNode):
     algorithm: Algorithm
     training: Training
     generation: Generation
+    serving: Serving
     evaluation: Evaluation
     hardware: Hardware
     toxicity: Toxicity

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import is_api, trains
+from cso_lab.config.cells import is_api, starts_server, trains
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.records import SEEKER, Turn, prompt_messages, system_prompt
@@ -83,7 +83,7 @@ def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
 
 def _configuration(run: Path, overrides: Sequence[str]) -> DictConfig:
     cfg = run_configuration(run, overrides)
-    if is_api(cfg) or cfg.generation.engine == "server":
+    if is_api(cfg) or (cfg.generation.engine == "server" and not starts_server(cfg)):
         raise UserError(
             f"{run}: {cfg.backbone.name} is asked over HTTP, and its weights are not here: give a run of a local model"
         )
@@ -128,7 +128,7 @@ def _generation_config(cfg: DictConfig, model: "PreTrainedModel", tokenizer: "Pr
     )
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(reply_ends(model, tokenizer)),
+        eos_token_id=list(reply_ends(model.generation_config, tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
         **sampling,
     )

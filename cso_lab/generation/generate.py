@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import starts_server
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import Dialogue, Prediction, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply
@@ -39,14 +41,14 @@ def generate(
     checkpoint: Path | None,
     out: Path,
     training: Sequence[Dialogue] = (),
-    trained_elsewhere: object = None,
+    served_identity: object = None,
 ) -> None:
     """Writes `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
 
-    `checkpoint` is a checkpoint folder of `train.train`; None for the untrained backbone or a model on a server (`generation.engine`).
+    `checkpoint` is a checkpoint folder of `train.train`; None for the untrained backbone or a model on another's server.
     `cfg.decoding.method` is the decoding strategy, which may use the `training` dialogues. `cfg.generation.constrain` = "format" makes
-    every reply begin with one of `strategies`. `trained_elsewhere` identifies the training of a checkpoint on a server. Predictions and
-    server replies of an interrupted run are kept, and the run is continued.
+    every reply begin with one of `strategies`. `served_identity` identifies the model that a server holds under its name. Predictions
+    and server replies of an interrupted run are kept, and the run is continued.
 
     Raises UserError if there is no turn to predict, a prompt is too long, or the model cannot be used.
     """
@@ -55,24 +57,35 @@ def generate(
     out = Path(out)
     method: Plain = instantiate(cfg.decoding.method)
     method.prepare(training, out)
-    with _engine(cfg, checkpoint, strategies, out, trained_elsewhere) as model:
+    with _engine(cfg, checkpoint, strategies, out, served_identity) as model:
         requests = turns_to_predict(cfg, dialogues, strategies, method, model)
         _write_replies(requests, method, model, strategies, out / PARTIAL)
     os.replace(out / PARTIAL, out / PREDICTIONS)
 
 
 def _engine(
-    cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, out: Path, trained_elsewhere: object
-) -> "LocalModel | ServedModel":
+    cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, out: Path, served_identity: object
+) -> "AbstractContextManager[LocalModel | ServedModel]":
     """Returns the model of `cfg.generation.engine`: a context manager with `batch_size` (None: one batch), `fit` and `seed`, and an Ask."""
-    generation = cfg.generation
-    if generation.engine == "server":
+    if starts_server(cfg):
+        return _own_server_model(cfg, checkpoint, out, served_identity)
+    if cfg.generation.engine == "server":
         from cso_lab.generation.served import ServedModel
 
-        return ServedModel(cfg, out, trained_elsewhere)
+        return ServedModel(cfg, out, served_identity)
     from cso_lab.generation.local import LocalModel
 
     return LocalModel(cfg, checkpoint, strategies)
+
+
+@contextmanager
+def _own_server_model(cfg: DictConfig, checkpoint: Path | None, out: Path, served_identity: object) -> "Iterator[ServedModel]":
+    """The checkpoint on a server that is there for as long as it is asked."""
+    from cso_lab.generation.served import ServedModel
+    from cso_lab.generation.served_folder import serve_checkpoint
+
+    with serve_checkpoint(cfg, checkpoint, out) as server, ServedModel(cfg, out, served_identity, server) as model:
+        yield model
 
 
 def turns_to_predict(

@@ -15,7 +15,7 @@ from cso_lab.training.backbone import load_chat_format, load_model
 from cso_lab.training.chat_format import ChatFormat, Messages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from cso_lab.generation.batched_decoding import Decoding
 
@@ -118,7 +118,7 @@ class LocalModel:
         return Decoding(
             max_new_tokens=generation.max_new_tokens,
             temperature=generation.temperature,
-            ends=reply_ends(self._model, self._chat.tokenizer),
+            ends=reply_ends(self._model.generation_config, self._chat.tokenizer),
         )
 
 
@@ -136,8 +136,8 @@ def strategy_openings(chat: ChatFormat, messages: Messages, strategies: Strategy
     return openings
 
 
-def reply_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Returns the ids of tokens that end a reply: the template's end of turn and those of the model's generation configuration."""
-    ids = model.generation_config.eos_token_id
+def reply_ends(settings: "GenerationConfig", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """Returns the ids of tokens that end a reply: the template's end of turn and those of the model's generation settings."""
+    ids = settings.eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *ids]))

@@ -23,6 +23,7 @@ from cso_lab.training.backbone import load_chat_format, template_variables
 if TYPE_CHECKING:
     from cso_lab.llm.client import Client, Question
     from cso_lab.llm.errors import PromptTooLong
+    from cso_lab.llm.own_server import OwnServer
     from cso_lab.llm.reasoning import ReplyText
 
 USAGE = "usage.json"
@@ -41,23 +42,31 @@ class ServedModel:
     for the model is sent without its oldest turns. Any other failure raises an error, and the next run sends only what has no reply yet.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
-        """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
+    def __init__(self, cfg: DictConfig, folder: Path, served_identity: object = None, server: "OwnServer | None" = None):
+        """`served_identity` identifies what the server holds under the model's name. `server` is one that the run has started; None: that
+        of `generation.client`. Raises UserError if the model cannot be called.
+        """
+        from cso_lab.llm import prices
         from cso_lab.llm.journal import Journal
         from cso_lab.llm.transport import Transport
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
+        if server:
+            prices.register_free(f"openai/{server.model}")
+            self._limits |= _limits_of(cfg.serving, client, server)
         self._model = {
-            "model": client["model"],
+            "model": f"openai/{server.model}" if server else client["model"],
             "temperature": cfg.generation.temperature,
             "max_tokens": cfg.generation.max_new_tokens,
         }
         self._fit, self._folds_system, variables = _chat_format(cfg)
         if variables:
             self._model["chat_template_kwargs"] = variables
+        # Part of the journal's keys. A server of the run's own is asked for another name once the run folder is moved.
+        self._asked = self._model | ({"model": None} if server else {})
         # Part of the journal's keys: another checkpoint may be served under the same name.
-        self._checkpoint = [trained_elsewhere] if trained_elsewhere else []
+        self._checkpoint = [served_identity] if served_identity else []
         # Part of the journal's keys unless decoding is greedy; a temperature of null is the server's, which is unknown.
         self._seed = cfg.generation.seed if cfg.generation.temperature != 0 else None
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
@@ -65,8 +74,8 @@ class ServedModel:
         self._last_turns: set[str] = set()  # what the seekers say last, which is never dropped
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
         # One for all clients, since it remembers which parameters the server refuses.
-        self._transport = Transport(client["api_base"], client["api_key_env"], _LOCATION)
-        asking, models = self._client(), {SUPPORTER: client["model"]}
+        self._transport = Transport(self._limits["api_base"], self._limits["api_key_env"], _LOCATION)
+        asking, models = self._client(), {SUPPORTER: self._model["model"]}
         asking.check(models)
         asking.check_batches(models)
 
@@ -130,7 +139,7 @@ class ServedModel:
                 raise UserError("a prompt is longer than generation.max_prompt_length: raise it")
             messages = fold_system(conversation) if self._folds_system else conversation
             content = digest(messages)
-            key = digest([messages, self._model, self._seed, counts[content], *self._checkpoint])
+            key = digest([messages, self._asked, self._seed, counts[content], *self._checkpoint])
             counts[content] += 1
             seed, shorten = int(key[:8], 16) >> 1, partial(self._shorten, conversation)
             questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, _same, shorten, trim=_same))
@@ -160,6 +169,12 @@ class ServedModel:
 def _same(reply: "ReplyText") -> "ReplyText":
     """Returns a reply as it is, also one that was cut: a prediction is what the model wrote."""
     return reply
+
+
+def _limits_of(serving: DictConfig, client: dict, server: "OwnServer") -> dict:
+    """Returns the limits in which a server of the run's own differs from those of `generation.client`: it takes no key."""
+    at_once = min(client["max_concurrency"], serving.max_concurrency or client["max_concurrency"])
+    return {"api_base": server.api_base, "api_key_env": None, "max_concurrency": at_once}
 
 
 def _chat_format(cfg: DictConfig) -> tuple[Callable[[Messages], Messages | None], bool, dict]:

@@ -22,11 +22,19 @@ def load_litellm():
         {"provider": name, "custom_handler": models.litellm_handler()} for name, models in providers.items()
     ]
     litellm.utils.custom_llm_setup()
-    # Registered with a price of zero; models without any price would be counted as unpriced.
-    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "mode": "chat"}
     for name, models in providers.items():
-        litellm.register_model({f"{name}/{model}": free | {"litellm_provider": name} for model in models.names})
+        litellm.register_model({f"{name}/{model}": _free(name) for model in models.names})
     return litellm
+
+
+def _free(provider: str) -> dict:
+    """Returns litellm's entry for a model with a price of zero; models without any price would be counted as unpriced."""
+    return {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "mode": "chat", "litellm_provider": provider}
+
+
+def register_free(model: str) -> None:
+    """Makes known that calls to `model` (PROVIDER/NAME), which a server of one's own holds, cost nothing."""
+    load_litellm().register_model({model: _free(model.partition("/")[0])})
 
 
 def provider(key: str, model: str) -> str:

@@ -93,7 +93,8 @@ class Transport:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout())
         # Looked up once; aiohttp's trust_env would look it up for every request, in a thread.
         url = urlsplit(self._url())
-        self._proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+        direct = url.hostname in ("127.0.0.1", "localhost", "::1") or proxy_bypass(url.hostname or "")
+        self._proxy = None if direct else getproxies().get(url.scheme)
         self._diagnoses = {}  # they belong to an event loop, as the session does
         return self
 

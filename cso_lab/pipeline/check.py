@@ -5,7 +5,7 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, start_of, trains, trains_here
+from cso_lab.config.cells import is_api, start_of, starts_server, trains, trains_here
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -109,18 +109,20 @@ def _check_engine(cfg: DictConfig) -> None:
             )
         if generation.engine == "local":
             raise UserError(f"backbone={name} is an API model and does not run here: leave out generation.engine=local")
+    _check_serving(cfg)
     if generation.engine == "local":
         for key in ("max_new_tokens", "temperature"):
             if generation[key] is None:
                 raise UserError(f"generation.{key}=null leaves it to a server, and {name} runs in this process: give a number")
         _check_thinking(cfg)
         return
-    if generation.client.model is None:
+    if generation.client.model is None and not starts_server(cfg):
         key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"
         raise UserError(f"backbone={name} on a server needs the model's name: give {key}")
-    if not is_api(cfg) and generation.client.api_base is None:
+    if not is_api(cfg) and not starts_server(cfg) and generation.client.api_base is None:
         raise UserError(
-            f"generation.engine=server needs the address where {name} is served: generation.client.api_base=http://HOST:PORT/v1"
+            f"generation.engine=server needs the address where {name} is served: generation.client.api_base=http://HOST:PORT/v1,"
+            " or serving=transformers or another program that the run starts itself"
         )
     if generation.constrain != "none":
         raise UserError(
@@ -139,6 +141,24 @@ def _check_thinking(cfg: DictConfig) -> None:
                 f"backbone.chat_template_kwargs.{switch}={value}: a model in this process replies without thinking, as it is trained to:"
                 " leave it out, or ask a server that holds the model (generation.engine=server)"
             )
+
+
+def _check_serving(cfg: DictConfig) -> None:
+    """Raises UserError if the run is to start a server that could not be asked, or would not be."""
+    serving, client = f"serving={cfg.serving.name}", cfg.generation.client
+    if cfg.serving.command is None:
+        return
+    if is_api(cfg):
+        raise UserError(
+            f"{serving} starts a server for weights, and backbone={cfg.backbone.name} is an API model: give serving=none"
+        )
+    if not starts_server(cfg):
+        raise UserError(f"{serving} starts a server that nobody asks: give generation.engine=server with it, or serving=none")
+    if given := [key for key in ("model", "api_base") if client[key] is not None]:
+        raise UserError(
+            f"generation.client.{given[0]}={client[given[0]]} is of a server that runs already, and {serving} starts one: leave one of"
+            " them out"
+        )
 
 
 def _check_shares(cfg: DictConfig) -> None:

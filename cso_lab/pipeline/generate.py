@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import generates_here, is_api, trains, trains_here
+from cso_lab.config.cells import is_api, starts_server, trains, trains_here, weights_here
 from cso_lab.config.result_settings import Config, plain, resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_jsonl
@@ -29,9 +29,9 @@ class Generate(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
-        """Returns backbone, generation, decoding and test data, the device, and how a checkpoint on a server was trained."""
-        values = plain(cfg, "backbone", "generation", "decoding") | {"data": test_data(cfg)}
-        if generates_here(cfg):
+        """Returns backbone, generation, server, decoding and test data, the device, and how a checkpoint on a server was trained."""
+        values = plain(cfg, "backbone", "generation", "serving", "decoding") | {"data": test_data(cfg)}
+        if weights_here(cfg):
             values["device"] = cfg["hardware"]["device"]
         return values | {"trained_elsewhere": _trained_elsewhere(cfg)}
 
@@ -40,7 +40,7 @@ class Generate(Result, Stage):
         """See `Result.key`. If the model runs in this process, "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
-        return super().key(resolve_auto(cfg) if generates_here(cfg) else cfg, *inputs)
+        return super().key(resolve_auto(cfg) if weights_here(cfg) else cfg, *inputs)
 
     def run(self, cell: CellContext) -> None:
         """Writes the predictions unless they are finished here or in a sibling cell. Raises UserError if the checkpoint is missing."""
@@ -63,8 +63,7 @@ class Generate(Result, Stage):
         replies = ("calls.jsonl",) if cell.cfg.rerun else ()
         with cache.compute_own("generate", key, (PARTIAL,), discard=(PREDICTIONS, *replies)):
             write_jsonl(cell.folder / TEST_DIALOGUES, test)
-            elsewhere = _trained_elsewhere(resolved(cell.cfg))
-            generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
+            generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, _served_identity(cell))
 
 
 def print_generation_estimate(cell: CellContext) -> None:
@@ -99,6 +98,17 @@ def _key(cell: CellContext) -> str:
     trained = cell.cache.record.keys.get("train") if trains_here(cell.cfg) else None
     weights = None if is_api(cell.cfg) else cell.backbone_digest()
     return Generate.key(cell.cfg, cell.data_digest(), weights, trained)
+
+
+def _served_identity(cell: CellContext) -> object:
+    """Returns what a server holds under its model's name; None where that name says it all."""
+    if not starts_server(cell.cfg):
+        return _trained_elsewhere(resolved(cell.cfg))
+    from cso_lab.training.machine import resolve_auto
+
+    cfg = resolved(resolve_auto(cell.cfg))
+    weights = [cell.backbone_digest(), cell.cache.record.keys.get("train")]
+    return plain(cfg, "backbone", "serving") | {"dtype": cfg["generation"]["dtype"], "weights": weights}
 
 
 def _trained_elsewhere(cfg: Config) -> dict | None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, trains
+from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, starts_server, trains
 from cso_lab.core.files import read_json
 from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
 from cso_lab.pipeline.run_record import RunRecord, typed_overrides
@@ -80,7 +80,7 @@ def _dialogues_used(record: RunRecord) -> int | None:
 def _served(cfg: DictConfig, folder: Path) -> dict:
     """Returns the model that a server runs, the server's address if it is not a provider's default, and the usage."""
     client, file = cfg.generation.client, folder / "usage.json"
-    summary = read_json(file) if file.exists() else {}
+    summary, own = read_json(file) if file.exists() else {}, starts_server(cfg)
     usage, shortened = summary.get("usage"), summary.get("shortened", {}).get("prompts")
     used = usage and {
         "calls": sum(usage["calls"].values()),
@@ -89,9 +89,8 @@ def _served(cfg: DictConfig, folder: Path) -> dict:
     }
     # Without what may stand before the host: a user name, a password.
     address = client.api_base and urlsplit(client.api_base).netloc.rpartition("@")[2]
-    return {"served": client.model, "served_at": address, "usage": used} | (
-        {"shortened_prompts": shortened} if shortened else {}
-    )
+    model = f"{cfg.serving.name}, started by the run" if own else client.model
+    return {"served": model, "served_at": address, "usage": used} | ({"shortened_prompts": shortened} if shortened else {})
 
 
 def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:

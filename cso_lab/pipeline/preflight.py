@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import start_of, trains
+from cso_lab.config.cells import start_of, starts_server, trains, weights_here
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
@@ -29,12 +29,16 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
     """Raises UserError if a stage of a cell cannot work: cells are (configuration, run folder, stages still to do)."""
     needs: dict[str, Need] = {}
     for cfg, folder, stages in cells:
-        train, generate = "train" in stages, "generate" in stages and cfg.generation.engine == "local"
+        train, generate = "train" in stages, "generate" in stages and weights_here(cfg)
         if "evaluate" in stages and "bertscore" in cfg.evaluation.text:
             check_bertscore(cfg.evaluation.bertscore.model, cfg.evaluation.bertscore.layers)
+        if generate and starts_server(cfg):
+            _check_server(cfg)
         if train or generate:
             _check_hardware(cfg)
             needs = _check_model(cfg, folder, train) | needs
+        if generate and starts_server(cfg) and trains(cfg) and cfg.finetune_mode.peft is not None:
+            needs[f"served {folder}"] = _merged(cfg, folder)
     check_room(needs.values())
 
 
@@ -77,14 +81,37 @@ def _check_hardware(cfg: DictConfig) -> None:
         raise UserError(f"hardware.launcher: there is no command {hardware.launcher[0]!r} here")
 
 
+def _check_server(cfg: DictConfig) -> None:
+    from cso_lab.llm.own_server import check_server
+
+    _once("server", _values(cfg, "serving"), lambda: check_server(_values(cfg, "serving")))
+
+
+def _merged(cfg: DictConfig, folder: Path) -> Need:
+    """Returns the room for a copy of the backbone into which the adapter is merged, for as long as a server serves it."""
+    from cso_lab.training.machine import resolve_auto
+
+    size = 2 if resolve_auto(cfg).generation.dtype == "bfloat16" else 4
+    size *= sum(weight.numel() for weight in _meta_model(cfg).parameters())
+    return Need("the merged model", folder, 0, temporary=size, max_temporary=size)
+
+
+def _meta_model(cfg: DictConfig):
+    from cso_lab.pipeline.dry_build import meta_model
+    from cso_lab.training.backbone import prepare_backbone
+
+    values = [_values(cfg, "backbone"), str(cfg.shared_dir)]
+    return _once("model", values, lambda: meta_model(cfg, prepare_backbone(cfg)))
+
+
 def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     """Returns {key: the space that the cell's files need}; files that several cells share have the same key.
 
     Raises UserError if the model is not available or cannot be trained as configured.
     """
-    from cso_lab.pipeline.dry_build import adapter_parameters, check_training, meta_model
+    from cso_lab.pipeline.dry_build import adapter_parameters, check_training
     from cso_lab.pipeline.weights import find_weights
-    from cso_lab.training.backbone import load_tokenizer, prepare_backbone, quiet_libraries
+    from cso_lab.training.backbone import load_tokenizer, quiet_libraries
 
     quiet_libraries()
     backbone = [_values(cfg, "backbone"), str(cfg.shared_dir)]
@@ -96,7 +123,7 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     _once("tokenizer", backbone, lambda: bool(load_tokenizer(cfg)))
     if not loaded:
         return needs
-    model = _once("model", backbone, lambda: meta_model(cfg, prepare_backbone(cfg)))
+    model = _meta_model(cfg)
     if not train:
         return needs
     values = [_values(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]

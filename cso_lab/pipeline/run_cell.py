@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, trains_here
+from cso_lab.config.cells import is_api, starts_server, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
@@ -46,7 +46,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 
 def _estimate(cell: CellContext) -> None:
     """Print what the server of a cell that is asked over HTTP would take; for any other cell, what its search would take."""
-    served = cell.cfg.generation.engine == "server" and "generate" in cell.cfg.stages
+    served = cell.cfg.generation.engine == "server" and not starts_server(cell.cfg) and "generate" in cell.cfg.stages
     (print_generation_estimate if served else print_estimate)(cell)
 
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, ROOT, composed
 
-from cso_lab.config.cells import trains, trains_here
+from cso_lab.config.cells import starts_server, trains, trains_here
 from cso_lab.config.result_settings import NO_EFFECT, no_effect
 from cso_lab.pipeline.cell_names import cell_name, number_settings, varied
 from cso_lab.pipeline.stages import RESULTS
@@ -30,6 +30,7 @@ CELLS = {
     "expanded data": ("algo=orpo", "data=escpro", "data.path=FILE"),
     "API": ("algo=base", "backbone=gpt_4o"),
     "served": ("algo=dpo", "backbone=tiny_qwen", *SERVER),
+    "on a server of its own": ("algo=dpo", "backbone=tiny_llama", "generation.engine=server", "serving=transformers"),
 }
 # What must be found anew when a key below this node changes; one of them, since not every value is of use to all.
 OF_NODE = {
@@ -44,6 +45,7 @@ OF_NODE = {
     "toxicity": {"inspect"},
     "training": {"train", "generate"},
     "generation": {"generate"},
+    "serving": {"generate"},
     "decoding": {"generate", "evaluate"},
     "evaluation": {"evaluate", "testset"},
     "hardware": {"train", "generate"},
@@ -93,8 +95,8 @@ def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(n
     expected = {node: stages if trains_here(cfg) else stages | {"generate"} for node, stages in OF_NODE.items()}
     uncounted, counted, unnamed = [], [], []
     for node, last, place in list(leaves(cfg)):
-        if place == "algorithm.trainer" and not trains(cfg):
-            continue  # with a trainer it is another kind of cell
+        if (place == "algorithm.trainer" and not trains(cfg)) or (place == "serving.command" and not starts_server(cfg)):
+            continue  # with a trainer, or a server of its own, it is another kind of cell
         value, idle = node[last], no_effect(cfg, place)
         node[last] = another(place, value)
         after = settings(cfg)
