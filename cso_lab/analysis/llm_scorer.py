@@ -25,9 +25,11 @@ class LLMScorer(ABC):
     """
 
     def __init__(self, name: str, version: str, notice: str | None, model: Mapping, client: Mapping):
-        """`model`: {model, temperature, max_tokens}; `client`: limits, budget, address and the name of the key's variable."""
+        """`model`: {model, temperature, max_tokens, extra}; `client`: limits, budget, address and the name of the key's variable."""
         self.name, self.version, self.notice = name, version, notice
-        self._model, self._limits = dict(model), {key: client[key] for key in LIMITS}
+        self._limits = {key: client[key] for key in LIMITS}
+        # Without `extra` if there is none, since the model is part of the journal's keys.
+        self._model = {key: value for key, value in model.items() if key != "extra" or value}
 
     @abstractmethod
     def messages(self, text: str) -> list[dict]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from omegaconf import MISSING
 from pydantic import AfterValidator
 
+from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import AboveZero, Count, Flag, Natural, Node, Temperature, ZeroOrMore
 
 
@@ -48,6 +49,7 @@ class ServedClient(Limits):
     """`generation.client`."""
 
     model: str | None
+    extra: Extra
 
 
 class Role(Node):
@@ -56,6 +58,7 @@ class Role(Node):
     model: str
     temperature: Temperature | None
     max_tokens: Count | None
+    extra: Extra
     show_strategies: Flag
     system: str
     query: str

@@ -89,6 +89,12 @@ NO_EFFECT = (
     ),
 )
 
+# Fields added to requests. Where there are none, the keys of results are what they were before there could be any.
+_EXTRA = (
+    *(f"roles.{role}.extra" for role in ("seeker", "supporter", "strategist", "judge")),
+    *("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra"),
+)
+
 # Shown beside numbers: what writes them down depends on them, and nothing else does.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
 # What the numbers of a cell can depend on, and nothing besides.
@@ -121,7 +127,16 @@ def counts(cfg: Config, key: str) -> bool:
 def plain(cfg: Config, *nodes: str) -> dict[str, Any]:
     """Returns these nodes without the keys that change no result."""
     dropped = {key for entry in NO_EFFECT if entry.when(cfg) for key in entry.keys} | _SHOWN
+    dropped |= {key for key in _EXTRA if not _at(cfg, key)}
     return {node: _without(cfg[node], node, dropped) for node in nodes if node not in dropped}
+
+
+def _at(cfg: Config, key: str) -> object:
+    """Returns the value at the dotted `key`; None where there is none."""
+    value: object = cfg
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _without(value: object, key: str, dropped: set[str]) -> object:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from cso_lab.config.clients import Limits, Roles, ServedClient
+from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, check_node
 from cso_lab.core.published import table_names
 
@@ -176,6 +177,7 @@ class Toxicity(OpenNode):
     client: Limits = None
     temperature: Temperature | None = None
     max_tokens: Count | None = None
+    extra: Extra = None
     language: str = ""
 
 

@@ -35,16 +35,13 @@ class ServedModel:
 
     def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
         """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
-        from cso_lab.llm.client import Client
+        from cso_lab.llm.client import Client, model_config
         from cso_lab.llm.journal import Journal
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
-        self._model = {
-            "model": client["model"],
-            "temperature": cfg.generation.temperature,
-            "max_tokens": cfg.generation.max_new_tokens,
-        }
+        sampling = cfg.generation.temperature, cfg.generation.max_new_tokens
+        self._model = model_config(client["model"], *sampling, client["extra"])
         # Part of the journal's keys: another checkpoint may be served under the same name.
         self._checkpoint = [trained_elsewhere] if trained_elsewhere else []
         # Part of the journal's keys unless decoding is greedy; a temperature of null is the server's, which is unknown.

@@ -12,7 +12,7 @@ from cso_lab.judging.items import COMPARISON, Answer, Sample
 from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
-from cso_lab.llm.client import Client, Question, estimated_tokens
+from cso_lab.llm.client import Client, Question, estimated_tokens, model_config
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
 
@@ -30,7 +30,7 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
         parse = partial(read_rating, criteria=criteria, scale=settings["scale"])
     every = []
     for judge in settings["judges"]:
-        model = {"model": judge, "temperature": settings["temperature"], "max_tokens": settings["max_tokens"]}
+        model = model_config(judge, settings["temperature"], settings["max_tokens"], settings["extra"])
         for item in sample.items:
             for first in (0, 1) if compared else (0,):
                 messages = judge_messages(item, sample, settings, first)

@@ -87,7 +87,7 @@ class Transport:
         return provider
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """Returns the reply of `model` (its config: model, temperature, max_tokens) to `messages`.
+        """Returns the reply of `model` (its config, see `client.model_config`) to `messages`.
 
         Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, RoleFailure if this
         request is invalid (too long, say), and UserError if every request would fail.
@@ -106,6 +106,7 @@ class Transport:
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
+        body |= model.get("extra") or {}
         return self._read_completion(role, name, await self._post(role, name, body))
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
@@ -129,10 +130,11 @@ class Transport:
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
             target["api_key"] = self._key
+        extra = _litellm_extra(self.check(role, model["model"]), model.get("extra") or {})
         sampling = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         try:
             response = await litellm.acompletion(
-                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
+                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target, **extra
             )
         except litellm.exceptions.LiteLLMUnknownProvider as error:
             raise UserError(f"{model['model']} as {role}: {one_line(error)}") from None
@@ -210,6 +212,14 @@ class Transport:
 def _without_none(**parameters: float | None) -> dict:
     """Returns the parameters that are not None; for the others the model's own default holds."""
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _litellm_extra(provider: str, extra: Mapping) -> dict:
+    """Returns the arguments with which litellm puts `extra` into the body of a request, under the names it has."""
+    if not extra:
+        return {}
+    # For Anthropic, litellm sends `extra_body` as a field of that name instead of merging it.
+    return {**extra, "allowed_openai_params": list(extra)} if provider == "anthropic" else {"extra_body": dict(extra)}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ class RolePlayers:
         }
         chat = messages(config["system"], config["query"], values)
         system, query = (message["content"] for message in chat)
-        sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
+        sampling = [config["model"], str(config["temperature"]), str(config["max_tokens"])]
+        if config.get("extra"):
+            sampling.append(json.dumps(config["extra"], sort_keys=True))
         key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, sample_key).hex()
         answers = self._answers[dialogue.id]
         pending = answers.get(key)

@@ -72,6 +72,41 @@ def test_what_no_model_could_be_sent(given, said):
     assert refused(f"generation.{sent}").startswith(f"generation.{said}")
 
 
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ("{model: a}", "model is set elsewhere"),
+        ("{maxTokens: 5}", "maxTokens is set elsewhere"),
+        ("{stream: true}", "stream is set elsewhere"),
+        ("{mock_response: secret-value}", "mock_response is set elsewhere"),
+        ("{api_key: secret-value}", "api_key looks like a key or an address"),
+        ("{apiKey: secret-value}", "apiKey looks like a key or an address"),
+        ("{extra-headers: {a: secret-value}}", "extra-headers looks like a key or an address"),
+        ("{Authorization: secret-value}", "Authorization looks like a key or an address"),
+        ("{base_url: secret-value}", "base_url looks like a key or an address"),
+        ("{options: [{hf_token: secret-value}]}", "hf_token looks like a key or an address"),
+        ("{user: sk-secret-value}", "user looks like a key or an address"),
+        ("{router: {to: ['http://secret-value/v1']}}", "to looks like a key or an address"),
+        ("{top_p: nan}", "has a value that JSON cannot hold"),
+    ],
+)
+def test_extra_fields_carry_no_key_and_no_address_and_nothing_that_is_set_elsewhere(given, field):
+    override = f"extra={given}"
+    for key in ("roles.judge", "generation.client", "toxicity"):
+        said = refused(f"{key}.{override}")
+        assert said.startswith(f"{key}.extra: {field}") and "secret-value" not in said
+    with pytest.raises(UserError) as error:
+        load_settings([override])
+    assert str(error.value).startswith(f"extra: {field}") and "secret-value" not in str(error.value)
+
+
+def test_extra_fields_are_a_mapping_of_any_others():
+    assert refused("roles.judge.extra=5") == "roles.judge.extra=5: should be a valid dictionary, or null"
+    cfg = whole().copy()
+    cfg.roles.judge.extra = {"top_p": 0.9, "prompt_cache_key": "a", "stop_token_ids": [1], "chat_template_kwargs": {"x": True}}
+    check(cfg)
+
+
 @pytest.mark.parametrize(("given", "said"), OF_CLIENTS)
 def test_what_no_client_could_be_held_to(given, said):
     assert refused(f"generation.client.{given}").startswith(f"generation.client.{said}")
