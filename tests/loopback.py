@@ -63,11 +63,12 @@ REFUSALS = {
 }
 
 
-def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) -> FakeOpenAI:
+def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False, **forms) -> FakeOpenAI:
     """A server whose model NAME answers as simulated/NAME, but for a `share` of its requests, which meet one of `faults`.
 
     The answers depend on the messages, and on the request's seed where `seeded`. Faults strike by the question and by how often it was
     asked, so that the same ones strike in every run whatever its order; a question that met four gets its answer.
+    `forms`: the forms of replies that the server takes, see FakeOpenAI.
     """
     asked = Counter()
 
@@ -79,7 +80,7 @@ def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) ->
             return FAULTS[chance.choice(faults)]
         return Reply(simulated_reply(body["model"], body["messages"], body["seed"] if seeded else 0))
 
-    return FakeOpenAI(reply)
+    return FakeOpenAI(reply, **forms)
 
 
 @cache

@@ -12,6 +12,7 @@ from cso_lab.llm.config_location import ConfigLocation
 
 if TYPE_CHECKING:
     from cso_lab.llm.client import Client, Question
+    from cso_lab.llm.structured import ReplyForm
     from cso_lab.llm.transport import Transport
 
 ROLE = "toxicity"
@@ -38,6 +39,10 @@ class LLMScorer(ABC):
     @abstractmethod
     def parse(self, reply: str) -> Scores:
         """Returns the scores in a reply. Raises ParseError if there are none."""
+
+    def form(self) -> "ReplyForm | None":
+        """Returns the form in which replies are asked for; None if it is left to the prompt."""
+        return None
 
     def transport(self) -> "Transport | None":
         """Returns the transport of the calls; None for the client's own, chat completions."""
@@ -69,7 +74,7 @@ class LLMScorer(ABC):
 
         messages = self.messages(text)
         key = digest([messages, self._model, self.edition()])
-        return Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse)
+        return Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse, self.form())
 
     def _client(self, **options) -> "Client":
         from cso_lab.llm.client import Client

@@ -1,6 +1,6 @@
 """The nodes of models that are asked: the limits of their clients, and the four roles."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
@@ -52,6 +52,9 @@ class ServedClient(Limits):
     extra: Extra
 
 
+Structured = Literal["auto", "json_schema", "json_object", "none"]
+
+
 class Role(Node):
     """One of the four roles. A parameter that is null is not sent."""
 
@@ -64,6 +67,12 @@ class Role(Node):
     query: str
 
 
+class ScoringRole(Role):
+    """A role that replies with scores."""
+
+    structured: Structured
+
+
 class Roles(Limits):
     """`roles`."""
 
@@ -71,5 +80,5 @@ class Roles(Limits):
     notice: str | None
     seeker: Role
     supporter: Role
-    strategist: Role
-    judge: Role
+    strategist: ScoringRole
+    judge: ScoringRole

@@ -49,6 +49,11 @@ NO_EFFECT = (
         " address changes with the machine it is started on while what was asked of it is to be gone on with; so the model's name stands"
         " for it, and another model must be served under another name",
     ),
+    NoEffect(
+        ("roles.strategist.structured", "roles.judge.structured", "toxicity.structured", "toxicity.scorer.structured"),
+        "how a server is asked for JSON; what is asked, and which answers fit, stays. What a server takes shows when it is asked, and may"
+        " change while it is, so that one search may hold replies of several forms, and those it holds are not paid for again",
+    ),
     NoEffect(("mcts.speculation", "mcts.search.speculation"), "leaves worked on ahead of time change no tree"),
     NoEffect(("training.save_steps", "training.logging_steps"), "how often something is written, and not what is trained"),
     NoEffect(("hardware.nodes", "hardware.launcher"), "where the processes run; their number counts, by how sums are rounded"),

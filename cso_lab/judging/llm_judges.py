@@ -9,12 +9,13 @@ from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.judging.items import COMPARISON, Answer, Sample
-from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
+from cso_lab.judging.prompts import TIE, A, B, asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
 from cso_lab.llm.client import Client, Question, estimated_tokens, model_config
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
+from cso_lab.llm.structured import ReplyForm, choice_schema, integer_schema, object_schema
 
 _PLACE = ConfigLocation("client", "judges")
 _ROLE = "judge"
@@ -28,6 +29,8 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
     parse = partial(read_comparison, criteria=criteria)
     if not compared:
         parse = partial(read_rating, criteria=criteria, scale=settings["scale"])
+    value = choice_schema((A, B, TIE)) if compared else integer_schema(*settings["scale"])
+    form = ReplyForm(object_schema(criteria, value), settings["structured"])
     every = []
     for judge in settings["judges"]:
         model = model_config(judge, settings["temperature"], settings["max_tokens"], settings["extra"])
@@ -36,7 +39,7 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
                 messages = judge_messages(item, sample, settings, first)
                 key = digest([messages, model, item.id, first, settings["seed"]])
                 seed = int(digest([settings["seed"], item.id, first])[:7], 16)
-                every.append((Question(key, item.id, _ROLE, model, messages, seed, parse), judge, item.id, first))
+                every.append((Question(key, item.id, _ROLE, model, messages, seed, parse, form), judge, item.id, first))
     return every
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.clients import Limits
+from cso_lab.config.clients import Limits, Structured
 from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import Count, Flag, Natural, OpenNode, Temperature, check_node
 from cso_lab.core.errors import UserError
@@ -19,6 +19,7 @@ class Settings(OpenNode):
     temperature: Temperature | None
     max_tokens: Count | None
     extra: Extra
+    structured: Structured
     items: Count
     seed: Natural
     name: str | None

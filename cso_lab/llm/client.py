@@ -12,6 +12,7 @@ from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.rate_limiter import RateLimiter
+from cso_lab.llm.structured import FormNegotiation, FormRefused, ReplyForm, refuses_form
 from cso_lab.llm.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
@@ -25,7 +26,8 @@ class Question:
     """One request to the model of one role, with the parser of its reply.
 
     `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (see
-    `model_config`); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form.
+    `model_config`); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form. `form` says
+    what a reply in JSON looks like; None asks for none.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Question:
     messages: list[dict]
     seed: int
     parse: Callable[[str], object]
+    form: ReplyForm | None = None
 
 
 def model_config(model: str, temperature: float | None, max_tokens: int | None, extra: Mapping | None = None) -> dict:
@@ -77,6 +80,7 @@ class Client:
         self._rate_limiters: dict[str, RateLimiter] = {}  # by provider
         self._budget, self._journal = Budget(budget, place), journal
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
+        self._forms = FormNegotiation(self._attempt, self._transport, journal)
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
         # Seconds one question backs off in all before its attempts are used up.
@@ -124,7 +128,7 @@ class Client:
         try:
             async for attempt in retrying:
                 with attempt:
-                    return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
+                    return await self._forms.attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
             raise self._exhausted(question, error.last_attempt.exception()) from None
 
@@ -186,6 +190,8 @@ class Client:
         seed = question.seed + self._parse_failures[question.key]
         call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
+        if "response_format" in question.model:
+            call["response_format"] = question.model["response_format"]["type"]
         start = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -194,6 +200,8 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
+            if refuses_form(question, error):
+                raise FormRefused(one_line(error)) from None
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, ServiceError):
                 self._fatal_error = error

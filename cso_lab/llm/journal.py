@@ -11,6 +11,8 @@ from cso_lab.core.errors import UserError
 from cso_lab.llm.budget import Usage
 
 FILE = "calls.jsonl"
+NO_DIALOGUE = ""
+"""The dialogue of calls that belong to none. Their answers are always needed."""
 
 
 class Journal:
@@ -31,7 +33,7 @@ class Journal:
         self.parse_failures: Counter[str] = Counter()
         self.usage = Usage()
         self.answered: Counter[str] = Counter()
-        self._needed = frozenset(dialogues)
+        self._needed = frozenset(dialogues) | {NO_DIALOGUE}
         self._failure: UserError | None = None
 
     def __enter__(self) -> "Journal":

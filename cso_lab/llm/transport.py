@@ -86,8 +86,16 @@ class Transport:
         self._providers[model] = provider
         return provider
 
+    def own_server(self, role: str, model: str) -> str | None:
+        """Returns the address of the server of the user's own that holds `model`; None for a provider's and in this process."""
+        provider = self.check(role, model)
+        if provider in in_process_providers():
+            return None
+        env = os.environ
+        return self._base or ((env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE")) if provider == "openai" else None)
+
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """Returns the reply of `model` (its config, see `client.model_config`) to `messages`.
+        """Returns the reply of `model` (its config, see `client.model_config`) to `messages`, in its `response_format` if it has one.
 
         Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, RoleFailure if this
         request is invalid (too long, say), and UserError if every request would fail.
@@ -106,7 +114,7 @@ class Transport:
         body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
-        body |= model.get("extra") or {}
+        body |= _response_format(model) | (model.get("extra") or {})
         return self._read_completion(role, name, await self._post(role, name, body))
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
@@ -130,11 +138,11 @@ class Transport:
         target = {"api_base": self._base, "api_key": self._key or "none"} if self._base else {}
         if self._key:
             target["api_key"] = self._key
-        extra = _litellm_extra(self.check(role, model["model"]), model.get("extra") or {})
+        fields = _litellm_extra(self.check(role, model["model"]), model.get("extra") or {}) | _response_format(model)
         sampling = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         try:
             response = await litellm.acompletion(
-                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target, **extra
+                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target, **fields
             )
         except litellm.exceptions.LiteLLMUnknownProvider as error:
             raise UserError(f"{model['model']} as {role}: {one_line(error)}") from None
@@ -212,6 +220,10 @@ class Transport:
 def _without_none(**parameters: float | None) -> dict:
     """Returns the parameters that are not None; for the others the model's own default holds."""
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _response_format(model: Mapping) -> dict:
+    return {"response_format": model["response_format"]} if "response_format" in model else {}
 
 
 def _litellm_extra(provider: str, extra: Mapping) -> dict:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
+from cso_lab.llm.structured import ReplyForm, integer_schema, object_schema
 from cso_lab.roles import parsing
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
 
@@ -36,6 +37,15 @@ class RolePlayers:
         self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)
         self._pending = 0  # questions without an answer yet
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
+        schemas = {
+            "strategist": object_schema(strategies.names, integer_schema(*parsing.SUITABILITY)),
+            "judge": object_schema(tuple(parsing.CRITERIA), integer_schema(*parsing.QUALITY)),
+        }
+        self._reply_forms = {
+            role: ReplyForm(schema, config[role]["structured"])
+            for role, schema in schemas.items()
+            if config[role].get("structured")
+        }
         self._strategy_list = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
@@ -97,7 +107,8 @@ class RolePlayers:
             return pending
         if pending is None:
             seed = self._question_seed(dialogue.id, role, query, sample_key)
-            pending = answers[key] = self._submit(Question(key, dialogue.id, role, config, chat, seed, parse))
+            question = Question(key, dialogue.id, role, config, chat, seed, parse, self._reply_forms.get(role))
+            pending = answers[key] = self._submit(question)
         pending.waiters += 1
         try:
             # Shielded, since cancelling one waiter must not cancel the answer for the others.

@@ -2,7 +2,7 @@
 
 import pytest
 from analysis.test_toxicity import judged, rated
-from fakes import FakeOpenAI, Reply
+from fakes import FakeOpenAI, Reply, anthropic_message
 from generation.test_served import echo, served
 from judging.test_judging import judged_by, server
 from llm.test_client import DIALOGUE, HISTORY, MODEL, ask, client, playing, role_config
@@ -25,11 +25,9 @@ def test_they_are_in_the_body_as_they_are(model):
 
 
 def test_they_reach_a_provider_with_a_protocol_of_its_own():
-    reply = {"id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "stop_reason": "end_turn"}
-    reply |= {"content": [{"type": "text", "text": "a"}], "usage": {"input_tokens": 7, "output_tokens": 3}}
     extra = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "service_tier": "standard_only", "another": {"a": 1}}
     model = {"model": "anthropic/claude-sonnet-4-5", "temperature": None, "max_tokens": 2000, "extra": extra}
-    with FakeOpenAI(Reply(body=reply)) as fake:
+    with FakeOpenAI(anthropic_message("a")) as fake:
         assert ask(client(fake), model=model) == "a"
     assert {name: fake.requests[0].get(name) for name in extra} == extra
 
@@ -52,6 +50,7 @@ def test_they_tell_questions_of_the_roles_apart_and_none_are_as_before(tmp_path)
     assert keys() == keys(extra=None) == keys(extra={}) != keys(extra=EXTRA)
 
 
+@pytest.mark.long
 def test_a_served_model_judges_and_scorers_send_them_and_are_asked_anew_with_others(tmp_path):
     with FakeOpenAI(echo) as fake:
         served(tmp_path / "cell", fake)
