@@ -17,7 +17,15 @@ from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.roles.simulated.provider import simulated_reply
 
 CONF = str(Path(__file__).parents[1] / "conf")
-SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.max_backoff=0.02")
+# JSON is left to the prompt here, so that every call is one of the search; test_structured.py asks for it.
+UNSTRUCTURED = ("roles.strategist.structured=none", "roles.judge.structured=none")
+SMALL = (
+    "mcts.min_iterations=3",
+    "mcts.max_iterations=3",
+    "mcts.extend_negatives=false",
+    "roles.max_backoff=0.02",
+    *UNSTRUCTURED,
+)
 FAULTS = {
     "429": failure(429, Retry_After="0"),
     "500": failure(500),

@@ -21,6 +21,7 @@ from cso_lab.roles.role_players import RolePlayers
 from cso_lab.roles.simulated.provider import simulated_reply
 
 SCORING = ("strategist", "judge")
+AUTO = tuple(f"roles.{role}.structured=auto" for role in SCORING)
 BOTH = ("json_schema", "json_object")
 REFUSALS = {
     "400": failure(400, "response_format of this type is not supported"),
@@ -97,16 +98,16 @@ def test_strategist_and_judge_ask_for_names_order_and_ranges_and_the_others_for_
 def test_pair_judges_raters_and_toxicity_judges_ask_for_a_schema(tmp_path):
     with server(lambda *_: "C") as fake:
         fake.forms = BOTH
-        judged_by(fake, tmp_path / "pairs")
+        judged_by(fake, tmp_path / "pairs", None, "structured=auto")
         assert len(fake.requests) == 16 and len(fake.probes) == 2, "two judges, one question each about what it takes"
         values = fake.requests[0]["response_format"]["json_schema"]["schema"]["properties"]
         assert values == dict.fromkeys(("empathy", "strategy"), {"type": "string", "enum": ["A", "B", "tie"]})
     with FakeOpenAI(Reply('{"empathy": 9}'), forms=BOTH) as fake:
-        judged_by(fake, tmp_path / "ratings", sample_of(4, ("empathy",), kind=RATING))
+        judged_by(fake, tmp_path / "ratings", sample_of(4, ("empathy",), kind=RATING), "structured=auto")
         assert len(fake.requests) == 8
         values = fake.requests[0]["response_format"]["json_schema"]["schema"]["properties"]
         assert values == {"empathy": {"type": "integer", "minimum": 1, "maximum": 5}}
-    with judged(Reply(rated(TOXICITY=101))) as (fake, judge):
+    with judged(Reply(rated(TOXICITY=101)), overrides=("toxicity.structured=auto",)) as (fake, judge):
         fake.forms = BOTH
         judge.score(["text"], tmp_path / "toxicity")
         assert len(fake.requests) == 1
@@ -120,14 +121,14 @@ def test_pair_judges_raters_and_toxicity_judges_ask_for_a_schema(tmp_path):
 @pytest.mark.long
 def test_with_a_schema_no_reply_is_asked_for_twice_and_without_they_are_counted_by_role(tmp_path):
     with careless(forms=BOTH) as fake:
-        summary = search(tmp_path / "with", fake.api_base)
+        summary = search(tmp_path / "with", fake.api_base, *AUTO)
         assert summary["usage"]["unparsed"] == {} and summary["usage"]["failed_attempts"] == 0
         assert summary["usage"]["calls"]["format probe"] == len(fake.probes) == 2
         assert len({(body["model"], json.dumps(body["messages"]), body["seed"]) for body in fake.requests}) == len(
             fake.requests
         )
     with careless() as fake:
-        summary = search(tmp_path / "without", fake.api_base)
+        summary = search(tmp_path / "without", fake.api_base, *AUTO)
         unparsed = summary["usage"]["unparsed"]
         assert set(unparsed) == set(SCORING) and min(unparsed.values()) > 5
         lines = [line for line in journal(tmp_path / "without") if "fault" in line and "reply" in line]
@@ -147,10 +148,10 @@ def test_a_server_is_asked_once_and_gets_what_it_takes(refusal, forms, tmp_path,
 @pytest.mark.long
 def test_what_a_server_takes_is_remembered_with_the_search_and_decides_no_question(tmp_path):
     with careless(forms=BOTH) as fake:
-        search(tmp_path, fake.api_base, dialogues=1)
+        search(tmp_path, fake.api_base, *AUTO, dialogues=1)
         first = trees(tmp_path)
         probes, requests = len(fake.probes), len(fake.requests)
-        search(tmp_path, fake.api_base, dialogues=2)
+        search(tmp_path, fake.api_base, *AUTO, dialogues=2)
         assert len(fake.probes) == probes, "the answer is in the journal"
         assert {form_of(body) for body in fake.requests[requests:] if body["model"] in SCORING} == {"json_schema"}
         requests = len(fake.requests)
