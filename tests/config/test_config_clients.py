@@ -52,7 +52,7 @@ def whole() -> DictConfig:
 def refused(given: str) -> str:
     """What is said of one value, given to the whole configuration as on the command line."""
     cfg, override = whole().copy(), OverridesParser.create().parse_override(given)
-    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False)
+    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False, force_add=True)
     return said_of(cfg)
 
 
@@ -98,6 +98,15 @@ def test_extra_fields_carry_no_key_and_no_address_and_nothing_that_is_set_elsewh
     with pytest.raises(UserError) as error:
         load_settings([override])
     assert str(error.value).startswith(f"extra: {field}") and "secret-value" not in str(error.value)
+
+
+def test_the_form_of_scores_is_one_of_four():
+    said = "structured=xml: should be 'auto', 'json_schema', 'json_object' or 'none'"
+    for key in ("roles.strategist", "roles.judge", "toxicity"):
+        assert refused(f"{key}.structured=xml") == f"{key}.{said}"
+    with pytest.raises(UserError, match=f"^{said}$"):
+        load_settings(["structured=xml"])
+    assert refused("roles.seeker.structured=auto").startswith("unknown key under roles.seeker 'structured'")
 
 
 def test_extra_fields_are_a_mapping_of_any_others():
