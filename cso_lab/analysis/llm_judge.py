@@ -11,7 +11,7 @@ from cso_lab.roles.prompts import check_placeholders, messages
 from cso_lab.roles.simulated.toxicity import VERSION as SIMULATED_VERSION
 
 if TYPE_CHECKING:
-    from cso_lab.llm.structured import ReplyForm
+    from cso_lab.llm.reply_form import ReplyForm
 
 HIGHEST = 100
 
@@ -48,7 +48,7 @@ class Judge(LLMScorer):
 
     def form(self) -> "ReplyForm":
         """Returns the form in which scores are asked for: an integer for each attribute."""
-        from cso_lab.llm.structured import ReplyForm, integer_schema, object_schema
+        from cso_lab.llm.reply_form import ReplyForm, integer_schema, object_schema
 
         return ReplyForm(object_schema(ATTRIBUTES, integer_schema(0, HIGHEST)), self._structured)
 

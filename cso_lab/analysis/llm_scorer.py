@@ -12,7 +12,7 @@ from cso_lab.llm.config_location import ConfigLocation
 
 if TYPE_CHECKING:
     from cso_lab.llm.client import Client, Question
-    from cso_lab.llm.structured import ReplyForm
+    from cso_lab.llm.reply_form import ReplyForm
     from cso_lab.llm.transport import Transport
 
 ROLE = "toxicity"

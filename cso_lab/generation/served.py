@@ -35,8 +35,9 @@ class ServedModel:
 
     def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
         """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
-        from cso_lab.llm.client import Client, model_config
+        from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
+        from cso_lab.llm.question import model_config
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}

@@ -12,10 +12,11 @@ from cso_lab.judging.items import COMPARISON, Answer, Sample
 from cso_lab.judging.prompts import TIE, A, B, asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
-from cso_lab.llm.client import Client, Question, estimated_tokens, model_config
+from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
-from cso_lab.llm.structured import ReplyForm, choice_schema, integer_schema, object_schema
+from cso_lab.llm.question import model_config
+from cso_lab.llm.reply_form import ReplyForm, choice_schema, integer_schema, object_schema
 
 _PLACE = ConfigLocation("client", "judges")
 _ROLE = "judge"

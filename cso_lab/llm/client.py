@@ -11,39 +11,15 @@ from cso_lab.llm.budget import Budget, Usage
 from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, ServiceError, one_line
 from cso_lab.llm.journal import Journal
+from cso_lab.llm.question import Question
 from cso_lab.llm.rate_limiter import RateLimiter
-from cso_lab.llm.structured import FormNegotiation, FormRefused, ReplyForm, refuses_form
+from cso_lab.llm.structured import FormNegotiation, FormRefused, refuses_form
 from cso_lab.llm.transport import Reply, Transport
 
 CHARACTERS_A_TOKEN = 4
 """A rough average for English text, used before a call is made and where a server reports no token counts."""
 MAX_RETRY_AFTER = 300
 """Seconds. A provider that asks for a longer pause (until its daily quota is renewed, say) stops the run instead."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One request to the model of one role, with the parser of its reply.
-
-    `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (see
-    `model_config`); `parse` turns the reply's text into the answer and raises ParseError if it does not have the right form. `form` says
-    what a reply in JSON looks like; None asks for none.
-    """
-
-    key: str
-    dialogue: str
-    role: str
-    model: Mapping
-    messages: list[dict]
-    seed: int
-    parse: Callable[[str], object]
-    form: ReplyForm | None = None
-
-
-def model_config(model: str, temperature: float | None, max_tokens: int | None, extra: Mapping | None = None) -> dict:
-    """Returns a model's config: its name, its sampling parameters and, where there are any, `extra` fields of the request's body."""
-    config = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
-    return config | {"extra": dict(extra)} if extra else config
 
 
 class Client:

@@ -1,4 +1,4 @@
-"""Structured replies: JSON schemas of what is asked for, and in which form each model is asked for it.
+"""Structured replies: in which form each model is asked for JSON.
 
 A server that follows a schema gives no reply that cannot be read. What servers take differs, and may change while they are asked, so a
 form that is refused is given up for a lesser one. The parsers of replies expect none of it.
@@ -9,22 +9,20 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cso_lab.core.hashing import digest
 from cso_lab.llm import prices
 from cso_lab.llm.errors import ParseError, RefusedError, RetryableError, RoleFailure, one_line
 from cso_lab.llm.journal import NO_DIALOGUE, Journal
+from cso_lab.llm.question import Question
+from cso_lab.llm.reply_form import AUTO, FORMS, NONE
 
 if TYPE_CHECKING:
-    from cso_lab.llm.client import Question
     from cso_lab.llm.transport import Transport
 
-AUTO, NONE = "auto", "none"
-FORMS = ("json_schema", "json_object", NONE)
-"""The forms of `response_format`, the strictest first; with "none" it is not sent."""
 PROBE_ROLE = "format probe"
 PROBE_TEXT = "Output this JSON object and nothing else:"
 _PROBE_ATTEMPTS = 2  # of each form, where the server fails without a reason
@@ -40,48 +38,11 @@ _OF_FORMAT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ReplyForm:
-    """What a reply should look like: its JSON `schema`, and how it is asked for (`structured`: AUTO or one of FORMS)."""
-
-    schema: Mapping
-    structured: str
-
-    def response_format(self, form: str, own_server: bool) -> dict | None:
-        """Returns the field `response_format` of a request; None if it has none."""
-        if form == "json_schema":
-            return {"type": form, "json_schema": {"name": "answer", "strict": True, "schema": self.schema}}
-        if form == "json_object":
-            # llama.cpp and others also take a schema here.
-            return {"type": form, "schema": self.schema} if own_server else {"type": form}
-        return None
-
-
-def object_schema(names: Sequence[str], value: Mapping) -> dict:
-    """Returns the schema of an object with exactly these names, in this order, and a `value` for each."""
-    return {
-        "type": "object",
-        "properties": {name: dict(value) for name in names},
-        "required": list(names),
-        "additionalProperties": False,
-    }
-
-
-def integer_schema(low: int, high: int) -> dict:
-    """Returns the schema of an integer from `low` to `high`."""
-    return {"type": "integer", "minimum": low, "maximum": high}
-
-
-def choice_schema(choices: Sequence[str]) -> dict:
-    """Returns the schema of one of these strings."""
-    return {"type": "string", "enum": list(choices)}
-
-
 class FormRefused(Exception):
     """A server refused the form in which it was asked to reply."""
 
 
-def refuses_form(question: "Question", error: Exception) -> bool:
+def refuses_form(question: Question, error: Exception) -> bool:
     """Returns whether a failed call failed because of its `response_format`, as far as its error says."""
     asked = question.model.get("response_format") and not isinstance(error, RefusedError)
     return bool(asked and _OF_FORMAT.search(str(error)))
@@ -102,7 +63,7 @@ class FormNegotiation:
         self._probing: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._probes: Counter[tuple[str, str]] = Counter()
 
-    async def attempt(self, question: "Question", number: int, wanted: Callable[[], bool]) -> object:
+    async def attempt(self, question: Question, number: int, wanted: Callable[[], bool]) -> object:
         """Makes one attempt at a question and returns the parsed reply.
 
         Where the form of the reply is refused, the same attempt goes on in a lesser one, and so do later questions to the model.
@@ -146,7 +107,7 @@ class FormNegotiation:
             reason = one_line(refusal) if refusal else "nothing but server errors"
             print(f"{key[0]}: {current} replies are refused ({reason}); structured={form} from here on", file=sys.stderr)
 
-    async def _form(self, key: tuple[str, str], question: "Question") -> str:
+    async def _form(self, key: tuple[str, str], question: Question) -> str:
         """Returns the form in which the model is asked at present."""
         model, structured = key
         if key in self._forms:
@@ -163,7 +124,7 @@ class FormNegotiation:
                         self._forms[key] = form
         return self._forms.get(key, NONE)
 
-    async def _probe(self, question: "Question") -> str | None:
+    async def _probe(self, question: Question) -> str | None:
         """Returns the strictest form the server takes, which it is asked unless the journal says so; None if it replies to none."""
         probes = {form: self._probe_question(question, form) for form in FORMS}
         for form, probe in probes.items():
@@ -184,7 +145,7 @@ class FormNegotiation:
                     return form
         return None
 
-    def _probe_question(self, question: "Question", form: str) -> "Question":
+    def _probe_question(self, question: Question, form: str) -> Question:
         names = question.form.schema["properties"]
         text = f"{PROBE_TEXT} {json.dumps({name: _example(value) for name, value in names.items()})}"
         model = question.model["model"]
@@ -192,7 +153,7 @@ class FormNegotiation:
         probe = replace(question, key=key, dialogue=NO_DIALOGUE, role=PROBE_ROLE, seed=0, parse=str)
         return self._in_form(replace(probe, messages=[{"role": "user", "content": text}]), form)
 
-    def _in_form(self, question: "Question", form: str) -> "Question":
+    def _in_form(self, question: Question, form: str) -> Question:
         own_server = bool(self._transport.own_server(question.role, question.model["model"]))
         response_format = question.form.response_format(form, own_server)
         return replace(question, model={**question.model, "response_format": response_format}) if response_format else question

@@ -95,7 +95,7 @@ class Transport:
         return self._base or ((env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE")) if provider == "openai" else None)
 
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """Returns the reply of `model` (its config, see `client.model_config`) to `messages`, in its `response_format` if it has one.
+        """Returns the reply of `model` (its config, see `question.model_config`) to `messages`, in its `response_format` if it has one.
 
         Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, RoleFailure if this
         request is invalid (too long, say), and UserError if every request would fail.

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
-from cso_lab.llm.structured import ReplyForm, integer_schema, object_schema
+from cso_lab.llm.reply_form import ReplyForm, integer_schema, object_schema
 from cso_lab.roles import parsing
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
 

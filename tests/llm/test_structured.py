@@ -16,7 +16,7 @@ from cso_lab.core.strategies import EXTES
 from cso_lab.judging.items import RATING
 from cso_lab.llm.errors import RoleFailure
 from cso_lab.llm.prices import structured_form
-from cso_lab.llm.structured import FORMS
+from cso_lab.llm.reply_form import FORMS
 from cso_lab.roles.role_players import RolePlayers
 from cso_lab.roles.simulated.provider import simulated_reply
 
