@@ -9,13 +9,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
 
 from cso_lab.core.records import SUPPORTER, Dialogue, SeekerReply, Turn
+from cso_lab.llm.structured import PROBE_TEXT
 
 SCORES = {"A": 1, "B": 0, "C": 0}
 
@@ -125,6 +126,13 @@ def failure(status: int, message: str = "no", delay: float = 0.0, **headers: str
     )
 
 
+def anthropic_message(text: str) -> Reply:
+    """A completion as Anthropic's protocol words it."""
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "stop_reason": "end_turn"}
+    usage = {"input_tokens": 7, "output_tokens": 3}
+    return Reply(body=message | {"content": [{"type": "text", "text": text}], "usage": usage})
+
+
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # the default of 5 loses connections when many are made at once
 
@@ -141,6 +149,9 @@ class FakeOpenAI:
     `requests` are the bodies received, `headers` and `paths` their headers and paths; `under_way` is the number of requests without a
     response so far, `most` its maximum. `models` are what /v1/models lists, None: it has no such route; `strict`: it has no other paths;
     `certificate`: a file of it and its key, to speak https. `gets` are the paths of what was not posted.
+
+    `forms` are the types of `response_format` it takes; it follows a schema, and meets any other form with `refusal`. Questions that
+    only ask for what it takes are in `probes` and not in `requests`.
     """
 
     def __init__(
@@ -150,12 +161,16 @@ class FakeOpenAI:
         models: Sequence[str] | None = None,
         strict: bool = False,
         certificate: Path | None = None,
+        forms: Sequence[str] = (),
+        refusal: Reply | None = None,
     ):
         self.batches = batches
         self.replies = list(replies)
         self.models, self.strict, self.certificate = models, strict, certificate
+        self.forms, self.refusal = forms, refusal or failure(400, "response_format of this type is not supported")
         self.gets: list[str] = []
         self.requests: list[dict] = []
+        self.probes: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.under_way = self.most = 0
@@ -235,15 +250,24 @@ class FakeOpenAI:
 
     def _start_request(self, path: str, headers: dict, body: dict) -> Reply:
         with self._lock:
-            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            form = body.get("response_format")
+            refused = form is not None and form["type"] not in self.forms
+            text = body["messages"][-1]["content"] if "messages" in body else ""
+            if isinstance(text, str) and text.startswith(PROBE_TEXT):
+                self.probes.append(body)
+                return self.refusal if refused else Reply(text.removeprefix(PROBE_TEXT).strip())
             self.paths.append(path)
             self.headers.append(headers)
             self.requests.append(body)
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
-        if self.strict and path != "/v1/chat/completions":
-            return Reply(status=404, body={"detail": "Not Found"})
-        return reply(body) if callable(reply) else reply
+            if self.strict and path != "/v1/chat/completions":
+                return Reply(status=404, body={"detail": "Not Found"})
+            if refused:
+                return self.refusal
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        reply = reply(body) if callable(reply) else reply
+        return followed(reply, form["json_schema"]["schema"]) if form and form["type"] == "json_schema" else reply
 
     def _finish_request(self):
         with self._lock:
@@ -255,6 +279,21 @@ class FakeOpenAI:
         choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
         completion = {"id": "c", "object": "chat.completion", "created": 1, "model": request["model"], "choices": [choice]}
         return completion | ({"usage": dict(reply.usage)} if reply.usage else {})
+
+
+def followed(reply: Reply, schema: Mapping) -> Reply:
+    """The reply as a model writes it that can write nothing but what fits the schema."""
+    if reply.text is None:
+        return reply
+    try:
+        given = json.loads(reply.text)
+    except ValueError:
+        given = {}
+    fitting = {}
+    for name, value in schema["properties"].items():
+        allowed = value.get("enum") or range(value["minimum"], value["maximum"] + 1)
+        fitting[name] = given[name] if given.get(name) in allowed else allowed[0]
+    return replace(reply, text=json.dumps(fitting))
 
 
 class FakeBatches:

@@ -17,7 +17,15 @@ from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.roles.simulated.provider import simulated_reply
 
 CONF = str(Path(__file__).parents[1] / "conf")
-SMALL = ("mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", "roles.max_backoff=0.02")
+# JSON is left to the prompt here, so that every call is one of the search; test_structured.py asks for it.
+UNSTRUCTURED = ("roles.strategist.structured=none", "roles.judge.structured=none")
+SMALL = (
+    "mcts.min_iterations=3",
+    "mcts.max_iterations=3",
+    "mcts.extend_negatives=false",
+    "roles.max_backoff=0.02",
+    *UNSTRUCTURED,
+)
 FAULTS = {
     "429": failure(429, Retry_After="0"),
     "500": failure(500),
@@ -65,11 +73,12 @@ REFUSALS = {
 }
 
 
-def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) -> FakeOpenAI:
+def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False, **forms) -> FakeOpenAI:
     """Returns a server whose model NAME answers as simulated/NAME, except that a `share` of its requests gets one of `faults`.
 
     Answers depend on the messages and, if `seeded`, on the request's seed. Faults depend on the messages and on how often they were
     sent, so that they are the same in every run, whatever the order of requests; after four attempts there is always an answer.
+    `forms`: the forms of replies that the server takes, see FakeOpenAI.
     """
     attempts = Counter()
 
@@ -81,7 +90,7 @@ def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False) ->
             return FAULTS[rng.choice(faults)]
         return Reply(simulated_reply(body["model"], body["messages"], body["seed"] if seeded else 0))
 
-    return FakeOpenAI(reply)
+    return FakeOpenAI(reply, **forms)
 
 
 @cache

@@ -12,6 +12,7 @@ from cso_lab.llm.config_location import ConfigLocation
 
 if TYPE_CHECKING:
     from cso_lab.llm.client import Client, Question
+    from cso_lab.llm.reply_form import ReplyForm
     from cso_lab.llm.transport import Transport
 
 ROLE = "toxicity"
@@ -25,9 +26,11 @@ class LLMScorer(ABC):
     """
 
     def __init__(self, name: str, version: str, notice: str | None, model: Mapping, client: Mapping):
-        """`model`: {model, temperature, max_tokens}; `client`: limits, budget, address and the name of the key's variable."""
+        """`model`: {model, temperature, max_tokens, extra}; `client`: limits, budget, address and the name of the key's variable."""
         self.name, self.version, self.notice = name, version, notice
-        self._model, self._limits = dict(model), {key: client[key] for key in LIMITS}
+        self._limits = {key: client[key] for key in LIMITS}
+        # Without `extra` if there is none, since the model is part of the journal's keys.
+        self._model = {key: value for key, value in model.items() if key != "extra" or value}
 
     @abstractmethod
     def messages(self, text: str) -> list[dict]:
@@ -36,6 +39,10 @@ class LLMScorer(ABC):
     @abstractmethod
     def parse(self, reply: str) -> Scores:
         """Returns the scores in a reply. Raises ParseError if there are none."""
+
+    def form(self) -> "ReplyForm | None":
+        """Returns the form in which replies are asked for; None if it is left to the prompt."""
+        return None
 
     def transport(self) -> "Transport | None":
         """Returns the transport of the calls; None for the client's own, chat completions."""
@@ -69,7 +76,7 @@ class LLMScorer(ABC):
 
         messages = self.messages(text)
         key = digest([messages, self._model, self.edition()])
-        return Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse)
+        return Question(key, ROLE, ROLE, self._model, messages, int(key[:8], 16) >> 1, self.parse, self.form())
 
     def _client(self, **options) -> "Client":
         from cso_lab.llm.client import Client

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from omegaconf import MISSING
 from pydantic import AfterValidator
 
+from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import AboveZero, Count, Flag, Natural, Node, Temperature, ZeroOrMore
 
 _FORM = "should be an address such as http://HOST:PORT/v1"
@@ -62,6 +63,10 @@ class ServedClient(Limits):
     """`generation.client`."""
 
     model: str | None
+    extra: Extra
+
+
+Structured = Literal["auto", "json_schema", "json_object", "none"]
 
 
 class Role(Node):
@@ -70,9 +75,16 @@ class Role(Node):
     model: str
     temperature: Temperature | None
     max_tokens: Count | None
+    extra: Extra
     show_strategies: Flag
     system: str
     query: str
+
+
+class ScoringRole(Role):
+    """A role that replies with scores."""
+
+    structured: Structured
 
 
 class Roles(Limits):
@@ -83,5 +95,5 @@ class Roles(Limits):
     cut_replies: Literal["trim", "refuse"]
     seeker: Role
     supporter: Role
-    strategist: Role
-    judge: Role
+    strategist: ScoringRole
+    judge: ScoringRole

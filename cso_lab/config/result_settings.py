@@ -50,6 +50,11 @@ NO_EFFECT = (
         " address changes with the machine it is started on while what was asked of it is to be gone on with; so the model's name stands"
         " for it, and another model must be served under another name",
     ),
+    NoEffect(
+        ("roles.strategist.structured", "roles.judge.structured", "toxicity.structured", "toxicity.scorer.structured"),
+        "how a server is asked for JSON; what is asked, and which answers fit, stays. What a server takes shows when it is asked, and may"
+        " change while it is, so that one search may hold replies of several forms, and those it holds are not paid for again",
+    ),
     NoEffect(("mcts.speculation", "mcts.search.speculation"), "leaves worked on ahead of time change no tree"),
     NoEffect(("training.save_steps", "training.logging_steps"), "how often something is written, and not what is trained"),
     NoEffect(("hardware.nodes", "hardware.launcher"), "where the processes run; their number counts, by how sums are rounded"),
@@ -100,7 +105,13 @@ NO_EFFECT = (
 )
 
 # Keys that came after results had been made, by the value at which those results are what they are now: they count at any other value.
-_AT_FIRST = {"roles.cut_replies": "trim", "backbone.chat_template_kwargs": None}
+# `extra` holds fields that are added to requests.
+_AT_FIRST = {
+    "roles.cut_replies": "trim",
+    "backbone.chat_template_kwargs": None,
+    **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
+    **dict.fromkeys(("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra")),
+}
 
 # Labels and notices shown beside the numbers: only the stages that write them down depend on them.
 _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.label", "roles.notice"}
@@ -145,5 +156,5 @@ def _without(value: object, key: str, dropped: set[str]) -> object:
         return value
     below = {name: f"{key}.{name}" for name in value}
     kept = [name for name in value if below[name] not in dropped]
-    kept = [name for name in kept if below[name] not in _AT_FIRST or value[name] != _AT_FIRST[below[name]]]
+    kept = [name for name in kept if below[name] not in _AT_FIRST or (value[name] or None) != _AT_FIRST[below[name]]]
     return {name: _without(value[name], below[name], dropped) for name in kept}

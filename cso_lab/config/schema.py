@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from cso_lab.config.clients import Limits, Roles, ServedClient
+from cso_lab.config.clients import Limits, Roles, ServedClient, Structured
+from cso_lab.config.extra_fields import Extra
 from cso_lab.config.serving import Serving
 from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, check_node
 from cso_lab.core.published import table_names
@@ -201,6 +202,8 @@ class Toxicity(OpenNode):
     client: Limits = None
     temperature: Temperature | None = None
     max_tokens: Count | None = None
+    extra: Extra = None
+    structured: Structured = "auto"
     language: str = ""
 
 

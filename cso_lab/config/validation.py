@@ -17,6 +17,9 @@ AboveZero = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 ZeroOrMore = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Temperature = ZeroOrMore
 
+WITHHELD = "value_withheld"
+"""The type of errors whose message shows no value, since it may be a secret."""
+
 
 class Node(BaseModel):
     """A node of the configuration whose keys are all known: every one must be there, and no other."""
@@ -55,6 +58,8 @@ def _user_error(node: str, schema: type, value: object, problem: Mapping[str, An
         return unknown(f"key under {parent}", name, _model_at(schema, path[:-1]).model_fields)
     if problem["type"] == "missing":
         return UserError(f"{parent or 'the configuration'} lacks the key {name}: give {key}=VALUE")
+    if problem["type"] == WITHHELD:
+        return UserError(f"{key}: {problem['msg']}")
     for part in path:
         value = value[part]
     return UserError(f"{key}={value}: {_reason(problem['msg'], _type_at(schema, path))}")

@@ -48,6 +48,7 @@ class ServedModel:
         """
         from cso_lab.llm import prices
         from cso_lab.llm.journal import Journal
+        from cso_lab.llm.question import model_config
         from cso_lab.llm.transport import Transport
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
@@ -55,11 +56,8 @@ class ServedModel:
         if server:
             prices.register_free(f"openai/{server.model}")
             self._limits |= _limits_of(cfg.serving, client, server)
-        self._model = {
-            "model": f"openai/{server.model}" if server else client["model"],
-            "temperature": cfg.generation.temperature,
-            "max_tokens": cfg.generation.max_new_tokens,
-        }
+        sampling = cfg.generation.temperature, cfg.generation.max_new_tokens
+        self._model = model_config(f"openai/{server.model}" if server else client["model"], *sampling, client["extra"])
         self._fit, self._folds_system, variables = _chat_format(cfg)
         if variables:
             self._model["chat_template_kwargs"] = variables
@@ -142,7 +140,7 @@ class ServedModel:
             key = digest([messages, self._asked, self._seed, counts[content], *self._checkpoint])
             counts[content] += 1
             seed, shorten = int(key[:8], 16) >> 1, partial(self._shorten, conversation)
-            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, _same, shorten, trim=_same))
+            questions.append(Question(key, _GROUP, SUPPORTER, self._model, messages, seed, _same, shorten=shorten, trim=_same))
         return questions
 
     def _shorten(self, conversation: Messages, question: "Question", error: "PromptTooLong") -> "Question | None":

@@ -9,12 +9,14 @@ from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.judging.items import COMPARISON, Answer, Sample
-from cso_lab.judging.prompts import asked_criteria, judge_messages, read_comparison, read_rating
+from cso_lab.judging.prompts import TIE, A, B, asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
 from cso_lab.llm.client import Client, Question, estimated_tokens
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.journal import Journal
+from cso_lab.llm.question import model_config
+from cso_lab.llm.reply_form import ReplyForm, choice_schema, integer_schema, object_schema
 
 _PLACE = ConfigLocation("client", "judges", "max_tokens", "temperature")
 _ROLE = "judge"
@@ -28,15 +30,17 @@ def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, s
     parse = partial(read_comparison, criteria=criteria)
     if not compared:
         parse = partial(read_rating, criteria=criteria, scale=settings["scale"])
+    value = choice_schema((A, B, TIE)) if compared else integer_schema(*settings["scale"])
+    form = ReplyForm(object_schema(criteria, value), settings["structured"])
     every = []
     for judge in settings["judges"]:
-        model = {"model": judge, "temperature": settings["temperature"], "max_tokens": settings["max_tokens"]}
+        model = model_config(judge, settings["temperature"], settings["max_tokens"], settings["extra"])
         for item in sample.items:
             for first in (0, 1) if compared else (0,):
                 messages = judge_messages(item, sample, settings, first)
                 key = digest([messages, model, item.id, first, settings["seed"]])
                 seed = int(digest([settings["seed"], item.id, first])[:7], 16)
-                every.append((Question(key, item.id, _ROLE, model, messages, seed, parse), judge, item.id, first))
+                every.append((Question(key, item.id, _ROLE, model, messages, seed, parse, form), judge, item.id, first))
     return every
 
 

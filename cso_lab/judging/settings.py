@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.clients import Limits
+from cso_lab.config.clients import Limits, Structured
+from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import Count, Flag, Natural, OpenNode, Temperature, check_node
 from cso_lab.core.errors import UserError
 from cso_lab.judging.items import COMPARISON, RATING
@@ -17,6 +18,8 @@ class Settings(OpenNode):
     judges: list[str]
     temperature: Temperature | None
     max_tokens: Count | None
+    extra: Extra
+    structured: Structured
     items: Count
     seed: Natural
     name: str | None

@@ -62,6 +62,7 @@ class Study:
         if refused:
             notices.append(f"Without a usable answer: {', '.join(f'{judge} {n} times' for judge, n in refused.items())}.")
         used = {key: settings[key] for key in ("judges", "temperature", "max_tokens", "seed", "show_strategies", "scale")}
+        used |= {"extra": settings["extra"]} if settings["extra"] else {}
         rubric = {criterion: settings["rubric"][criterion] for criterion in self.sample.criteria}
         prompt = settings["comparison" if self.sample.kind == COMPARISON else "rating"]
         panel = panel_results(

@@ -159,7 +159,7 @@ class _Batches:
         transport, lines = _Unsent(*self._client.address), []
         for one in questions:
             request = {"custom_id": one.key, "method": "POST", "url": "/v1/chat/completions"}
-            request["body"] = await transport.body(one)
+            request["body"] = await transport.body(self._client.without_asking(one))
             lines.append(json.dumps(request).encode() + b"\n")
         return b"".join(lines)
 
@@ -201,7 +201,7 @@ class _Batches:
         async def read(question: Question) -> None:
             _key.set(question.key)
             try:
-                await reader.ask(question)
+                await reader.ask(replace(question, form=None))
                 journal.keep(question.key, *transport.texts.pop(question.key))
             except RoleFailure:
                 pass  # it is journaled, and the question is asked singly

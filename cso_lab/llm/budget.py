@@ -28,6 +28,7 @@ class Usage:
 
     calls: Counter = field(default_factory=Counter)  # by role
     failed_attempts: int = 0
+    unparsed: Counter = field(default_factory=Counter)  # replies that did not parse, by role; failed attempts, too
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0  # US dollars
@@ -41,6 +42,8 @@ class Usage:
         """Adds one call, given as a line of the journal."""
         self.calls[call["role"]] += 1
         self.failed_attempts += "fault" in call
+        if "fault" in call and "reply" in call:
+            self.unparsed[call["role"]] += 1
         if "prompt_tokens" not in call:  # it failed without a reply
             return
         self.prompt_tokens += call["prompt_tokens"]

@@ -22,8 +22,10 @@ from cso_lab.llm.errors import (
     one_line,
 )
 from cso_lab.llm.journal import Journal
+from cso_lab.llm.question import Question
 from cso_lab.llm.rate_limiter import MAX_RETRY_AFTER, RateLimiter
 from cso_lab.llm.reasoning import ReplyText
+from cso_lab.llm.structured import FormNegotiation, FormRefused, refuses_form
 from cso_lab.llm.transport import Reply, Transport
 
 if TYPE_CHECKING:
@@ -36,32 +38,6 @@ MAX_CONSECUTIVE_FAILURES = 3
 _GREETING = "Hello"
 MAX_SHORTENINGS = 20
 """How often a question whose prompt is too long for the model is shortened."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One request to the model of one role, with the parser of its reply.
-
-    `key` identifies it in the journal; `dialogue` is the id of the dialogue it belongs to; `model` is the model's config (model,
-    temperature, max_tokens); `parse` turns the reply's text, a ReplyText, into the answer and raises ParseError if it does not have the
-    right form. `shorten` returns the question without some of its oldest turns, `dropped_turns` in all, when its prompt is too long for
-    the model; None if it cannot be shorter.
-
-    A reply that ended at the limit of tokens counts as one that does not parse, unless `trim` makes a text of it that does; with
-    `more_room` the question is asked again first, once, with twice as many tokens.
-    """
-
-    key: str
-    dialogue: str
-    role: str
-    model: Mapping
-    messages: list[dict]
-    seed: int
-    parse: Callable[[str], object]
-    shorten: "Callable[[Question, PromptTooLong], Question | None]" = lambda question, error: None
-    dropped_turns: int = 0
-    trim: Callable[[ReplyText], str] | None = None
-    more_room: bool = False
 
 
 class Client:
@@ -104,6 +80,7 @@ class Client:
         self._budget, self._journal = Budget(budget, place), journal
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._with_more_room = journal.with_more_room if journal else set()  # question keys
+        self._forms = FormNegotiation(self._attempt, self._transport, journal)
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
         self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)  # by model
@@ -145,6 +122,10 @@ class Client:
 
         server = self._transport.batch_server(role, model)
         return BatchAPI(f"{self.place.node}.batch", *server, self._timeout, self.max_attempts, self._max_backoff)
+
+    def without_asking(self, question: Question) -> Question:
+        """Returns the question with the `response_format` that its model is known to take; no server is asked about it."""
+        return self._forms.without_asking(question)
 
     async def ask(self, question: Question, wanted: Callable[[], bool] = lambda: True) -> object:
         """Returns the parsed reply: the journal's if it holds one, else the model's, with up to `max_attempts` calls.
@@ -188,7 +169,7 @@ class Client:
         try:
             async for attempt in retrying:
                 with attempt:
-                    return await self._attempt(question, attempt.retry_state.attempt_number, wanted)
+                    return await self._forms.attempt(question, attempt.retry_state.attempt_number, wanted)
         except RetryError as error:
             raise self._exhausted(question, error.last_attempt.exception()) from None
 
@@ -255,6 +236,8 @@ class Client:
         call |= {"seed": seed, "attempt": number}
         if question.dropped_turns:
             call["dropped_turns"] = question.dropped_turns
+        if "response_format" in question.model:
+            call["response_format"] = question.model["response_format"]["type"]
         model = {**question.model, "max_tokens": self._max_tokens(question)}
         start = monotonic()
         try:
@@ -264,6 +247,8 @@ class Client:
             if isinstance(error, TimeoutError):
                 error = RetryableError(f"no answer within {self._timeout:g} s")
             self._record(call | {"fault": one_line(error)})
+            if refuses_form(question, error):
+                raise FormRefused(one_line(error)) from None
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, InvalidRequest) and not isinstance(error, PromptTooLong):
                 error = await self._handle_invalid(question, error)
@@ -356,10 +341,11 @@ class Client:
         Returns whether it gives one; False if the server does not take that either; None if there is no telling.
         """
         call = {"key": _GREETING, "dialogue": "", "role": question.role, "model": question.model["model"], "attempt": 1}
-        greeting = replace(question, messages=[{"role": "user", "content": _GREETING}])
+        model = {name: value for name, value in question.model.items() if name != "response_format"}
+        greeting = replace(question, model=model, messages=[{"role": "user", "content": _GREETING}])
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._transport.complete(question.role, question.model, greeting.messages, question.seed)
+                reply = await self._transport.complete(question.role, model, greeting.messages, question.seed)
         except Exception as error:
             self._record(call | {"fault": one_line(error)})
             return False if isinstance(error, InvalidRequest) else None

@@ -64,11 +64,14 @@ class NothingThere(WrongAddress):
 
 
 class RetryableError(Exception):
-    """A call got no reply, but a retry may help, after `retry_after` seconds if the provider says so."""
+    """A call got no reply, but a retry may help, after `retry_after` seconds if the provider says so.
 
-    def __init__(self, message: str, retry_after: float | None = None):
+    `status`: the HTTP status of the response, None if there was none.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, status: int | None = None):
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class EmptyAnswer(RetryableError):
@@ -203,7 +206,7 @@ def fault(role: str, model: str, status: int | None, message: str, headers: Mapp
     if status is None and refuses_parameters(message):
         return InvalidRequest(f"{role}: request refused: {description}", message)
     if status is None or status in _RETRYABLE_STATUSES or not 400 <= status <= 499:
-        return RetryableError(description, retry_after(headers.get("Retry-After")))
+        return RetryableError(description, retry_after(headers.get("Retry-After")), status)
     return InvalidRequest(f"{role}: request refused: {description}", message)
 
 

@@ -12,6 +12,8 @@ from cso_lab.llm.budget import Usage
 from cso_lab.llm.reasoning import ReplyText
 
 FILE = "calls.jsonl"
+NO_DIALOGUE = ""
+"""The dialogue of calls that belong to none. Their answers are always needed."""
 
 
 class Journal:
@@ -44,7 +46,7 @@ class Journal:
         self.answered: Counter[str] = Counter()
         self.batches: dict[str, dict] = {}
         self.dropped_turns: dict[str, int] = {}
-        self._needed = frozenset(dialogues)
+        self._needed = frozenset(dialogues) | {NO_DIALOGUE}
         self._cut: set[str] = set()  # keys of `answers`
         self._failure: UserError | None = None
 

@@ -61,6 +61,19 @@ def uses_chat_completions(model: str) -> bool:
     return info is None or info["mode"] == "chat"
 
 
+@cache
+def structured_form(model: str) -> str:
+    """Returns what litellm knows an API model to take as `response_format`: "json_schema" or "json_object"; "none" if it knows of none."""
+    litellm = load_litellm()
+    if model.partition("/")[0] in in_process_providers():
+        return "none"
+    if litellm.supports_response_schema(model):
+        return "json_schema"
+    # Without an entry for the model, litellm only says what its provider takes for some model.
+    takes_format = _info(model) is not None and "response_format" in (litellm.get_supported_openai_params(model) or ())
+    return "json_object" if takes_format else "none"
+
+
 def has_known_price(model: str) -> bool:
     """Returns whether litellm knows the price of the model's tokens."""
     return _info(model) is not None

@@ -122,8 +122,16 @@ class Transport:
             )
         return self._base_url(), self._headers()
 
+    def own_server(self, role: str, model: str) -> str | None:
+        """Returns the address of the server of the user's own that holds `model`; None for a provider's and in this process."""
+        provider = self.check(role, model)
+        if provider in in_process_providers():
+            return None
+        env = os.environ
+        return self._base or ((env.get("OPENAI_BASE_URL") or env.get("OPENAI_API_BASE")) if provider == "openai" else None)
+
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
-        """Returns the reply of `model` (its config: model, temperature, max_tokens) to `messages`.
+        """Returns the reply of `model` (its config, see `question.model_config`) to `messages`, in its `response_format` if it has one.
 
         Raises RetryableError if there was no reply and a retry may help, RefusedError if the content was refused, InvalidRequest if the
         server does not take this request (PromptTooLong, say), and UserError if every request would fail.
@@ -146,9 +154,10 @@ class Transport:
         name = model["model"]
         parameters = _parameters(name, model["temperature"], model["max_tokens"])
         parameters = self._refused_parameters.applied(name, parameters)
-        body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters, **_template_variables(model)}
+        body = {"model": name.removeprefix("openai/"), "messages": messages, **parameters}
         if "seed" in parameters:
             body["seed"] = seed
+        body |= _response_format(model) | _extra(model)
         try:
             reply = self._read_completion(role, name, await self._post(role, name, body))
         except (UnknownModel, NothingThere, NoJSON, ConnectionFailed) as error:
@@ -213,11 +222,10 @@ class Transport:
             target["api_key"] = self._key
         parameters = _without_none(temperature=model["temperature"], max_tokens=model["max_tokens"], seed=seed)
         sampling = self._refused_parameters.applied(model["model"], parameters)
-        if variables := _template_variables(model):
-            target["extra_body"] = variables
+        fields = _litellm_extra(self.check(role, model["model"]), _extra(model)) | _response_format(model)
         try:
             response = await litellm.acompletion(
-                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target
+                model=model["model"], messages=messages, **sampling, num_retries=0, max_retries=0, **target, **fields
             )
         except litellm.exceptions.LiteLLMUnknownProvider as error:
             raise UserError(f"{model['model']} as {role}: {one_line(error)}") from None
@@ -328,10 +336,12 @@ def _is_cut(finish_reason: str | None) -> bool:
     return str(finish_reason).lower() in _CUT
 
 
-def _template_variables(model: Mapping) -> dict:
-    """Returns the field of a request with the variables of the server's chat template, if any are to be sent."""
-    variables = model.get("chat_template_kwargs")
-    return {"chat_template_kwargs": dict(variables)} if variables else {}
+def _extra(model: Mapping) -> dict:
+    """Returns the fields added to a request: the variables of the server's chat template, and the user's own, which have precedence."""
+    extra = dict(model.get("extra") or {})
+    if variables := model.get("chat_template_kwargs"):
+        extra["chat_template_kwargs"] = {**variables, **(extra.get("chat_template_kwargs") or {})}
+    return extra
 
 
 def _completion_tokens(usage: Mapping) -> tuple[int | None, int]:
@@ -350,6 +360,18 @@ def _completion_tokens(usage: Mapping) -> tuple[int | None, int]:
 def _without_none(**parameters: float | None) -> dict:
     """Returns the parameters that are not None; for the others the model's own default holds."""
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _response_format(model: Mapping) -> dict:
+    return {"response_format": model["response_format"]} if "response_format" in model else {}
+
+
+def _litellm_extra(provider: str, extra: Mapping) -> dict:
+    """Returns the arguments with which litellm puts `extra` into the body of a request, under the names it has."""
+    if not extra:
+        return {}
+    # For Anthropic, litellm sends `extra_body` as a field of that name instead of merging it.
+    return {**extra, "allowed_openai_params": list(extra)} if provider == "anthropic" else {"extra_body": dict(extra)}
 
 
 @cache

@@ -23,6 +23,12 @@ _SPEAKER = re.compile(r"^[\s*_]*(?:seeker|supporter|user|assistant)[\s*_]*(?:\([
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
+SUITABILITY = (0, 10)
+"""Lowest and highest score of the strategist."""
+QUALITY = (0, 4)
+"""Lowest and highest score of the judge."""
+
+
 def parse_seeker(reply: str) -> SeekerReply:
     """Returns the seeker's words before the end token, and whether there is one in any reasonable spelling.
 
@@ -58,17 +64,19 @@ def parse_strategist(reply: str, strategies: StrategySet) -> dict[str, int]:
 
     Raises ParseError as `scores.read_table` does.
     """
-    return read_table(reply, strategies.names, partial(integer, low=0, high=10), strategies.find, partial=True)
+    return read_table(
+        reply, strategies.names, partial(integer, low=SUITABILITY[0], high=SUITABILITY[1]), strategies.find, partial=True
+    )
 
 
-_CRITERIA = {"empathy": "E", "information": "I", "humanoid": "H", "strategy": "S"}
+CRITERIA = {"empathy": "E", "information": "I", "humanoid": "H", "strategy": "S"}
 
 
 def _criterion(label: str) -> str | None:
     """Returns the criterion that a label names; None if it names none."""
     name = fold_label(label)
     name = "strategy" if name == "strategies" else name  # the paper calls the fourth criterion so
-    return name if name in _CRITERIA else None
+    return name if name in CRITERIA else None
 
 
 def parse_judge(reply: str) -> Scores:
@@ -76,8 +84,8 @@ def parse_judge(reply: str) -> Scores:
 
     Raises ParseError as `scores.read_table` does, and if a criterion is missing.
     """
-    table = read_table(reply, tuple(_CRITERIA), partial(integer, low=0, high=4), _criterion)
-    return {letter: table[name] for name, letter in _CRITERIA.items()}
+    table = read_table(reply, tuple(CRITERIA), partial(integer, low=QUALITY[0], high=QUALITY[1]), _criterion)
+    return {letter: table[name] for name, letter in CRITERIA.items()}
 
 
 def parse_ratings(reply: str, names: tuple[str, ...], highest: int) -> dict[str, int]:

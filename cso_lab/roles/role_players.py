@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
+from cso_lab.llm.reply_form import ReplyForm, integer_schema, object_schema
 from cso_lab.roles import parsing
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
 
@@ -38,6 +40,15 @@ class RolePlayers:
         # Seeker and supporter speak; the replies of the others are of no use in parts.
         trim = parsing.trim_utterance if config.get("cut_replies", "trim") == "trim" else None
         self._if_cut = dict.fromkeys(("seeker", "supporter"), {"trim": trim, "more_room": True})
+        schemas = {
+            "strategist": object_schema(strategies.names, integer_schema(*parsing.SUITABILITY)),
+            "judge": object_schema(tuple(parsing.CRITERIA), integer_schema(*parsing.QUALITY)),
+        }
+        self._reply_forms = {
+            role: ReplyForm(schema, config[role]["structured"])
+            for role, schema in schemas.items()
+            if config[role].get("structured")
+        }
         self._strategy_list = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
@@ -89,7 +100,9 @@ class RolePlayers:
         }
         chat = messages(config["system"], config["query"], values)
         system, query = (message["content"] for message in chat)
-        sampling = (config["model"], str(config["temperature"]), str(config["max_tokens"]))
+        sampling = [config["model"], str(config["temperature"]), str(config["max_tokens"])]
+        if config.get("extra"):
+            sampling.append(json.dumps(config["extra"], sort_keys=True))
         key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, sample_key).hex()
         answers = self._answers[dialogue.id]
         pending = answers.get(key)
@@ -97,7 +110,8 @@ class RolePlayers:
             return pending
         if pending is None:
             seed = self._question_seed(dialogue.id, role, query, sample_key)
-            question = Question(key, dialogue.id, role, config, chat, seed, parse, **self._if_cut.get(role, {}))
+            form = self._reply_forms.get(role)
+            question = Question(key, dialogue.id, role, config, chat, seed, parse, form, **self._if_cut.get(role, {}))
             pending = answers[key] = self._submit(question)
         pending.waiters += 1
         try:

@@ -25,7 +25,14 @@ def iterations(number: int) -> list[str]:
 
 def served(address: str) -> list[str]:
     """Overrides that make the players the models of a loopback server."""
-    return ["roles=server", f"roles.api_base={address}", *(f"roles.{role}.model=openai/{role}" for role in ROLES)]
+    # JSON is left to the prompt, so that every call is one of the search.
+    unstructured = [f"roles.{role}.structured=none" for role in ("strategist", "judge")]
+    return [
+        "roles=server",
+        *unstructured,
+        f"roles.api_base={address}",
+        *(f"roles.{role}.model=openai/{role}" for role in ROLES),
+    ]
 
 
 def many_dialogues(latency: float, dialogues: int = 96) -> dict:

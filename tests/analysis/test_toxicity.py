@@ -27,8 +27,8 @@ def scorer(*overrides: str):
 def judged(*replies, overrides=()):
     """(the server, a judge that asks it)."""
     with FakeOpenAI(*replies) as server:
-        asked = ("toxicity=judge", "toxicity.model=openai/x", f"toxicity.client.api_base={server.api_base}", *QUICK, *overrides)
-        yield server, scorer(*asked)
+        asked = ("toxicity=judge", "toxicity.model=openai/x", "toxicity.structured=none", *QUICK)
+        yield server, scorer(*asked, f"toxicity.client.api_base={server.api_base}", *overrides)
 
 
 def rated(**given: int) -> str:

@@ -66,7 +66,7 @@ def whole() -> DictConfig:
 def refused(given: str) -> str:
     """What is said of one value, given to the whole configuration as on the command line."""
     cfg, override = whole().copy(), OverridesParser.create().parse_override(given)
-    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False)
+    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=False, force_add=True)
     return said_of(cfg)
 
 
@@ -84,6 +84,50 @@ def test_what_no_model_could_be_sent(given, said):
     assert refused(f"toxicity.{given}").startswith(f"toxicity.{said}")
     sent, said = (text.replace("max_tokens", "max_new_tokens") for text in (given, said))
     assert refused(f"generation.{sent}").startswith(f"generation.{said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ("{model: a}", "model is set elsewhere"),
+        ("{maxTokens: 5}", "maxTokens is set elsewhere"),
+        ("{stream: true}", "stream is set elsewhere"),
+        ("{mock_response: secret-value}", "mock_response is set elsewhere"),
+        ("{api_key: secret-value}", "api_key looks like a key or an address"),
+        ("{apiKey: secret-value}", "apiKey looks like a key or an address"),
+        ("{extra-headers: {a: secret-value}}", "extra-headers looks like a key or an address"),
+        ("{Authorization: secret-value}", "Authorization looks like a key or an address"),
+        ("{base_url: secret-value}", "base_url looks like a key or an address"),
+        ("{options: [{hf_token: secret-value}]}", "hf_token looks like a key or an address"),
+        ("{user: sk-secret-value}", "user looks like a key or an address"),
+        ("{router: {to: ['http://secret-value/v1']}}", "to looks like a key or an address"),
+        ("{top_p: nan}", "has a value that JSON cannot hold"),
+    ],
+)
+def test_extra_fields_carry_no_key_and_no_address_and_nothing_that_is_set_elsewhere(given, field):
+    override = f"extra={given}"
+    for key in ("roles.judge", "generation.client", "toxicity"):
+        said = refused(f"{key}.{override}")
+        assert said.startswith(f"{key}.extra: {field}") and "secret-value" not in said
+    with pytest.raises(UserError) as error:
+        load_settings([override])
+    assert str(error.value).startswith(f"extra: {field}") and "secret-value" not in str(error.value)
+
+
+def test_the_form_of_scores_is_one_of_four():
+    said = "structured=xml: should be 'auto', 'json_schema', 'json_object' or 'none'"
+    for key in ("roles.strategist", "roles.judge", "toxicity"):
+        assert refused(f"{key}.structured=xml") == f"{key}.{said}"
+    with pytest.raises(UserError, match=f"^{said}$"):
+        load_settings(["structured=xml"])
+    assert refused("roles.seeker.structured=auto").startswith("unknown key under roles.seeker 'structured'")
+
+
+def test_extra_fields_are_a_mapping_of_any_others():
+    assert refused("roles.judge.extra=5") == "roles.judge.extra=5: should be a valid dictionary, or null"
+    cfg = whole().copy()
+    cfg.roles.judge.extra = {"top_p": 0.9, "prompt_cache_key": "a", "stop_token_ids": [1], "chat_template_kwargs": {"x": True}}
+    check(cfg)
 
 
 @pytest.mark.parametrize(("given", "said"), OF_CLIENTS)

@@ -118,7 +118,9 @@ def test_a_search_on_a_server_leaves_one_tree_a_usable_dialogue_and_no_key_anywh
             "a supporter turn with an unknown strategy": {"count": 1, "ids": ["extes-0003"]},
         },
     }
-    assert summary["usage"]["calls"] == dict(players.asked)
+    # The model was asked for a schema, for any JSON and for neither before it was asked for scores.
+    assert summary["usage"]["calls"] == dict(players.asked) | {"format probe": 3}
+    assert len(server.probes) == 3
     assert set(players.asked) == {"seeker", "supporter", "strategist", "judge"}
 
     assert files_with_the_key(tmp_path) == []

@@ -196,7 +196,11 @@ def server(verdict, in_batches: bool = False):
 def judged_by(fake, folder, found=None, *overrides) -> dict:
     found = found or sample_of(4)
     given = settings(
-        "judges=[openai/one,openai/two]", f"client.api_base={fake.api_base}", "client.max_backoff=0.02", *overrides
+        "judges=[openai/one,openai/two]",
+        f"client.api_base={fake.api_base}",
+        "client.max_backoff=0.02",
+        "structured=none",
+        *overrides,
     )
     Study.begin(folder, found).judge(given)
     return read_json(folder / "judging.json")["panels"]["models"]

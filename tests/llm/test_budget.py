@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from loopback import answering, config, journal, search, trees
+from loopback import UNSTRUCTURED, answering, config, journal, search, trees
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
@@ -172,7 +172,7 @@ def test_the_rest_is_less_once_a_part_is_in_the_journal(tmp_path):
 def command(folder: Path, api_base: str, *arguments: str) -> list[str]:
     line = [sys.executable, "run.py", "stages=[search]", "roles=server", f"roles.api_base={api_base}", "data.seed_dialogues=2"]
     line += [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
-    line += ["mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false"]
+    line += ["mcts.min_iterations=3", "mcts.max_iterations=3", "mcts.extend_negatives=false", *UNSTRUCTURED]
     return [*line, f"hydra.run.dir={folder}", f"shared_dir={folder}/shared", *arguments]
 
 

@@ -59,6 +59,7 @@ def test_what_was_used_is_counted():
     assert asking.usage.to_json() == {
         "calls": {"judge": 4},
         "failed_attempts": 1,
+        "unparsed": {},
         "prompt_tokens": 14,  # 7 and 7, and of the third the two characters that were sent make no token
         "completion_tokens": 6,
         "cost": 0.0,
