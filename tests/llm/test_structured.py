@@ -199,14 +199,14 @@ def test_failures_of_other_kinds_give_up_no_form(tmp_path, capsys):
 
 def test_a_question_that_is_refused_itself_gives_up_no_form(capsys):
     def answer(body):
-        too_long = len(fake.requests) > 5 and len(fake.requests) < 9
-        return failure(400, "this prompt is too long") if too_long else Reply(SCORES)
+        odd = len(fake.requests) > 5 and len(fake.requests) < 9
+        return failure(400, "this prompt is odd") if odd else Reply(SCORES)
 
     with FakeOpenAI(answer, forms=BOTH) as fake:
-        with pytest.raises(RoleFailure, match="too long"):
+        with pytest.raises(RoleFailure, match="is odd"):
             judging(fake, times=9)
         assert [form_of(body) for body in fake.requests[-4:]] == ["json_schema", *FORMS]
-    with FakeOpenAI(Reply(SCORES), Reply(SCORES), failure(400, "too long"), Reply(SCORES), forms=BOTH) as fake:
+    with FakeOpenAI(Reply(SCORES), Reply(SCORES), failure(400, "odd"), Reply(SCORES), forms=BOTH) as fake:
         judging(fake, times=9)
         assert [form_of(body) for body in fake.requests[2:5]] == ["json_schema", "json_object", "json_schema"]
     assert "refused" not in capsys.readouterr().err
@@ -225,8 +225,8 @@ def test_the_form_that_is_configured_is_used_without_asking_and_still_falls_back
 
 def test_a_server_that_is_down_for_a_moment_is_asked_what_it_takes_later():
     with FakeOpenAI(Reply(SCORES), forms=BOTH) as fake:
-        arrived, ahead = fake._arrived, iter([failure(503)])
-        fake._arrived = lambda *request: [arrived(*request)] and next(ahead, None) or arrived(*request)
+        arrived, ahead = fake._start_request, iter([failure(503)])
+        fake._start_request = lambda *request: [arrived(*request)] and next(ahead, None) or arrived(*request)
         judging(fake, times=2)
     assert form_of(fake.requests[-1]) == "json_schema"
 
