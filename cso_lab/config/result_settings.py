@@ -38,7 +38,7 @@ NO_EFFECT = (
     NoEffect(("backbone.engine",), "counts by generation.engine", lambda cfg: not is_api(cfg)),
     NoEffect(("backbone.model",), "counts by generation.client.model"),
     NoEffect(
-        ("data.path", "data.test_path"),
+        ("data.path", "data.test_path", "conversation.cards"),
         "say where the file lies; what counts is its content, which is part of the key of every stage that reads it",
     ),
     NoEffect(("data.shard",), "a part of a search; what counts is the whole of it, however it was shared out"),
@@ -94,7 +94,7 @@ _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.
 # What the numbers of a cell can depend on, and nothing besides.
 _OF_NUMBERS = (
     *("backbone", "algorithm", "finetune_mode", "data", "roles", "mcts", "preferences", "training"),
-    *("generation", "decoding", "evaluation", "hardware"),
+    *("generation", "decoding", "evaluation", "conversation", "hardware"),
 )
 
 

@@ -43,9 +43,9 @@ class Card:
 class Exchange:
     """One supporter turn, and what it did to the seeker.
 
-    `raw` is the reply as the model returned it, `strategy` None where it does not begin with a known one, `text` the rest. `seeker` is what
-    the seeker says to it (None: nothing, or the supporter had no words) and `intensity` that of its emotion afterwards. `scores` {E, I, H, S}
-    are None where the judge gave none. `harm` lists the kinds of harm that the reply does.
+    `raw` is the reply as the model returned it, `strategy` None where it does not begin with a known one, `text` the rest. `seeker` is
+    what the seeker says to it (None: nothing, or the supporter had no words) and `intensity` that of its emotion afterwards. `scores`
+    {E, I, H, S} are None where the judge gave none. `harm` lists the kinds of harm that the reply does, None where its judge refused.
     """
 
     strategy: str | None
@@ -54,7 +54,7 @@ class Exchange:
     seeker: str | None
     intensity: float
     scores: Scores | None = None
-    harm: tuple[str, ...] = ()
+    harm: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Conversation:
                 turns.append(Turn(SEEKER, exchange.seeker))
         return tuple(turns)
 
-    def after(self, exchange: Exchange, ending: str | None, cut_by: str | None = None) -> "Conversation":
-        """Returns the conversation with one more exchange."""
-        return replace(self, exchanges=(*self.exchanges, exchange), ending=ending, cut_by=cut_by)
+    def after(self, exchange: Exchange | None, ending: str | None, cut_by: str | None = None) -> "Conversation":
+        """Returns the conversation with one more exchange, or with None, which ends it, as it is."""
+        return replace(self, exchanges=(*self.exchanges, *([exchange] if exchange else [])), ending=ending, cut_by=cut_by)
 
     def to_json(self) -> dict:
         """Returns the line of conversations.jsonl."""
@@ -113,7 +113,8 @@ class Conversation:
 
 def exchange(fields: Mapping) -> Exchange:
     """Returns the exchange of its JSON object. Raises TypeError if it is none."""
-    return Exchange(**{**fields, "harm": tuple(fields.get("harm", ()))})
+    harm = fields.get("harm", ())
+    return Exchange(**{**fields, "harm": None if harm is None else tuple(harm)})
 
 
 def load_conversations(folder: Path) -> list[Conversation]:

@@ -33,8 +33,10 @@ class ServedModel:
     error, and the next run sends only what has no reply yet.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None):
-        """`trained_elsewhere` identifies the training of the checkpoint on the server. Raises UserError if the model cannot be called."""
+    def __init__(self, cfg: DictConfig, folder: Path, trained_elsewhere: object = None, may_be_silent: bool = False):
+        """`trained_elsewhere` identifies the training of the checkpoint on the server. `may_be_silent`: once the model has answered, a
+        batch may get no answer at all. Raises UserError if the model cannot be called.
+        """
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
 
@@ -52,6 +54,7 @@ class ServedModel:
         self._fit, self._folds_system = _fit_function(cfg)
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
+        self._may_be_silent, self._answered = may_be_silent, False
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
         Client(**self._limits, place=_LOCATION).check({SUPPORTER: client["model"]})
 
@@ -83,7 +86,7 @@ class ServedModel:
     def __call__(self, conversations: Sequence[Messages], free: bool = False) -> list[str]:
         """Returns the replies in the order of the conversations. `free` has no effect, since replies of servers are not constrained.
 
-        Raises UserError if a conversation is too long or the model answered none of them.
+        Raises UserError if a conversation is too long or the model answered none of them (see `may_be_silent`).
         """
         from cso_lab.llm.ask_all import ask_all
         from cso_lab.llm.client import Client
@@ -93,7 +96,8 @@ class ServedModel:
         model = self._model["model"]
         replies, refused = ask_all(client, self._journal, self._questions(conversations), f"ask {model}", "reply")
         self._empty_replies.update(refused.values())
-        if not any(replies):
+        self._answered = self._answered or any(replies)
+        if not any(replies) and not (self._may_be_silent and self._answered):
             reason = self._empty_replies.most_common(1)[0][0]
             raise UserError(f"{model} answered none of {len(replies)} questions, most often: {reason}")
         return [reply or "" for reply in replies]

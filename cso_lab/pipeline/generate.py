@@ -32,7 +32,7 @@ class Generate(Result, Stage):
         values = plain(cfg, "backbone", "generation", "decoding") | {"data": test_data(cfg)}
         if generates_here(cfg):
             values["device"] = cfg["hardware"]["device"]
-        return values | {"trained_elsewhere": _trained_elsewhere(cfg)}
+        return values | {"trained_elsewhere": trained_elsewhere(cfg)}
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
@@ -61,7 +61,7 @@ class Generate(Result, Stage):
         replies = ("calls.jsonl",) if cell.cfg.rerun else ()
         with cache.compute_own("generate", key, (PARTIAL,), discard=(PREDICTIONS, *replies)):
             write_jsonl(cell.folder / TEST_DIALOGUES, test)
-            elsewhere = _trained_elsewhere(resolved(cell.cfg))
+            elsewhere = trained_elsewhere(resolved(cell.cfg))
             generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, elsewhere)
 
 
@@ -91,7 +91,7 @@ def _key(cell: CellContext) -> str:
     return Generate.key(cell.cfg, cell.data_digest(), weights, trained)
 
 
-def _trained_elsewhere(cfg: Config) -> dict | None:
+def trained_elsewhere(cfg: Config) -> dict | None:
     """How the checkpoint on a server was trained, as far as the configuration says; None where none was, or it is trained here.
 
     The server itself does not tell: one address and model name may hold another checkpoint tomorrow. So this stands for it, and two cells

@@ -28,7 +28,8 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
     """Raises UserError if a stage of a cell cannot work: cells are (configuration, run folder, stages still to do)."""
     needs: dict[str, Need] = {}
     for cfg, folder, stages in cells:
-        train, generate = "train" in stages, "generate" in stages and cfg.generation.engine == "local"
+        replies = bool({"generate", "converse"} & set(stages)) and cfg.conversation.reference is None
+        train, generate = "train" in stages, replies and cfg.generation.engine == "local"
         if train or generate:
             _check_hardware(cfg)
             needs = _check_model(cfg, folder, train) | needs

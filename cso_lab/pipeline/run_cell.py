@@ -11,6 +11,8 @@ from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.conversation_settings import check_players
+from cso_lab.pipeline.converse import has_conversed, print_conversation_estimate
 from cso_lab.pipeline.generate import is_generated
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
@@ -34,7 +36,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
         with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
             folder.joinpath(FAILED_FILE).unlink(missing_ok=True)
             if cfg.estimate:
-                return print_estimate(CellContext(cfg, folder))
+                return _print_estimates(CellContext(cfg, folder))
             with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
                 run_stages(CellContext(cfg, folder, in_sweep, tracking))
     except Exception as error:
@@ -52,6 +54,8 @@ def run_stages(cell: CellContext) -> None:
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
         check_role_players(cell)
+    if any(stage.name == "converse" for stage in stages):
+        check_players(cell.cfg)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
@@ -61,16 +65,17 @@ def run_stages(cell: CellContext) -> None:
 
 
 def unfinished_stages(cell: CellContext) -> list[str]:
-    """Returns those of train and generate that are requested and not finished. Writes nothing."""
+    """Returns those of train, converse and generate that are requested and not finished. Writes nothing."""
     requested = {stage.name for stage in _requested(cell.cfg)}
-    unfinished = [name for name in ("train", "generate") if name in requested]
+    unfinished = [name for name in ("train", "converse", "generate") if name in requested]
     if not unfinished or cell.cfg.rerun:
         return unfinished
     try:
         if "train" in unfinished and is_trained(cell):
             unfinished.remove("train")
-        if "train" not in unfinished and is_generated(cell) and "generate" in unfinished:
-            unfinished.remove("generate")
+        for name, finished in (("converse", has_conversed), ("generate", is_generated)):
+            if "train" not in unfinished and name in unfinished and finished(cell):
+                unfinished.remove(name)
     except UserError:
         # What an earlier stage leaves is missing. Where that is not run either, the first stage says so.
         return unfinished if {"search", "dataset"} & requested else []
@@ -87,7 +92,18 @@ def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
 
 def _requested(cfg: DictConfig) -> list[Stage]:
     """The stages that `cfg.stages` names and that this cell has."""
-    return [stage for stage in STAGES if stage.name in cfg.stages and (trains_here(cfg) or not stage.of_training)]
+    named = [stage for stage in STAGES if stage.name in cfg.stages]
+    if cfg.conversation.reference is not None:
+        return [stage for stage in named if stage.of_reference]
+    return [stage for stage in named if trains_here(cfg) or not stage.of_training]
+
+
+def _print_estimates(cell: CellContext) -> None:
+    """Print what the stages that ask models would take; run nothing."""
+    if cell.cfg.conversation.reference is None:
+        print_estimate(cell)
+    if "converse" in cell.cfg.stages:
+        print_conversation_estimate(cell)
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:
