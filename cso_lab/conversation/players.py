@@ -15,6 +15,9 @@ from cso_lab.llm.client import Client, Question
 from cso_lab.llm.journal import Journal
 from cso_lab.roles.prompts import messages, transcript
 
+# Seconds after which the progress of one round of questions is shown; simulated players answer at once.
+_PROGRESS_DELAY = 5
+
 
 class Players:
     """Asks players questions about conversations. Use it in a `with`, which opens the journal."""
@@ -40,7 +43,7 @@ class Players:
         """Returns (answers, reasons by index of the questions that were refused); see `ask_all`."""
         if not questions:
             return [], {}
-        return ask_all(Client(**self._limits, journal=self._journal), self._journal, questions, title, "turn")
+        return ask_all(Client(**self._limits, journal=self._journal), self._journal, questions, title, "turn", _PROGRESS_DELAY)
 
     def question(
         self,

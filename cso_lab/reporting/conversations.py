@@ -34,8 +34,9 @@ HEADERS = {
 _COMPARED = ("success", "turns_to_success", "intensity", "area", "S", "stage_fit", "repeated_within", "harmful")
 _LEGEND = (
     "Means over seekers with 95% bootstrap intervals over seekers, who are the same in every row. success: leaves with an intensity at or "
-    "below the threshold; mean intensity: over all turns, those after the end included; entropy in bits; stage fit: how well the strategies "
-    "fit the stage of the conversation; repeated: sentences that the seeker was told before. ↑ more is better, ↓ less is better."
+    "below the threshold; mean intensity: over all turns, those after the end included; entropy in bits; stage fit: how well the "
+    "strategies fit the stage of the conversation; repeated: sentences that the seeker was told before. ↑ more is better, ↓ less is "
+    "better."
 )
 _DIFFERENCES = (
     "The row less the one it is set against, on the same seekers, with the 95% interval of a paired bootstrap over them; turns to success "
