@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cso_lab"
 # Data flows down this list; a package may import those above it and no other.
 ORDER = (
     *("core", "config", "corpora", "llm", "roles", "search", "expansion", "preferences", "training", "generation"),
-    *("evaluation", "analysis", "judging", "reporting", "export", "tracking", "chat", "pipeline"),
+    *("conversation", "evaluation", "analysis", "judging", "reporting", "export", "tracking", "chat", "pipeline"),
 )
 HEAVY = ("torch", "transformers", "trl", "litellm")
 

@@ -39,7 +39,7 @@ NO_EFFECT = (
     NoEffect(("backbone.engine",), "counts by generation.engine", lambda cfg: not is_api(cfg)),
     NoEffect(("backbone.model",), "counts by generation.client.model"),
     NoEffect(
-        ("data.path", "data.test_path"),
+        ("data.path", "data.test_path", "conversation.cards"),
         "say where the file lies; what counts is its content, which is part of the key of every stage that reads it",
     ),
     NoEffect(("data.shard",), "a part of a search; what counts is the whole of it, however it was shared out"),
@@ -118,7 +118,7 @@ _SHOWN = {"backbone.label", "algorithm.label", "finetune_mode.label", "decoding.
 # The nodes that the numbers of a cell can depend on.
 _OF_NUMBERS = (
     *("backbone", "algorithm", "finetune_mode", "data", "roles", "mcts", "preferences", "training"),
-    *("generation", "serving", "decoding", "evaluation", "hardware"),
+    *("generation", "serving", "decoding", "evaluation", "conversation", "hardware"),
 )
 
 

@@ -21,6 +21,7 @@ Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True, allow_inf_nan=False)]
+Intensity = Annotated[int, Field(ge=1, le=10, strict=True)]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 # A class or function that the configuration names by `_target_`, with its settings: Hydra checks it, see pipeline/check.py.
@@ -158,6 +159,34 @@ class Evaluation(Node):
     bertscore: BertScore
 
 
+class ConversationPlayer(Node):
+    """`conversation.seeker` and `conversation.harm`: simulated ones have a name alone."""
+
+    name: Name
+    model: str | None = None
+    temperature: Temperature | None = None
+    max_tokens: Count | None = None
+    personas: dict[str, str] = {}
+    system: str = ""
+    query: str = ""
+
+
+class Conversation(Node):
+    """`conversation`: who the seekers of whole conversations are, and how long they stay."""
+
+    seekers: Count
+    max_turns: Count
+    seed: Natural
+    cards: str | None
+    personas: Annotated[list[str], Field(min_length=1)]
+    weakest: Intensity
+    strongest: Intensity
+    threshold: Annotated[float, Field(ge=0, le=10, strict=True, allow_inf_nan=False)]
+    reference: Literal["gold", "strategist", "random"] | None
+    seeker: ConversationPlayer
+    harm: ConversationPlayer
+
+
 class Hardware(Node):
     """`hardware`: device and processes of a training."""
 
@@ -239,6 +268,7 @@ class Configuration(OpenNode):
     generation: Generation
     serving: Serving
     evaluation: Evaluation
+    conversation: Conversation
     hardware: Hardware
     toxicity: Toxicity
     tracking: Tracking

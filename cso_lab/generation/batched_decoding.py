@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Ids = list[int]
+# Keys and values of every layer, (rows, heads, tokens, head size) each.
+States = list[tuple[torch.Tensor, torch.Tensor]]
 # Prompt tokens computed in one pass; the memory of its mask grows with their square.
 _TOKENS_PER_PASS = 2048
 # The cache is allocated for this many decoding steps in advance, and again whenever they are used up.
@@ -35,21 +37,31 @@ class Decoding:
     ends: tuple[int, ...]
 
 
-def reply_ids(model: "PreTrainedModel", prompts: Sequence[Ids], decoding: Decoding, openings: Sequence[Ids] = ()) -> list[Ids]:
+def reply_ids(
+    model: "PreTrainedModel",
+    prompts: Sequence[Ids],
+    decoding: Decoding,
+    openings: Sequence[Ids] = (),
+    carried: "CarriedContexts | None" = None,
+) -> list[Ids]:
     """Returns the token ids of the reply to each prompt, without the token that ended it.
 
     Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
-    common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences.
+    common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences. With `carried`,
+    what a prompt has in common with one of the call before is not computed again.
     """
     contexts, members = _contexts([prompt[:-1] for prompt in prompts])
     replies: list[Ids] = [[] for _ in prompts]
     # Contexts with about as many prompts each go into one grid (context, prompt), so that few of its cells are empty.
     size_of = [(len(rows) - 1).bit_length() for rows in members]
     with torch.inference_mode():
+        if carried is not None:
+            carried.advance(model, contexts)
         for size in sorted(set(size_of)):
             chosen = [i for i, context_size in enumerate(size_of) if context_size == size]
             context_prompts = [[prompts[row] for row in members[i]] for i in chosen]
-            grid = _ReplyGrid(model, [contexts[i] for i in chosen], context_prompts, decoding)
+            states = carried.rows(chosen) if carried is not None else _context_states(model, [contexts[i] for i in chosen])
+            grid = _ReplyGrid(model, states, context_prompts, decoding)
             decoded = grid.decode(openings)
             for row, reply in zip((row for i in chosen for row in members[i]), decoded, strict=True):
                 replies[row] = _until_end(reply, decoding.ends)
@@ -62,7 +74,7 @@ class _ReplyGrid:
     The token of a cell attends to its prompt, which is a prefix of its context, and to the tokens of its own cell.
     """
 
-    def __init__(self, model: "PreTrainedModel", contexts: list[Ids], prompts: list[list[Ids]], decoding: Decoding):
+    def __init__(self, model: "PreTrainedModel", contexts: States, prompts: list[list[Ids]], decoding: Decoding):
         self.model, self.decoding = model, decoding
         columns, device = max(map(len, prompts)), model.device
         # Empty cells repeat the last prompt of their context; what is decoded there is not used.
@@ -73,9 +85,10 @@ class _ReplyGrid:
         self.reply = torch.full_like(self.lengths, -1)
         real = torch.tensor([[i < len(row) for i in range(columns)] for row in prompts], device=device)
         self.reply[real] = torch.arange(int(real.sum()), device=device)
-        self.context_length = max(map(len, contexts))
+        self.context_length = contexts[0][0].shape[2]
         reserved = columns * min(decoding.max_new_tokens, _RESERVED_STEPS)
-        self.cache = _compute_contexts(model, contexts, reserved)
+        self.cache = DynamicCache()
+        self.cache.layers = [_PreallocatedLayer(*states, reserved) for states in contexts]
 
     def decode(self, openings: Sequence[Ids]) -> list[Ids]:
         """Returns the tokens of all replies, row by row, with the token that ended each of them."""
@@ -157,8 +170,123 @@ def _constrain(openings: Sequence[Ids], replies: Sequence[Ids], scores: torch.Te
             scores[row, allowed] = kept
 
 
-def _compute_contexts(model: "PreTrainedModel", contexts: Sequence[Ids], reserved: int) -> DynamicCache:
-    """Returns the keys and values of every context, padded on the right to the longest, with space for `reserved` more tokens.
+class CarriedContexts:
+    """The keys and values of the contexts of one call of `reply_ids`, which the contexts of the next call continue.
+
+    A conversation's next prompt is its last one, the reply and what is said to it. Each context is matched with the one of the call before
+    that it shares the longest beginning with, and only the tokens after it are computed. So a prompt whose oldest turns were dropped,
+    or whose reply is spelled with other tokens than it was written with, is right too.
+    """
+
+    def __init__(self):
+        self._contexts: list[Ids] = []
+        self._states: States = []
+
+    def advance(self, model: "PreTrainedModel", contexts: Sequence[Ids]) -> None:
+        """Computes the keys and values of `contexts`, which replace those of the call before."""
+        if self._states:
+            self._states = self._continued(model, contexts)
+        else:
+            self._states = _context_states(model, contexts)
+        self._contexts = list(contexts)
+
+    def rows(self, chosen: Sequence[int]) -> States:
+        """Returns the keys and values of these contexts, padded on the right to the longest of them."""
+        length = max(len(self._contexts[row]) for row in chosen)
+        index = torch.tensor(chosen, device=self._states[0][0].device)
+        return [(keys[index, :, :length], values[index, :, :length]) for keys, values in self._states]
+
+    def _continued(self, model: "PreTrainedModel", contexts: Sequence[Ids]) -> States:
+        sources, common = self._matches(contexts)
+        new = [len(context) - kept for context, kept in zip(contexts, common, strict=True)]
+        # Contexts with about as many new tokens go into one pass, since each is padded to the longest of its pass.
+        sizes = [max(count - 1, 0).bit_length() for count in new]
+        length, parts, order = max(map(len, contexts)), [], []
+        for size in sorted(set(sizes)):
+            members = [row for row, own in enumerate(sizes) if own == size]
+            # The memory of a pass grows with its rows, its new tokens and the context.
+            at_once = max(1, _TOKENS_PER_PASS // max(new[row] for row in members)) if size else len(members)
+            for first in range(0, len(members), at_once):
+                rows = members[first : first + at_once]
+                order += rows
+                parts.append(self._extend(model, [contexts[row] for row in rows], *_at(rows, sources, common), length))
+        index = torch.tensor(order, device=model.device).argsort()
+        return [
+            tuple(torch.cat([part[layer][kind] for part in parts])[index] for kind in (0, 1)) for layer in range(len(parts[0]))
+        ]
+
+    def _extend(
+        self, model: "PreTrainedModel", contexts: Sequence[Ids], sources: Sequence[int], common: Sequence[int], length: int
+    ) -> States:
+        """Returns the keys and values of contexts that share their first `common` tokens with the held contexts `sources`."""
+        device = model.device
+        new = [context[kept:] for context, kept in zip(contexts, common, strict=True)]
+        past, width = max(common), max(map(len, new))
+        source, kept = torch.tensor(sources, device=device), torch.tensor(common, device=device)
+        states = [(keys[source, :, :past], values[source, :, :past]) for keys, values in self._states]
+        if width:
+            cache = DynamicCache()
+            cache.layers = [_PreallocatedLayer(*layer, width) for layer in states]
+            tokens = torch.zeros(len(new), width, dtype=torch.long, device=device)
+            for row, ids in enumerate(new):
+                tokens[row, : len(ids)] = torch.tensor(ids, device=device)
+            config = model.config.get_text_config()
+            position = kept[:, None] + torch.arange(width, device=device)
+            with tree_attention_enabled(config):
+                model.base_model(
+                    input_ids=tokens,
+                    position_ids=position,
+                    attention_mask=dense_mask(lambda window: _follows(kept, past, width, window), config, model.dtype),
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+            states = [(layer.keys, layer.values) for layer in cache.layers]
+        # The kept tokens, then the new ones. Padding repeats the first key; no token attends to it.
+        place = torch.arange(length, device=device)
+        index = torch.where(place < kept[:, None], place, place - kept[:, None] + past)
+        ends = torch.tensor([len(context) for context in contexts], device=device)
+        index = index.masked_fill(place >= ends[:, None], 0)
+        return [tuple(_gather(held, index) for held in layer) for layer in states]
+
+    def _matches(self, contexts: Sequence[Ids]) -> tuple[list[int], list[int]]:
+        """Returns for each context the held one that it shares the longest beginning with, and how many tokens that has."""
+        longest = max(max(map(len, self._contexts)), max(map(len, contexts)))
+        held = torch.full((len(self._contexts), longest), -1)
+        for row, ids in enumerate(self._contexts):
+            held[row, : len(ids)] = torch.tensor(ids)
+        sources, common = [], []
+        for ids in contexts:
+            same = (held[:, : len(ids)] == torch.tensor(ids)).int().cumprod(dim=1).sum(dim=1)
+            sources.append(int(same.argmax()))
+            common.append(int(same.max()))
+        return sources, common
+
+
+def _at(rows: Sequence[int], *columns: Sequence) -> list[list]:
+    return [[column[row] for row in rows] for column in columns]
+
+
+def _follows(kept: torch.Tensor, past: int, width: int, window: int | None) -> torch.Tensor:
+    """Returns (rows, 1, width, past + width) bool: whether a new token attends to a key; of the past keys `kept` belong to its row."""
+    step = torch.arange(width, device=kept.device)
+    held = torch.arange(past, device=kept.device).expand(len(kept), width, past)
+    in_past = held < kept[:, None, None]
+    in_new = (step[None, :] <= step[:, None]).expand(len(kept), -1, -1)
+    attends = torch.cat([in_past, in_new], dim=-1)
+    if window is not None:
+        position = kept[:, None] + step
+        keys = torch.cat([held[:, 0], position], dim=-1)
+        attends = attends & (position[:, :, None] - keys[:, None, :] < window)
+    return attends[:, None]
+
+
+def _gather(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Returns the states, (rows, heads, tokens, size), at the token indices (rows, length) of each row."""
+    return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+
+
+def _context_states(model: "PreTrainedModel", contexts: Sequence[Ids]) -> States:
+    """Returns the keys and values of every context by layer, padded on the right to the longest, (contexts, heads, length, size) each.
 
     A prefix that contexts have in common is computed once. The output layer is not computed.
     """
@@ -181,12 +309,7 @@ def _compute_contexts(model: "PreTrainedModel", contexts: Sequence[Ids], reserve
         members += rows
         parts.append([[states[0][:, index].transpose(0, 1) for states in (layer.keys, layer.values)] for layer in cache.layers])
     order = torch.tensor(members, device=model.device).argsort()
-    combined = DynamicCache()
-    combined.layers = [
-        _PreallocatedLayer(*(torch.cat([part[layer][kind] for part in parts])[order] for kind in (0, 1)), reserved)
-        for layer in range(len(parts[0]))
-    ]
-    return combined
+    return [tuple(torch.cat([part[layer][kind] for part in parts])[order] for kind in (0, 1)) for layer in range(len(parts[0]))]
 
 
 def _contexts(sequences: Sequence[Ids]) -> tuple[list[Ids], list[list[int]]]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,35 +57,39 @@ def generate(
     out = Path(out)
     method: Plain = instantiate(cfg.decoding.method)
     method.prepare(training, out)
-    with _engine(cfg, checkpoint, strategies, out, served_identity) as model:
+    with engine(cfg, checkpoint, strategies, out, served_identity) as model:
         requests = turns_to_predict(cfg, dialogues, strategies, method, model)
         _write_replies(requests, method, model, strategies, out / PARTIAL)
     os.replace(out / PARTIAL, out / PREDICTIONS)
 
 
-def _engine(
-    cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, out: Path, served_identity: object
-) -> "AbstractContextManager[LocalModel | ServedModel]":
-    """Returns the model of `cfg.generation.engine`: a context manager with `batch_size` (None: one batch), `fit` and `seed`, and an Ask."""
-    if starts_server(cfg):
-        return _own_server_model(cfg, checkpoint, out, served_identity)
-    if cfg.generation.engine == "server":
-        from cso_lab.generation.served import ServedModel
-
-        return ServedModel(cfg, out, served_identity)
-    from cso_lab.generation.local import LocalModel
-
-    return LocalModel(cfg, checkpoint, strategies)
-
-
 @contextmanager
-def _own_server_model(cfg: DictConfig, checkpoint: Path | None, out: Path, served_identity: object) -> "Iterator[ServedModel]":
-    """The checkpoint on a server that is there for as long as it is asked."""
-    from cso_lab.generation.served import ServedModel
-    from cso_lab.generation.served_folder import serve_checkpoint
+def engine(
+    cfg: DictConfig,
+    checkpoint: Path | None,
+    strategies: StrategySet,
+    out: Path,
+    served_identity: object,
+    conversation_calls: Path | None = None,
+) -> "Iterator[LocalModel | ServedModel]":
+    """Yields the model of `cfg.generation.engine`, with `batch_size` (None: one batch), `fit` and `seed`, and an Ask.
 
-    with serve_checkpoint(cfg, checkpoint, out) as server, ServedModel(cfg, out, served_identity, server) as model:
-        yield model
+    The log of a server that the run starts, and the journal of calls, are in `out`. If the model is asked turn by turn in conversations,
+    the journal is in `conversation_calls`, and what a local model has computed of a conversation is kept from turn to turn.
+    """
+    conversing = conversation_calls is not None
+    with ExitStack() as stack:
+        if cfg.generation.engine == "server":
+            from cso_lab.generation.served import ServedModel
+            from cso_lab.generation.served_folder import serve_checkpoint
+
+            server = stack.enter_context(serve_checkpoint(cfg, checkpoint, out)) if starts_server(cfg) else None
+            model = ServedModel(cfg, conversation_calls or out, served_identity, server, conversing)
+        else:
+            from cso_lab.generation.local import LocalModel
+
+            model = LocalModel(cfg, checkpoint, strategies, carry=conversing)
+        yield stack.enter_context(model)
 
 
 def turns_to_predict(

@@ -17,16 +17,18 @@ from cso_lab.training.chat_format import ChatFormat, Messages
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from cso_lab.generation.batched_decoding import Decoding
+    from cso_lab.generation.batched_decoding import CarriedContexts, Decoding
 
 
 class LocalModel:
     """The backbone, or the model in a checkpoint folder. A context manager; the weights are loaded at the first call."""
 
-    def __init__(self, cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet):
+    def __init__(self, cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, carry: bool = False):
+        """`carry`: conversations that continue those of the call before are not computed from their beginning (`CarriedContexts`)."""
         self._cfg, self._checkpoint, self._strategies = cfg, checkpoint, strategies
         self._chat = load_chat_format(cfg)
         self.batch_size: int = cfg.generation.batch_size
+        self._carry = carry
 
     def __enter__(self) -> "LocalModel":
         return self
@@ -35,7 +37,8 @@ class LocalModel:
         """Frees the model's memory, because all jobs of a sweep share one process."""
         import torch
 
-        self.__dict__.pop("_model", None)
+        for held in ("_model", "_carried"):
+            self.__dict__.pop(held, None)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -68,7 +71,8 @@ class LocalModel:
             openings = strategy_openings(self._chat, fitted[0], self._strategies)
         if openings and strategy:
             openings = [openings[self._strategies.names.index(strategy)]]
-        replies = reply_ids(self._model, [self._chat.prompt_ids(messages) for messages in fitted], self._decoding, openings)
+        prompts = [self._chat.prompt_ids(messages) for messages in fitted]
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried)
         return [self._reply(ids) for ids in replies]
 
     def _reply(self, ids: Sequence[int]) -> ReplyText:
@@ -109,6 +113,12 @@ class LocalModel:
     @cached_property
     def _model(self) -> "PreTrainedModel":
         return load_model(self._cfg, self._checkpoint, dtype=self._cfg.generation.dtype)
+
+    @cached_property
+    def _carried(self) -> "CarriedContexts | None":
+        from cso_lab.generation.batched_decoding import CarriedContexts
+
+        return CarriedContexts() if self._carry else None
 
     @property
     def _decoding(self) -> "Decoding":

@@ -42,9 +42,17 @@ class ServedModel:
     for the model is sent without its oldest turns. Any other failure raises an error, and the next run sends only what has no reply yet.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, served_identity: object = None, server: "OwnServer | None" = None):
+    def __init__(
+        self,
+        cfg: DictConfig,
+        folder: Path,
+        served_identity: object = None,
+        server: "OwnServer | None" = None,
+        conversing: bool = False,
+    ):
         """`served_identity` identifies what the server holds under the model's name. `server` is one that the run has started; None: that
-        of `generation.client`. Raises UserError if the model cannot be called.
+        of `generation.client`. `conversing`: the model is asked turn by turn, so once it has answered, a round of questions may get no
+        answer at all, and no batches are made. Raises UserError if the model cannot be called.
         """
         from cso_lab.llm import prices
         from cso_lab.llm.journal import Journal
@@ -53,6 +61,8 @@ class ServedModel:
 
         client = OmegaConf.to_container(cfg.generation.client, resolve=True)
         self._limits = {key: client[key] for key in LIMITS}
+        if conversing:
+            self._limits["batch"] = False
         if server:
             prices.register_free(f"openai/{server.model}")
             self._limits |= _limits_of(cfg.serving, client, server)
@@ -70,6 +80,7 @@ class ServedModel:
         self._folder, self._journal = Path(folder), Journal(folder, [_GROUP])
         self._empty_replies: Counter[str] = Counter()  # by reason
         self._last_turns: set[str] = set()  # what the seekers say last, which is never dropped
+        self._conversing, self._answered = conversing, False
         self.batch_size: int | None = None  # one batch: the client limits how many requests are sent at a time
         # One for all clients, since it remembers which parameters the server refuses.
         self._transport = Transport(self._limits["api_base"], self._limits["api_key_env"], _LOCATION)
@@ -109,7 +120,7 @@ class ServedModel:
 
         `free` has no effect, since replies of servers are not constrained.
 
-        Raises UserError if a conversation is too long or the model answered none of them.
+        Raises UserError if a conversation is too long or the model answered none of them (see `conversing`).
         """
         from cso_lab.llm.ask_all import ask_all
 
@@ -119,7 +130,8 @@ class ServedModel:
         if shortened := len(self._journal.dropped_turns) - already:
             print(f"{shortened} of {len(replies)} prompts were too long for {model} and were sent without their oldest turns")
         self._empty_replies.update(refused.values())
-        if not any(replies):
+        self._answered = self._answered or any(replies)
+        if not any(replies) and not (self._conversing and self._answered):
             reason = self._empty_replies.most_common(1)[0][0]
             raise UserError(f"{model} answered none of {len(replies)} questions, most often: {reason}")
         return [reply or "" for reply in replies]

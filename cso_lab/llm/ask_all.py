@@ -14,14 +14,14 @@ from cso_lab.llm.journal import Journal
 
 
 def ask_all(
-    client: Client, journal: Journal, questions: Sequence[Question], title: str, unit: str
+    client: Client, journal: Journal, questions: Sequence[Question], title: str, unit: str, delay: float = 0
 ) -> tuple[list, dict[int, str]]:
     """Returns (the parsed answers in the order of `questions`, {index: reason} of the refused questions, whose answer is None).
 
     `journal` is the client's. Answers it holds are not requested again, nor are questions whose replies failed to parse
-    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar. A question that the server does
-    not take, although it answers others after it or a plain one, counts as refused. With `client.batch` what is open is asked in batches
-    first, and singly only what they leave open.
+    `max_attempts` times in an earlier run. `title` and `unit` (of one answer) label the progress bar, which is shown after `delay` seconds.
+    A question that the server does not take, although it answers others after it or a plain one, counts as refused. With `client.batch`
+    what is open is asked in batches first, and singly only what they leave open.
 
     Raises UserError once all other questions are answered if some got no reply, and BudgetSpent or ServiceError at once if every
     further question would fail as well: the budget is used up, there is no credit or no such model, or
@@ -76,7 +76,7 @@ def ask_all(
         else:
             failures.update(not_taken.values())
 
-    with tqdm(total=len(questions), desc=title, unit=unit) as bar:
+    with tqdm(total=len(questions), desc=title, unit=unit, delay=delay) as bar:
         try:
             asyncio.run(run())
         except (BudgetSpent, ServiceError) as error:

@@ -1,6 +1,7 @@
 """Names of cells: their choices, and a hash of every value that their numbers depend on."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -8,6 +9,7 @@ from cso_lab.config import CONF
 from cso_lab.config.cells import algorithm_name, is_api, trains
 from cso_lab.config.result_settings import Config, counts, plain, resolved
 from cso_lab.core.hashing import digest
+from cso_lab.pipeline.conversation_settings import conversation_settings
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.generate import Generate
 from cso_lab.pipeline.search import Search
@@ -16,6 +18,8 @@ from cso_lab.pipeline.train import Train
 
 def cell_name(cfg: DictConfig) -> str:
     """Returns the cell's name, such as smollm2-dpo-lora-seed0-a1b2c3; two cells of other values never share one."""
+    if cfg.conversation.reference is not None:
+        return f"reference-{cfg.conversation.reference}-{config_hash(cfg)}"
     mode = [cfg.finetune_mode.name] if trains(cfg) else []
     seed = [f"seed{cfg.seed}"] if uses_seed(cfg) else []
     # Parts of a search give the same results, but two at once need a run folder each.
@@ -49,8 +53,22 @@ def config_hash(cfg: DictConfig) -> str:
 
 def number_settings(cfg: Config) -> dict[str, dict]:
     """Returns every value the cell's numbers depend on, by stage, of a `resolved` configuration."""
+    if cfg["conversation"]["reference"] is not None:
+        return {"converse": conversation_settings(cfg)}
     stages = (Search, Dataset, Train, Generate) if trains(cfg) else (Generate,)
-    return {stage.name: stage.settings(cfg) for stage in stages} | plain(cfg, "evaluation")
+    values = {stage.name: stage.settings(cfg) for stage in stages} | plain(cfg, "evaluation")
+    # As it comes, `conversation` is no part of the name, so that conversations can be held with the model of a cell that has none.
+    changed = {key: value for key, value in plain(cfg, "conversation")["conversation"].items() if value != _usual()[key]}
+    return values | ({"conversation": changed} if changed else {})
+
+
+@cache
+def _usual() -> dict:
+    """The values of `conversation` where nothing is given."""
+    folder = CONF / "conversation"
+    files = {"seeker": folder / "seeker" / "simulated.yaml", "harm": folder / "harm" / "rules.yaml"}
+    usual = OmegaConf.to_container(OmegaConf.load(folder / "default.yaml"))
+    return usual | {key: OmegaConf.to_container(OmegaConf.load(file)) for key, file in files.items()}
 
 
 def _without_seed(value: object, seed: int) -> object:

@@ -9,6 +9,7 @@ from cso_lab.config.cells import is_api, start_of, starts_server, trains, trains
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
+from cso_lab.pipeline.conversation_settings import check_conversations
 from cso_lab.pipeline.stages import STAGES
 
 
@@ -30,8 +31,11 @@ def check(cfg: DictConfig) -> None:
     _check_data(cfg)
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
-    if trains_here(cfg) and (searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)):
+    asks = searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)
+    if (trains_here(cfg) and asks) or "converse" in cfg.stages:
         _check_roles(cfg)
+    if "converse" in cfg.stages or cfg.conversation.reference is not None:
+        check_conversations(cfg)
     if "inspect" in cfg.stages and cfg.toxicity.get("model", "") is None:
         raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
     if trains(cfg) and cfg.preferences.dialogues == 0:
@@ -67,7 +71,8 @@ def _check_classes(cfg: DictConfig) -> None:
 
     from cso_lab.config.error_messages import explain
 
-    used = {"dataset": ("preferences.builder", "preferences.negatives"), "generate": ("decoding.method",)}
+    replies = {"generate": ("decoding.method",), "converse": ("decoding.method",)}
+    used = {"dataset": ("preferences.builder", "preferences.negatives"), **replies}
     try:
         instantiate(cfg.mcts.reward)
         for key in [key for stage in cfg.stages for key in used.get(stage, ())]:

@@ -63,7 +63,7 @@ class Generate(Result, Stage):
         replies = ("calls.jsonl",) if cell.cfg.rerun else ()
         with cache.compute_own("generate", key, (PARTIAL,), discard=(PREDICTIONS, *replies)):
             write_jsonl(cell.folder / TEST_DIALOGUES, test)
-            generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, _served_identity(cell))
+            generate(cell.cfg, test, cell.strategies, checkpoint, cell.folder, train, served_identity(cell))
 
 
 def print_generation_estimate(cell: CellContext) -> None:
@@ -100,7 +100,7 @@ def _key(cell: CellContext) -> str:
     return Generate.key(cell.cfg, cell.data_digest(), weights, trained)
 
 
-def _served_identity(cell: CellContext) -> object:
+def served_identity(cell: CellContext) -> object:
     """Returns what a server holds under its model's name; None where that name says it all."""
     if not starts_server(cell.cfg):
         return _trained_elsewhere(resolved(cell.cfg))

@@ -29,7 +29,8 @@ def preflight(cells: Iterable[tuple[DictConfig, Path, Iterable[str]]]) -> None:
     """Raises UserError if a stage of a cell cannot work: cells are (configuration, run folder, stages still to do)."""
     needs: dict[str, Need] = {}
     for cfg, folder, stages in cells:
-        train, generate = "train" in stages, "generate" in stages and weights_here(cfg)
+        replies = bool({"generate", "converse"} & set(stages)) and cfg.conversation.reference is None
+        train, generate = "train" in stages, replies and weights_here(cfg)
         if "evaluate" in stages and "bertscore" in cfg.evaluation.text:
             check_bertscore(cfg.evaluation.bertscore.model, cfg.evaluation.bertscore.layers)
         if generate and starts_server(cfg):

@@ -11,6 +11,8 @@ from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.conversation_settings import check_players
+from cso_lab.pipeline.converse import has_conversed, print_conversation_estimate
 from cso_lab.pipeline.dataset import check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
@@ -35,7 +37,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
         with FileLock(folder / ".lock"):  # the same cell started twice: the second waits, and finds it finished
             folder.joinpath(FAILED_FILE).unlink(missing_ok=True)
             if cfg.estimate:
-                return _estimate(CellContext(cfg, folder))
+                return _print_estimates(CellContext(cfg, folder))
             with tracker(cfg.tracking, tracked_cell(cfg, folder)) as tracking:
                 run_stages(CellContext(cfg, folder, in_sweep, tracking))
     except Exception as error:
@@ -44,10 +46,14 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
         _leave_failure(error, cfg, folder)
 
 
-def _estimate(cell: CellContext) -> None:
-    """Print what the server of a cell that is asked over HTTP would take; for any other cell, what its search would take."""
-    served = cell.cfg.generation.engine == "server" and not starts_server(cell.cfg) and "generate" in cell.cfg.stages
-    (print_generation_estimate if served else print_estimate)(cell)
+def _print_estimates(cell: CellContext) -> None:
+    """Print what the stages that ask models would take: generation on a server, or the search; and conversations. Run nothing."""
+    cfg = cell.cfg
+    if cfg.conversation.reference is None:
+        served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
+        (print_generation_estimate if served else print_estimate)(cell)
+    if "converse" in cfg.stages:
+        print_conversation_estimate(cell)
 
 
 def run_stages(cell: CellContext) -> None:
@@ -61,6 +67,8 @@ def run_stages(cell: CellContext) -> None:
         check_role_players(cell)
     if any(stage.name == "dataset" for stage in stages):
         check_negatives(cell)
+    if any(stage.name == "converse" for stage in stages):
+        check_players(cell.cfg)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
@@ -70,16 +78,17 @@ def run_stages(cell: CellContext) -> None:
 
 
 def unfinished_stages(cell: CellContext) -> list[str]:
-    """Returns those of train and generate that are requested and not finished. Writes nothing."""
+    """Returns those of train, converse and generate that are requested and not finished. Writes nothing."""
     requested = {stage.name for stage in _requested(cell.cfg)}
-    unfinished = [name for name in ("train", "generate") if name in requested]
+    unfinished = [name for name in ("train", "converse", "generate") if name in requested]
     if not unfinished or cell.cfg.rerun:
         return unfinished
     try:
         if "train" in unfinished and is_trained(cell):
             unfinished.remove("train")
-        if "train" not in unfinished and is_generated(cell) and "generate" in unfinished:
-            unfinished.remove("generate")
+        for name, finished in (("converse", has_conversed), ("generate", is_generated)):
+            if "train" not in unfinished and name in unfinished and finished(cell):
+                unfinished.remove(name)
     except UserError:
         # What an earlier stage leaves is missing. Where that is not run either, the first stage says so.
         return unfinished if {"search", "dataset"} & requested else []
@@ -96,7 +105,10 @@ def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
 
 def _requested(cfg: DictConfig) -> list[Stage]:
     """Returns the stages that `cfg.stages` names and that this cell has."""
-    return [stage for stage in STAGES if stage.name in cfg.stages and (trains_here(cfg) or not stage.of_training)]
+    named = [stage for stage in STAGES if stage.name in cfg.stages]
+    if cfg.conversation.reference is not None:
+        return [stage for stage in named if stage.of_reference]
+    return [stage for stage in named if trains_here(cfg) or not stage.of_training]
 
 
 def _report_folder(cfg: DictConfig, folder: Path) -> None:

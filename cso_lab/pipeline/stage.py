@@ -45,6 +45,8 @@ class Stage(ABC):
     name: ClassVar[str]
     # Whether cells that train nothing here skip the stage.
     of_training: ClassVar[bool] = False
+    # Whether a reference of conversations (conversation.reference) has a use for the stage: it has no model.
+    of_reference: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, cell: "CellContext") -> None:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from cso_lab.config.cells import start_node, start_of
 from cso_lab.config.result_settings import Config, plain
+from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import file_digest
 from cso_lab.pipeline.cell_context import CellContext
@@ -55,6 +56,18 @@ def is_trained(cell: CellContext) -> bool:
     """Returns whether the cell's training is finished, here or in a sibling cell. Raises UserError if there is no dataset to train on."""
     key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
     return cell.cache.has_own("train", key, CHECKPOINT) or bool(cell.cache.find_sibling("train", key, CHECKPOINT))
+
+
+def trained_folder(cell: CellContext) -> Path | None:
+    """Returns the folder that holds the cell's checkpoint, its own or that of a cell beside it with the same training; None without one."""
+    record = cell.cache.record
+    if record.keys.get("train") and (record.stage_folder("train") / CHECKPOINT).exists():
+        return record.stage_folder("train")
+    try:
+        key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
+    except UserError:  # no dataset: what is missing first is the training
+        return None
+    return cell.cache.take_from_sibling("train", key, CHECKPOINT)
 
 
 def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cso_lab.conversation.records import CONVERSATION_METRICS
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
 from cso_lab.evaluation.paired import Turns
@@ -108,7 +109,7 @@ def load_cells(items: Iterable[Cell | MissingCell | Path]) -> tuple[list[Cell], 
     return cells, missing
 
 
-def find_run_folders(folder: Path, files: Sequence[str] = (METRICS_FILE, FAILED_FILE)) -> list[Path]:
+def find_run_folders(folder: Path, files: Sequence[str] = (METRICS_FILE, FAILED_FILE, CONVERSATION_METRICS)) -> list[Path]:
     """Returns every folder in `folder`, itself included, that holds one of `files` or was inspected, in the order of their paths."""
     folders = {path.parent for name in files for path in Path(folder).rglob(name)}
     return sorted(folders | {path.parents[1] for path in Path(folder).rglob(INSPECTION_FILE)})
@@ -130,6 +131,8 @@ def _missing(folder: Path) -> MissingCell | None:
     if not (folder / METRICS_FILE).exists():
         if (folder / INSPECTION_FILE).exists():
             return MissingCell(folder, "its data was looked at, and nothing evaluated", failed=False)
+        if (folder / CONVERSATION_METRICS).exists():
+            return MissingCell(folder, "its conversations were held, and nothing evaluated", failed=False)
         return MissingCell(folder, f"missing: the cell left no {METRICS_FILE}")
     return None
 

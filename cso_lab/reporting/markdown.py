@@ -54,8 +54,9 @@ def markdown(
     missing: Sequence[MissingCell],
     comparisons: Sequence[PairedComparison],
     notes: Sequence[str],
+    more: Sequence[str] = (),
 ) -> str:
-    """Returns the text of report.md; `notes` are added to those that follow from the cells."""
+    """Returns the text of report.md; `notes` are added to those that follow from the cells, `more` are further sections."""
     rows, table = results.rows, results.table
     cells = [cell for row in rows for cell in row.cells]
     sections = [
@@ -71,6 +72,7 @@ def markdown(
         if comparisons:
             sections += ["## Differences\n\n" + _difference_table(comparisons).markdown(), _DIFFERENCES]
         sections += _strategy_sections(rows)
+    sections += more
     for heading, failed in (("Missing or failed cells", True), ("Not run", False)):
         lines = [[cell.folder.name, cell.reason] for cell in missing if cell.failed == failed]
         if lines:
@@ -161,13 +163,14 @@ def legend(rows: Sequence[Row], table: str | None) -> str:
 
 def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
     rows = [
-        [one.row.name, one.baseline.name, *(_difference(one.differences[metric]) for metric in METRICS), str(one.n)]
+        [one.row.name, one.baseline.name, *(difference_text(one.differences[metric]) for metric in METRICS), str(one.n)]
         for one in comparisons
     ]
     return Table("Differences", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], rows)
 
 
-def _difference(difference: Difference) -> str:
+def difference_text(difference: Difference) -> str:
+    """Returns a difference with its interval, in bold where that leaves 0 out."""
     text = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
     return f"**{text}**" if difference.significant else text
 

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
-from cso_lab.llm.reply_form import ReplyForm, integer_schema, object_schema
 from cso_lab.roles import parsing
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
+from cso_lab.roles.reply_options import reply_options
 
 History = tuple[Turn, ...]
 
@@ -37,18 +37,7 @@ class RolePlayers:
         self._answers: defaultdict[str, dict[str, object]] = defaultdict(dict)
         self._pending = 0  # questions without an answer yet
         client.check({role: config[role]["model"] for role in PLACEHOLDERS})
-        # Seeker and supporter speak; the replies of the others are of no use in parts.
-        trim = parsing.trim_utterance if config.get("cut_replies", "trim") == "trim" else None
-        self._if_cut = dict.fromkeys(("seeker", "supporter"), {"trim": trim, "more_room": True})
-        schemas = {
-            "strategist": object_schema(strategies.names, integer_schema(*parsing.SUITABILITY)),
-            "judge": object_schema(tuple(parsing.CRITERIA), integer_schema(*parsing.QUALITY)),
-        }
-        self._reply_forms = {
-            role: ReplyForm(schema, config[role]["structured"])
-            for role, schema in schemas.items()
-            if config[role].get("structured")
-        }
+        self._options = reply_options(config, strategies)
         self._strategy_list = "\n".join(f"- {name}: {description}" for name, description in strategies.descriptions.items())
 
     async def seeker(self, dialogue: Dialogue, history: History, sample_key: str) -> SeekerReply:
@@ -110,8 +99,7 @@ class RolePlayers:
             return pending
         if pending is None:
             seed = self._question_seed(dialogue.id, role, query, sample_key)
-            form = self._reply_forms.get(role)
-            question = Question(key, dialogue.id, role, config, chat, seed, parse, form, **self._if_cut.get(role, {}))
+            question = Question(key, dialogue.id, role, config, chat, seed, parse, **self._options.get(role, {}))
             pending = answers[key] = self._submit(question)
         pending.waiters += 1
         try:

@@ -48,6 +48,7 @@ OF_NODE = {
     "serving": {"generate"},
     "decoding": {"generate", "evaluate"},
     "evaluation": {"evaluate", "testset"},
+    "conversation": {"converse"},
     "hardware": {"train", "generate"},
 }
 START = {"name": "x", "label": "x", "recipe": "sft", "rows": "sft", "start": None, "trainer": None, "training": {"seed": 0}}
@@ -83,7 +84,7 @@ def another(place: str, value: object) -> object:
 
 def settings(cfg: dict) -> dict:
     """What the keys of the cell's stages are made of."""
-    stages = RESULTS if trains_here(cfg) else ("generate", "testset", "evaluate")
+    stages = RESULTS if trains_here(cfg) else ("converse", "generate", "testset", "evaluate")
     return {stage: RESULTS[stage].settings(cfg) for stage in stages}
 
 
@@ -103,9 +104,11 @@ def test_every_key_of_the_configuration_counts_or_is_known_to_change_no_result(n
         changed = {stage for stage in before if before[stage] != after.get(stage)}
         if idle is None and not changed & expected.get(place.partition(".")[0], set()):
             uncounted.append(place)
-        if idle is not None and changed - {"evaluate"}:
+        # Where nothing is trained, role players have no effect on the cell's numbers; its conversations are judged by one all the same.
+        judged = {"converse"} if place.startswith("roles.") else set()
+        if idle is not None and changed - {"evaluate"} - judged:
             counted.append(place)
-        if changed - {"inspect", "scores", "evaluate"} and number_settings(cfg) == numbers:
+        if changed - {"inspect", "scores", "evaluate"} - judged and number_settings(cfg) == numbers:
             unnamed.append(place)
         node[last] = value
     assert not uncounted, "change the key of no stage they are of, and stand on no list"
@@ -125,7 +128,7 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
     ("key", "other", "stages"),
     [
         ("roles.cut_replies", "refuse", {"search", "dataset"}),
-        ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate"}),
+        ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate", "converse"}),
     ],
 )
 def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):

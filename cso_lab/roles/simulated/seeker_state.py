@@ -50,6 +50,7 @@ STAGES: Mapping[str, tuple[float, float, float]] = {
     "plan": (-0.8, 0.8, 1.3),
     "encouragement": (-1.0, 0.0, 1.8),
 }
+NO_LEANING = (0.0,) * len(NEEDS)
 USUAL_LENGTH = 7  # supporter turns
 CUE_WEIGHT = 0.9  # added to the log-prior of a need per unit of cue strength
 REPEATED = 0.75  # factor on the fit of a strategy that was used in the turn before
@@ -90,8 +91,15 @@ def lines() -> dict[str, dict[str, list[str]]]:
 
 
 @cache
+def conversation_lines() -> dict:
+    """Returns the lines of the simulated seeker of whole conversations: {"resisting", "going_on"} by persona, "relieved" and "hurt"."""
+    return yaml.safe_load(files(__package__).joinpath("conversation_lines.yaml").read_text(encoding="utf-8"))
+
+
+@cache
 def _guarded() -> frozenset[str]:
-    return frozenset(lines()["seeker"]["guarded"])
+    resisting = (line for bank in conversation_lines()["resisting"].values() for line in bank)
+    return frozenset((*lines()["seeker"]["guarded"], *resisting))
 
 
 @lru_cache(maxsize=100_000)
@@ -113,13 +121,14 @@ def _situation(history: Sequence[Turn]) -> tuple[int, str]:
 
 
 @lru_cache(maxsize=100_000)
-def _needs(turns: int, open_words: str) -> tuple[float, ...]:
+def _needs(turns: int, open_words: str, leaning: tuple[float, ...] = NO_LEANING) -> tuple[float, ...]:
+    """`leaning`: what a persona adds to the log-prior of each need."""
     stage = min(turns / (USUAL_LENGTH - 1), 1.0) * 2
     low, share = min(int(stage), 1), stage - min(int(stage), 1)
     logits = []
-    for need, strength in zip(NEEDS, cue_strengths(open_words), strict=True):
+    for need, strength, more in zip(NEEDS, cue_strengths(open_words), leaning, strict=True):
         prior = STAGES[need][low] * (1 - share) + STAGES[need][low + 1] * share
-        logits.append(prior + CUE_WEIGHT * strength)
+        logits.append(prior + CUE_WEIGHT * strength + more)
     weights = [math.exp(logit - max(logits)) for logit in logits]
     return tuple(weight / sum(weights) for weight in weights)
 
@@ -127,13 +136,16 @@ def _needs(turns: int, open_words: str) -> tuple[float, ...]:
 def fits(history: Sequence[Turn]) -> dict[str, float]:
     """Returns the expected fit of each strategy to the current needs, 0 to 1, for the strategies of all sets."""
     last = next((turn.strategy for turn in reversed(history) if turn.speaker != SEEKER), None)
-    return dict(_fits(*_situation(history), last))
+    return dict(fits_at(*_situation(history), last))
 
 
 @lru_cache(maxsize=100_000)
-def _fits(turns: int, open_words: str, last: str | None) -> dict[str, float]:
-    """Returns `fits`, cached: callers must not change the dict. `last`: the supporter's last strategy."""
-    probability = dict(zip(NEEDS, _needs(turns, open_words), strict=True))
+def fits_at(turns: int, open_words: str, last: str | None, leaning: tuple[float, ...] = NO_LEANING) -> Mapping[str, float]:
+    """Returns `fits` after so many supporter turns, the last of which had the strategy `last`; the seeker's last open words are given.
+
+    `leaning`: what a persona adds to the log-prior of each need. Cached: callers must not change the result.
+    """
+    probability = dict(zip(NEEDS, _needs(turns, open_words, leaning), strict=True))
     return {
         strategy: sum(degree * probability[need] for need, degree in meets.items()) * (REPEATED if strategy == last else 1.0)
         for strategy, meets in MEETS.items()
