@@ -35,12 +35,13 @@ def conversations(report: ReportData) -> Section | None:
     if not held:
         return None
     results = results_table(held, _field)
-    measured = Table("", results.header, results.rows, LEGEND, [sentence(notice) for notice in notices(held)])
+    measured = Table("", results.header, results.rows, LEGEND, [notice] if (notice := _notice(held)) else [])
     tables: list[Table | ChartGroup] = [
         measured,
         ChartGroup("", _setting(held), [_curves(report, held), _by_group(report, held)]),
     ]
-    tables.append(ChartGroup("Strategies in conversations", "", [*_transitions(held), _shares(report, held)]))
+    tables.append(ChartGroup("Strategies in conversations", "", [_shares(report, held)]))
+    tables.append(ChartGroup("", "", _transitions(held)))
     if compared := comparisons(held):
         table = difference_table(compared, difference_field)
         tables.append(Table("Differences between conversations", table.header, table.rows, DIFFERENCES))
@@ -52,7 +53,7 @@ def side_by_side(report: ReportData) -> Section | None:
     read = [(each, conversations) for each in report.conversations if (conversations := _conversations(report, each))]
     if not read:
         return None
-    data, count = _data([(each.name, conversations) for each, conversations in read])
+    data, count = _data(read)
     return Section(
         "seekers",
         "Conversations side by side",
@@ -62,11 +63,15 @@ def side_by_side(report: ReportData) -> Section | None:
             "count": count,
             "columns": _first_columns([each for each, _ in read]),
             "personas": sorted({seeker["persona"] for seeker in data["seekers"]}),
-            "notices": [sentence(notice) for notice in notices([each for each, _ in read])],
+            "notice": _notice([each for each, _ in read]),
             "harmful": [_harmful(each) for each, _ in read],
             "most_harmful": _MOST_HARMFUL,
         },
     )
+
+
+def _notice(held: Sequence[Conversations]) -> str:
+    return " ".join(sentence(notice) for notice in notices(held))
 
 
 def _field(measure: Mapping) -> Value:
@@ -229,7 +234,7 @@ def _conversations(report: ReportData, each: Conversations) -> list[Conversation
         return []
 
 
-def _data(cells: Sequence[tuple[str, Sequence[Conversation]]]) -> tuple[dict, int]:
+def _data(cells: Sequence[tuple[Conversations, Sequence[Conversation]]]) -> tuple[dict, int]:
     """Returns (the conversations as conversations.js reads them, the number of seekers before those beyond MOST_CHARACTERS were left out).
 
     Seekers are listed once, by their number. `held` has for each cell one conversation a seeker, None where it held none:
@@ -254,7 +259,8 @@ def _data(cells: Sequence[tuple[str, Sequence[Conversation]]]) -> tuple[dict, in
         "scale": [LOWEST, HIGHEST],
         "criteria": list(CRITERIA),
         "endings": list(ENDINGS),
-        "cells": [name for name, _ in cells],
+        "cells": [each.name for each, _ in cells],
+        "thresholds": [each.metrics["context"]["threshold"] for each, _ in cells],
         "seekers": seekers,
         "held": held,
         "longest": max((len(talk[2]) for conversations in held for talk in conversations if talk), default=0) or 1,

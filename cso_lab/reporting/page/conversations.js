@@ -61,30 +61,32 @@ function badge(talk) {
 }
 
 // The whole course of a conversation at a glance, as wide as the longest one shown would be.
-function sparkline(start, turns) {
+function sparkline(start, turns, threshold) {
   const step = 100 / talks.data.longest;
   const points = [start, ...turns.map((turn) => turn[3])].map((intensity, turn) => `${turn * step},${20 - 20 * share(intensity)}`);
-  const picture = drawn("svg", { class: "sparkline", viewBox: "-2 -2 104 24", "aria-hidden": "true" });
-  picture.append(drawn("polyline", { points: points.join(" ") }));
+  const picture = drawn("svg", { class: "sparkline", viewBox: "0 -1 100 22", preserveAspectRatio: "none", "aria-hidden": "true" });
+  const level = 20 - 20 * share(threshold);
+  picture.append(drawn("line", { class: "threshold", x1: 0, y1: level, x2: 100, y2: level }), drawn("polyline", { points: points.join(" ") }));
   return picture;
 }
 
-// A strip beside a turn, from the intensity before it (top) to that after it (bottom); strips of turns join into one curve.
-function strip(before, after) {
+// A strip beside a turn, and its number: from the intensity before it (top) to that after it (bottom); strips of turns join into one curve.
+function strip(before, after, threshold) {
   const box = make("div", "strip");
   const picture = drawn("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-  const [top, bottom] = [100 * share(before), 100 * share(after)];
+  const [top, bottom, level] = [before, after, threshold].map((intensity) => 100 * share(intensity));
   picture.append(
     drawn("polygon", { points: `0,0 ${top},0 ${bottom},100 0,100` }),
-    drawn("line", { x1: top, y1: 0, x2: bottom, y2: 100 }),
+    drawn("line", { class: "threshold", x1: level, y1: 0, x2: level, y2: 100 }),
+    drawn("line", { class: "course", x1: top, y1: 0, x2: bottom, y2: 100 }),
   );
-  box.append(picture, make("span", "intensity", after.toFixed(1)));
-  return box;
+  box.append(picture);
+  return [box, make("span", "intensity", after.toFixed(1))];
 }
 
-function row(words, before, after) {
+function row(words, ...intensities) {
   const box = make("div", "exchange");
-  box.append(words, strip(before, after));
+  box.append(words, ...strip(...intensities));
   return box;
 }
 
@@ -96,13 +98,13 @@ function spoken(name, strategy, text, more = []) {
   return line;
 }
 
-function exchangeRow([strategy, text, answer, intensity, harm, scores], before) {
+function exchangeRow([strategy, text, answer, intensity, harm, scores], before, threshold) {
   const words = make("div", "words");
   const marks = harm.map((kind) => make("span", "mark dispreferred", `harmful: ${kind}`));
   if (scores) marks.push(make("span", "judged", talks.data.criteria.map((name, i) => `${name} ${scores[i]}`).join(" ")));
   words.append(spoken("Supporter", strategy === -1 ? "no known strategy" : talks.data.strategies[strategy], text, marks));
   if (answer !== null) words.append(spoken("Seeker", "", answer));
-  return row(words, before, intensity);
+  return row(words, before, intensity, threshold);
 }
 
 function talkBox(cell, seeker, rows) {
@@ -117,10 +119,11 @@ function talkBox(cell, seeker, rows) {
   const card = talks.data.seekers[seeker];
   const opening = make("div", "words");
   opening.append(spoken("Seeker", "", card.opening));
-  box.append(row(opening, card.intensity, card.intensity));
+  const threshold = talks.data.thresholds[cell];
+  box.append(row(opening, card.intensity, card.intensity, threshold));
   let before = card.intensity;
   for (const turn of talk[2]) {
-    box.append(exchangeRow(turn, before));
+    box.append(exchangeRow(turn, before, threshold));
     before = turn[3];
   }
   const end = make("p");
@@ -149,7 +152,7 @@ function seekerItem(seeker, shown) {
     const course = make("span", "course");
     const talk = talkOf(cell, seeker);
     course.append(make("span", "cell-name", talks.data.cells[cell]), " ");
-    course.append(...(talk ? [sparkline(card.intensity, talk[2]), " ", badge(talk)] : ["no conversation"]));
+    course.append(...(talk ? [sparkline(card.intensity, talk[2], talks.data.thresholds[cell]), " ", badge(talk)] : ["no conversation"]));
     courses.append(course);
   }
   head.append(courses);
