@@ -40,10 +40,13 @@ class Players:
         return self._journal.usage.to_json()
 
     def ask(self, questions: Sequence[Question], title: str) -> tuple[list, dict[int, str]]:
-        """Returns (answers, reasons by index of the questions that were refused); see `ask_all`."""
+        """Returns (answers, reasons by index of the questions that were refused); see `ask_all` and `Client.check`."""
         if not questions:
             return [], {}
-        return ask_all(Client(**self._limits, journal=self._journal), self._journal, questions, title, "turn", _PROGRESS_DELAY)
+        # A client for every call, because it belongs to one event loop; the journal counts the usage of all of them.
+        client = Client(**self._limits, journal=self._journal)
+        client.check({question.role: question.model["model"] for question in questions})
+        return ask_all(client, self._journal, questions, title, "turn", _PROGRESS_DELAY)
 
     def question(
         self,

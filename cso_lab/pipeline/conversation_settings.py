@@ -61,11 +61,13 @@ def check_conversations(cfg: DictConfig) -> None:
 
 def check_players(cfg: DictConfig) -> None:
     """Raises UserError if a player of the conversations cannot be asked: its key is missing, or its model names no provider."""
+    from cso_lab.llm.config_location import ROLES, ConfigLocation
     from cso_lab.llm.transport import Transport
 
-    transport = Transport(cfg.roles.api_base, cfg.roles.api_key_env)
+    own = ConfigLocation("roles", "conversation.{role}.model")
     for role, model in asked_models(cfg).items():
-        transport.check(role, model)
+        place = own if role in ("seeker", "harm") else ROLES
+        Transport(cfg.roles.api_base, cfg.roles.api_key_env, place).check(role, model)
 
 
 def known_personas(cfg: DictConfig) -> list[str]:

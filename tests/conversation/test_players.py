@@ -11,6 +11,7 @@ from fakes import FakeOpenAI, Reply
 from omegaconf import OmegaConf
 from project import composed
 
+from cso_lab.conversation.estimate import estimate
 from cso_lab.conversation.judges import find_harm, score
 from cso_lab.conversation.players import Players
 from cso_lab.conversation.seekers import AskedSeekers, parse_reaction
@@ -160,6 +161,29 @@ def test_the_references_choose_as_they_say(tmp_path):
     assert held["strategist"][0].exchanges[0].text == f"As I would say in {PLAN}."
     assert len(Counter(turn.strategy for one in held["random"] for turn in one.exchanges)) >= 6
     assert [turn.text for turn in held["gold"][0].exchanges] == gold and held["gold"][0].ending == "out_of_turns"
+
+
+@pytest.mark.parametrize(
+    ("line", "roles"),
+    [
+        (ASKED, {"seeker", "judge", "harm"}),
+        (("conversation.reference=strategist",), {"judge", "strategist", "supporter"}),
+        (("backbone=gpt_4o_mini",), {"judge", "supporter"}),
+    ],
+)
+def test_an_estimate_counts_the_requests_to_every_player(line, roles):
+    cfg = composed("roles=openai", "algo=base", *line)
+    nodes = [OmegaConf.to_container(cfg[node], resolve=True) for node in ("conversation", "roles", "generation")]
+    said = estimate(cards(10), *nodes, STRATEGIES)
+    turns = int(re.search(r"10 seekers, about (\d+) supporter turns [(]100 at most[)]", said)[1])
+    assert dict(re.findall(r"(\w+) (\d+)[,;]", said.partition(" calls (")[2])) == dict.fromkeys(roles, str(turns))
+    assert "$" in said
+
+
+def test_without_models_an_estimate_asks_nobody():
+    cfg = composed("algo=base")
+    nodes = [OmegaConf.to_container(cfg[node], resolve=True) for node in ("conversation", "roles", "generation")]
+    assert estimate(cards(10), *nodes, STRATEGIES).endswith("supporter turns (100 at most); no model is asked over HTTP")
 
 
 def _card_of(dialogue):
