@@ -234,7 +234,8 @@ def _told_apart(held: Sequence[Conversations]) -> list[Conversations]:
 
     def longer(each: Conversations) -> str:
         seed = [] if each.cell["seed"] is None else [f"seed {each.cell['seed']}"]
-        return f"{each.name} [{', '.join([*seed, *(f'{key}={value}' for key, value in each.cell['varied'].items())])}]"
+        parts = [*seed, *(f"{key}={value}" for key, value in each.cell["varied"].items())]
+        return f"{each.name} [{', '.join(parts)}]" if parts else each.name
 
     for naming in (longer, lambda each: f"{each.name} [{each.folder.name}]"):
         names = [each.name for each in held]

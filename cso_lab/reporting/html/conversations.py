@@ -23,8 +23,10 @@ from cso_lab.reporting.html.results import difference_field
 # The page holds at most so much of the conversations; conversations.jsonl in the run folders holds all of them.
 MOST_CHARACTERS = 3_000_000
 _MOST_HARMFUL = 20
-# More curves than the palette has colours cannot be told apart at once; the others can be switched on in the legend.
-_MOST_CURVES = 8
+# More cells than the palette has colours cannot be told apart at once; the others can be switched on in the legend.
+_MOST_CELLS = 8
+# Pixels of a line of the legend: long names stand one below the other.
+_LEGEND_LINE = 20
 _GROUPED = ("success", "turns_to_success", "intensity", "area")
 _LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
 
@@ -74,6 +76,11 @@ def _notice(held: Sequence[Conversations]) -> str:
     return " ".join(sentence(notice) for notice in notices(held))
 
 
+def _visible(number: int) -> dict:
+    """Returns the attribute of the trace of a cell's number that leaves it to the legend, if there are too many."""
+    return {} if number < _MOST_CELLS else {"visible": "legendonly"}
+
+
 def _field(measure: Mapping) -> Value:
     if measure["value"] is None:
         return Value(NONE)
@@ -104,7 +111,7 @@ def _curves(report: ReportData, held: Sequence[Conversations]) -> Chart:
     for number, each in enumerate(held):
         curve = [point for point in each.metrics["curve"] if point["value"] is not None]
         x = list(range(len(curve)))
-        shown = {"legendgroup": str(number)} | ({} if number < _MOST_CURVES else {"visible": "legendonly"})
+        shown = {"legendgroup": str(number)} | _visible(number)
         low, high = ([point[end] for point in curve] for end in ("low", "high"))
         dashes = {} if each.cell["reference"] is None else {"line": {"dash": "dash"}}
         hover = "after %{x} turns: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
@@ -113,7 +120,7 @@ def _curves(report: ReportData, held: Sequence[Conversations]) -> Chart:
         data.append(line(x, [point["value"] for point in curve], colours[each.folder], each.name, **dashes, **shown, **about))
     thresholds = {each.metrics["context"].get("threshold") for each in held} - {None}
     layout = {
-        "height": 440,
+        "height": 340 + _LEGEND_LINE * len(held),
         "xaxis": {"title": {"text": "supporter turns"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": "intensity of the emotion"}, "range": [LOWEST, HIGHEST]},
         "legend": _LEGEND_ABOVE,
@@ -145,7 +152,7 @@ def _by_group(report: ReportData, held: Sequence[Conversations]) -> Chart:
 def _grouped_bars(held: Sequence[Conversations], key: str, measure: str, colours: Mapping) -> dict:
     names = sorted({name for each in held for name in each.metrics[key]})
     data = []
-    for each in held:
+    for number, each in enumerate(held):
         groups = each.metrics[key]
         values = [groups[name]["measures"][measure] if name in groups else None for name in names]
         x = [value and value["value"] for value in values]
@@ -156,14 +163,14 @@ def _grouped_bars(held: Sequence[Conversations], key: str, measure: str, colours
             "arrayminus": [value["value"] - value["low"] if value and value["value"] is not None else 0 for value in values],
         }
         counts = [groups[name]["n"] if name in groups else 0 for name in names]
-        about = {"customdata": counts, "hovertemplate": "%{y}: %{x:.2f}, %{customdata} seekers"}
+        about = {"customdata": counts, "hovertemplate": "%{y}: %{x:.2f}, %{customdata} seekers"} | _visible(number)
         data.append(bars(list(map(wrapped_label, names)), x, colours[each.folder], each.name, error_x=error, **about))
     return _bar_figure(data, len(names), HEADERS[measure])
 
 
 def _bar_figure(data: list[dict], groups: int, title: str) -> dict:
     layout = {
-        "height": 130 + groups * (18 + 9 * len(data)),
+        "height": 60 + _LEGEND_LINE * len(data) + groups * (18 + 9 * min(len(data), _MOST_CELLS)),
         "barmode": "group",
         "bargap": 0.2,
         "xaxis": {"title": {"text": chart_label(title)}, "rangemode": "tozero"},
@@ -193,12 +200,11 @@ def _shares(report: ReportData, held: Sequence[Conversations]) -> Chart:
     colours = _colours(report)
     names = list(dict.fromkeys(name for each in held for name in each.metrics["strategies"]["names"]))
     data = []
-    for each in held:
+    for number, each in enumerate(held):
         share = each.metrics["strategies"]["share"]
         values = [PERCENT * share[name] if name in share else None for name in names]
-        data.append(
-            bars(list(map(wrapped_label, names)), values, colours[each.folder], each.name, hovertemplate="%{y}: %{x:.1f}%")
-        )
+        about = {"hovertemplate": "%{y}: %{x:.1f}%"} | _visible(number)
+        data.append(bars(list(map(wrapped_label, names)), values, colours[each.folder], each.name, **about))
     caption = "Percent of the supporter turns that name a strategy."
     return Chart(
         "chart-conversation-strategies", caption, {"share": _bar_figure(data, len(names), "share of turns in percent")}

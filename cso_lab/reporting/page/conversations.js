@@ -51,7 +51,7 @@ function matchingSeekers(shown) {
 function endingText([ending, cutBy, turns]) {
   const many = `${turns.length} turn${turns.length === 1 ? "" : "s"}`;
   if (ending === "out_of_turns") return `not relieved in ${many}`;
-  if (ending === "cut") return `cut after ${many}: the ${cutBy} had no words`;
+  if (ending === "cut") return `cut after ${many}: the ${cutBy} had no words${cutBy === "seeker" ? ", so it counts nowhere" : ""}`;
   return `${ending} after ${many}`;
 }
 
