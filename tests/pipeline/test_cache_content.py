@@ -38,14 +38,14 @@ def mine(tmp_path, monkeypatch):
 PARTS = {
     "mcts.reward": ["search"],
     "mcts.search": ["search"],
-    "data.reader": ["search", "inspect", "generate", "testset"],
+    "data.reader": ["search", "inspect", "converse", "generate", "testset"],
     "preferences.builder": ["dataset"],
     "preferences.negatives": ["dataset"],
     "algorithm.trainer": ["train"],
     "algorithm.arguments": ["train"],
     "algorithm.start.trainer": ["train"],
     "finetune_mode.peft": ["train"],
-    "decoding.method": ["generate"],
+    "decoding.method": ["converse", "generate"],
     "toxicity.scorer": ["inspect", "scores"],
 }
 
