@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -232,13 +233,19 @@ def _columns(rows: Sequence[Sequence[float]], seed: int) -> list[dict]:
     return [_mean(column, seed) for column in np.array(rows, dtype=float).T] if rows else []
 
 
+@lru_cache(maxsize=16)
+def _weights(n: int, seed: int) -> np.ndarray:
+    """Returns how often each of `n` seekers is drawn, one row a resample; kept, since all measures of a cell take the same ones."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
 def _mean(values: np.ndarray, seed: int) -> dict:
     """Returns {value, low, high}: the mean of the values that are no NaN, and its interval over seekers drawn with replacement."""
     present = ~np.isnan(values)
     if not present.any():
         return dict(_NONE)
     n = len(values)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    weights = _weights(n, seed)
     sums, sizes = weights @ np.where(present, values, 0.0), weights @ present
     low, high = np.percentile(sums[sizes > 0] / sizes[sizes > 0], INTERVAL)
     return {"value": float(values[present].mean()), "low": float(low), "high": float(high)}

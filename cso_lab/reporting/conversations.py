@@ -1,15 +1,16 @@
 """Whole conversations in a report: what they came to, by persona, and each cell less the untrained model, SFT and the references."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cso_lab.conversation.records import CONVERSATION_METRICS, ENDINGS
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
-from cso_lab.core.tables import NONE, Table, sentence
+from cso_lab.core.tables import NONE, Table, Value, sentence
 from cso_lab.evaluation.conversations import CRITERIA, LOWER_IS_BETTER, MEASURES, paired_differences
 from cso_lab.evaluation.paired import Difference
+from cso_lab.reporting.cells import MissingCell
 from cso_lab.reporting.markdown import difference_text
 
 CSV_FILE = "conversations.csv"
@@ -32,17 +33,19 @@ HEADERS = {
     "harmful": "harmful %",
 }
 _COMPARED = ("success", "turns_to_success", "intensity", "area", "S", "stage_fit", "repeated_within", "harmful")
-_LEGEND = (
+# What conversation_metrics.json must hold to be shown.
+_PARTS = ("n", "set_aside", "endings", "curve", "by_persona", "by_scene", "strategies", "harm", "seekers", "context")
+LEGEND = (
     "Means over seekers with 95% bootstrap intervals over seekers, who are the same in every row. success: leaves with an intensity at or "
     "below the threshold; mean intensity: over all turns, those after the end included; entropy in bits; stage fit: how well the "
     "strategies fit the stage of the conversation; repeated: sentences that the seeker was told before. ↑ more is better, ↓ less is "
     "better."
 )
-_DIFFERENCES = (
+DIFFERENCES = (
     "The row less the one it is set against, on the same seekers, with the 95% interval of a paired bootstrap over them; turns to success "
-    "on the seekers whom both relieved. **Bold**: the interval leaves 0 out; of twenty differences that are none, about one is bold all "
-    "the same."
+    "on the seekers whom both relieved."
 )
+_BOLD = "**Bold**: the interval leaves 0 out; of twenty differences that are none, about one is bold all the same."
 
 
 @dataclass(frozen=True)
@@ -59,20 +62,25 @@ class Conversations:
         return self.metrics["cell"]
 
 
-def load_conversations(folders: Iterable[Path]) -> tuple[list[Conversations], list[str]]:
-    """Returns (the conversations of those run folders that have any, the references last; what is wrong with damaged files)."""
-    loaded, problems = [], []
+def load_conversations(folders: Iterable[Path]) -> tuple[list[Conversations], dict[Path, str]]:
+    """Returns (the conversations of those run folders that have any, the references last; {damaged file: what is wrong with it})."""
+    loaded, problems = [], {}
     for folder in dict.fromkeys(map(Path, folders)):
         file = folder / CONVERSATION_METRICS
         if not file.exists():
             continue
         try:
-            metrics = read_json(file)
-            loaded.append(Conversations(folder, _name(metrics["cell"]), metrics))
-        except (UserError, KeyError, TypeError) as error:
-            problems.append(str(error) if isinstance(error, UserError) else f"{file}: no metrics of conversations ({error!r})")
+            loaded.append(_read(file))
+        except UserError as error:
+            problems[file] = str(error)
     order = (None, *REFERENCES)
     return sorted(_told_apart(loaded), key=lambda each: order.index(each.cell["reference"])), problems
+
+
+def without_conversations(missing: Sequence[MissingCell], held: Sequence[Conversations]) -> list[MissingCell]:
+    """Returns the missing cells but for those that were only to hold conversations, and did."""
+    conversed = {each.folder for each in held}
+    return [cell for cell in missing if cell.failed or cell.folder not in conversed]
 
 
 def sections(held: Sequence[Conversations]) -> list[str]:
@@ -80,9 +88,9 @@ def sections(held: Sequence[Conversations]) -> list[str]:
     if not held:
         return []
     said = [f"> **{sentence(notice)}**" for notice in notices(held)]
-    parts = ["## Conversations", *said, results_table(held).markdown(), _LEGEND]
+    parts = ["## Conversations", *said, results_table(held).markdown(), LEGEND]
     if compared := comparisons(held):
-        parts += ["### Differences between conversations", difference_table(compared).markdown(), _DIFFERENCES]
+        parts += ["### Differences between conversations", difference_table(compared).markdown(), f"{DIFFERENCES} {_BOLD}"]
     parts += ["### Success by persona, in percent", persona_table(held).markdown()]
     return [*parts, "### Harmful replies", _harm(held)]
 
@@ -92,14 +100,18 @@ def notices(held: Sequence[Conversations]) -> list[str]:
     return list(dict.fromkeys(notice for each in held for notice in each.metrics["context"].get("notices", ())))
 
 
-def results_table(held: Sequence[Conversations]) -> Table:
-    """Returns one row a cell: its measures with their intervals, and how its conversations ended."""
+def results_table(held: Sequence[Conversations], field: Callable[[Mapping], str | Value] | None = None) -> Table:
+    """Returns one row a cell: its measures with their intervals, and how its conversations ended.
+
+    `field` writes a measure; None: as text, its interval in brackets.
+    """
+    field = field or _measure
     header = ["Cell", *(f"{text} {_arrow(name)}".strip() for name, text in HEADERS.items()), " / ".join(ENDINGS), "n"]
     rows = []
     for each in held:
         endings, measures = each.metrics["endings"], each.metrics["measures"]
         ended = " / ".join(str(endings[ending]) for ending in ENDINGS)
-        rows.append([each.name, *(_measure(measures[name]) for name in HEADERS), ended, str(each.metrics["n"])])
+        rows.append([each.name, *(field(measures[name]) for name in HEADERS), ended, str(each.metrics["n"])])
     return Table("Conversations", header, rows)
 
 
@@ -132,10 +144,15 @@ def comparisons(held: Sequence[Conversations]) -> list[Comparison]:
     return compared
 
 
-def difference_table(compared: Sequence[Comparison]) -> Table:
-    """Returns one line a comparison."""
+def difference_table(compared: Sequence[Comparison], field: Callable[[Difference], str | Value] = difference_text) -> Table:
+    """Returns one line a comparison; `field` writes a difference."""
     rows = [
-        [one.row.name, one.baseline.name, *(_difference(one.differences.get(name)) for name in _COMPARED), str(one.n)]
+        [
+            one.row.name,
+            one.baseline.name,
+            *(field(one.differences[name]) if name in one.differences else NONE for name in _COMPARED),
+            str(one.n),
+        ]
         for one in compared
     ]
     return Table("Differences", ["Row", "less", *(HEADERS[name] for name in _COMPARED), "n"], rows)
@@ -189,6 +206,21 @@ def _harm(held: Sequence[Conversations]) -> str:
     return "\n".join(lines)
 
 
+def _read(file: Path) -> Conversations:
+    """Returns the conversations of a conversation_metrics.json. Raises UserError if it is damaged or lacks a part."""
+    metrics = read_json(file)
+    try:
+        lacking = [name for name in _PARTS if name not in metrics] + [
+            name for name in MEASURES if name not in metrics["measures"]
+        ]
+        name = _name(metrics["cell"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file}: no metrics of conversations ({error!r})") from None
+    if lacking:
+        raise UserError(f"{file}: metrics of conversations without {', '.join(lacking)}")
+    return Conversations(file.parent, name, metrics)
+
+
 def _name(cell: Mapping) -> str:
     if cell["reference"] is not None:
         return REFERENCES[cell["reference"]]
@@ -202,7 +234,8 @@ def _told_apart(held: Sequence[Conversations]) -> list[Conversations]:
 
     def longer(each: Conversations) -> str:
         seed = [] if each.cell["seed"] is None else [f"seed {each.cell['seed']}"]
-        return f"{each.name} [{', '.join([*seed, *(f'{key}={value}' for key, value in each.cell['varied'].items())])}]"
+        parts = [*seed, *(f"{key}={value}" for key, value in each.cell["varied"].items())]
+        return f"{each.name} [{', '.join(parts)}]" if parts else each.name
 
     for naming in (longer, lambda each: f"{each.name} [{each.folder.name}]"):
         names = [each.name for each in held]
@@ -226,10 +259,6 @@ def _measure(measure: Mapping) -> str:
         return NONE
     bounds = "" if measure["low"] is None else f" [{measure['low']:.2f}, {measure['high']:.2f}]"
     return f"{measure['value']:.2f}{bounds}"
-
-
-def _difference(difference: Difference | None) -> str:
-    return NONE if difference is None else difference_text(difference)
 
 
 def _arrow(name: str) -> str:

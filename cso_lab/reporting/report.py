@@ -8,7 +8,7 @@ from cso_lab.conversation.records import CONVERSATION_METRICS
 from cso_lab.core.tables import terminal
 from cso_lab.reporting import conversations
 from cso_lab.reporting.cells import INSPECTION_FILE, Cell, MissingCell, load_cells
-from cso_lab.reporting.conversations import Conversations, load_conversations
+from cso_lab.reporting.conversations import load_conversations, without_conversations
 from cso_lab.reporting.data_scaling import write_volume_figure
 from cso_lab.reporting.dataset_tables import MARKDOWN_FILE
 from cso_lab.reporting.markdown import legend, markdown, notices, remarks
@@ -54,10 +54,12 @@ def write_report(
     cells, missing = load_cells(cells_or_folders)
     results = ResultsTable(table_rows(cells, table), table)
     held, problems = load_conversations(run.folder for run in (*cells, *missing))
-    notes = [*notes, *problems]
+    notes = [*notes, *problems.values()]
     notes = [*notes, *(f"[{path.name}]({path.name})" for path in write_volume_figure(results.rows, out))]
     notes += _inspection_links([*cells, *missing], out)
-    text = markdown(title, results, _without(held, missing), compare_rows(results.rows), notes, conversations.sections(held))
+    text = markdown(
+        title, results, without_conversations(missing, held), compare_rows(results.rows), notes, conversations.sections(held)
+    )
     files = {REPORT_FILE: text, CSV_FILE: results.csv(), TEX_FILE: results.latex(title)}
     if held:
         files[conversations.CSV_FILE] = conversations.csv(held)
@@ -95,18 +97,12 @@ def print_report(
         console.print(conversations.short_table(held).grid())
     for notice in conversations.notices(held):
         console.print(f"[bold]{escape(notice)}[/bold]", highlight=False, soft_wrap=True)
-    for problem in problems:
+    for problem in problems.values():
         console.print(f"[bold red]no numbers[/bold red] {escape(problem)}", soft_wrap=True)
-    for cell in _without(held, missing):
+    for cell in without_conversations(missing, held):
         label = "[bold red]no numbers[/bold red]" if cell.failed else "[yellow]not run[/yellow]"
         console.print(f"{label} {escape(f'{cell.folder.name}: {cell.reason}')}", soft_wrap=True)
     console.print(f"report: {escape(str(path))}", highlight=False, soft_wrap=True)
-
-
-def _without(held: Sequence[Conversations], missing: Sequence[MissingCell]) -> list[MissingCell]:
-    """Returns the missing cells but for those that were only to hold conversations, and did."""
-    conversed = {each.folder for each in held}
-    return [cell for cell in missing if cell.failed or cell.folder not in conversed]
 
 
 def _inspection_links(runs: Sequence[Cell | MissingCell], out: Path) -> list[str]:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cso_lab.conversation.records import CONVERSATION_METRICS
 from cso_lab.core.files import read_json, read_jsonl
-from cso_lab.core.tables import Table
+from cso_lab.core.tables import Table, sentence
 from cso_lab.tracking import TrackedCell
-from cso_lab.tracking.figures import confusion_figure, preference_figure
+from cso_lab.tracking.figures import confusion_figure, preference_figure, transition_figure
 from cso_lab.tracking.paper_comparison import paper_comparison
 
+# Where the mean intensity of a cell's conversations after every turn is logged.
+CURVE, CURVE_AXIS = "conversation_curve", "conversation_curve/turn"
 # {stage: the file it logs its steps in while it runs}.
 STEP_LOGS = {"train": "train_log.jsonl", "start": "train_log.jsonl"}
 
@@ -33,11 +36,12 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Content:
-    """What is shown of one stage: {name: value}, {name: table}, {name: figure of matplotlib}, and files to keep."""
+    """What is shown of one stage: {name: value}, {name: table}, {name: figure of matplotlib}, the points of a curve, and files to keep."""
 
     summary: dict[str, object] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, object] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
     artifact: Artifact | None = None
 
 
@@ -89,12 +93,28 @@ def evaluate(folder: Path, cell: TrackedCell) -> Content:
     )
 
 
+def converse(folder: Path, cell: TrackedCell) -> Content:
+    """Returns the numbers of conversation_metrics.json but for those by scene, the intensity after every turn as a curve, and a figure of
+    which strategy follows which."""
+    metrics = _object(folder / CONVERSATION_METRICS)
+    harm = {key: metrics["harm"][key] for key in ("count", "unjudged", "kinds")}
+    numbers = {key: metrics[key] for key in ("n", "set_aside", "endings", "usage")}
+    numbers |= {"harm": harm, "strategies": metrics["strategies"]["share"], **_measures(metrics["measures"])}
+    numbers["by_persona"] = {name: _measures(group["measures"]) for name, group in metrics["by_persona"].items()}
+    numbers["notices"] = " ".join(map(sentence, metrics["context"]["notices"]))
+    curve = [{CURVE_AXIS: turn} | flat(_measures({"intensity": point}), CURVE) for turn, point in enumerate(metrics["curve"])]
+    return Content(
+        flat(numbers, "conversation"), figures={"figures/transitions": transition_figure(metrics["strategies"])}, curve=curve
+    )
+
+
 # Other stages (the strategy test set) are not shown.
 CONTENTS: Mapping[str, Callable[[Path, TrackedCell], Content]] = {
     "search": search,
     "dataset": dataset,
     "start": lambda folder, cell: Content(),  # the SFT training a preference algorithm starts from: its steps alone
     "train": train,
+    "converse": converse,
     "generate": generate,
     "evaluate": evaluate,
 }
@@ -134,6 +154,13 @@ def flat(value: Mapping, prefix: str = "") -> dict[str, object]:
 def is_number(value: object) -> bool:
     """Returns whether a value is a finite number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _measures(measures: Mapping[str, Mapping]) -> dict:
+    """Returns {name: value, name/low: ..., name/high: ...} of measures."""
+    values = {name: measure["value"] for name, measure in measures.items()}
+    bounds = {f"{name}/{end}": measure[end] for name, measure in measures.items() for end in ("low", "high")}
+    return values | bounds
 
 
 def _object(file: Path) -> dict:

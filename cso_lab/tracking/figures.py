@@ -1,4 +1,4 @@
-"""Figures of one cell: its preference per strategy, and its confusion matrix."""
+"""Figures of one cell: its preference per strategy, its confusion matrix, and its transitions between strategies."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,19 +37,31 @@ def preference_figure(strategies: Mapping[str, Mapping]):
 
 def confusion_figure(folder: Path, strategies: Sequence[str]):
     """Returns the matrix of gold against predicted strategies, in turns, from predictions.jsonl; unparsed replies come last."""
-    from matplotlib.figure import Figure
-
     predicted = [*strategies, _UNPARSED]
     rows = read_jsonl(folder / "predictions.jsonl")
     counter = Counter((row["gold_strategy"], row["strategy"] or _UNPARSED) for row in rows)
     counts = [[counter[gold, name] for name in predicted] for gold in strategies]
+    return _matrix_figure(counts, strategies, predicted, "gold", "predicted")
+
+
+def transition_figure(strategies: Mapping):
+    """Returns the matrix of which strategy follows which in conversations, from the `strategies` of conversation_metrics.json."""
+    return _matrix_figure(
+        strategies["transitions"], strategies["names"], strategies["names"], "a supporter turn", "the next one"
+    )
+
+
+def _matrix_figure(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], down: str, across: str):
+    """Returns a matrix of counts; `down` and `across` name its axes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 6), layout="constrained")
     panel = figure.subplots()
     panel.imshow(counts, cmap="Blues", aspect="auto")
-    panel.set_xticks(range(len(predicted)), predicted, rotation=45, ha="right")
-    panel.set_yticks(range(len(strategies)), strategies)
-    panel.set_xlabel("predicted")
-    panel.set_ylabel("gold")
+    panel.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xlabel(across)
+    panel.set_ylabel(down)
     most = max((count for line in counts for count in line), default=0)
     for y, line in enumerate(counts):
         for x, count in enumerate(line):

@@ -11,15 +11,15 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import digest
 from cso_lab.tracking import TrackedCell
-from cso_lab.tracking.contents import CONTENTS, STEP_LOGS, Artifact, image_files, is_number, steps_after
+from cso_lab.tracking.contents import CONTENTS, CURVE, CURVE_AXIS, STEP_LOGS, Artifact, image_files, is_number, steps_after
 from cso_lab.tracking.credentials import check_names, first_line, resolve_mode, set_up_wandb
 from cso_lab.tracking.figures import as_image
 from cso_lab.tracking.poller import Poller
 
 # The folder that wandb writes to, within the run folder, and our record of what has been logged.
 FOLDER, RECORD = "wandb", "cell.json"
-# {stage: the horizontal axis of its numbers}.
-_AXES = {"train": "train/step", "start": "start/step", "search": "search/seconds"}
+# {stage, or curve: the horizontal axis of its numbers}.
+_AXES = {"train": "train/step", "start": "start/step", "search": "search/seconds", CURVE: CURVE_AXIS}
 
 
 class WandbTracker:
@@ -53,7 +53,7 @@ class WandbTracker:
         self._started_now: set[str] = set()
         self._record_file = cell.folder / FOLDER / RECORD
         recorded = self._record_file.exists() and not cell.rerun
-        # "steps": the last logged step of each stage; "content": a hash of the results that are logged.
+        # "steps": the last logged step of each stage; "curves": a hash of each stage's logged curve; "content": of all logged results.
         self._record = read_json(self._record_file) if recorded else {"id": None, "steps": {}, "content": None}
 
     def __enter__(self) -> "WandbTracker":
@@ -177,6 +177,7 @@ class WandbTracker:
 
         content = CONTENTS[stage](folder, self._cell)
         self._run.summary.update(content.summary)
+        self._log_curve(stage, content.curve)
         logged = {name: wandb.Image(as_image(figure)) for name, figure in content.figures.items()}
         for name, table in content.tables.items():
             rows = table.rows[: self._rows] if name == "predictions" else table.rows
@@ -186,6 +187,14 @@ class WandbTracker:
                 self._run.log(logged)
             if content.artifact and content.artifact.files and self._log_artifacts:
                 self._run.log_artifact(self._artifact(content.artifact))
+
+    def _log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
+        """Log the points of a stage's curve, unless they are in W&B already."""
+        logged = self._record.setdefault("curves", {})
+        if curve and logged.get(stage) != digest(curve):
+            for point in curve:
+                self._run.log(dict(point))
+            logged[stage] = digest(curve)
 
     def _artifact(self, artifact: Artifact):
         """Returns the artifact of wandb; its files are read where they are, and of a large artifact only their address is kept."""

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
 from cso_lab.reporting.cells import METRICS
+from cso_lab.reporting.conversations import HEADERS as CONVERSATION_HEADERS
 from cso_lab.reporting.rows import HEADERS
+from cso_lab.tracking.contents import CURVE, CURVE_AXIS
 from cso_lab.tracking.paper_comparison import DIFFERENCE, PAPER
 
 NAME = "CSO: cells side by side"
 # Quantities of training, in the order of report.html; the chart of one that an algorithm does not log is empty.
 _CURVES = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm", "learning_rate")
 _SEARCH = ("dialogues_done", "calls", "tokens", "dollars")
+_CONVERSATIONS = ("success", "turns_to_success", "intensity", "area", "harmful")
 _BARS = 50
 
 
@@ -44,6 +47,15 @@ def workspace(entity: str, project: str, name: str = NAME, group: str | None = N
             section("Ours minus the paper's", *(bars(metric, f"{DIFFERENCE}/{metric}") for metric in METRICS)),
             section(
                 "Ours beside the paper's", *(bars(metric, metric, f"{PAPER}/{metric}") for metric in METRICS), is_open=False
+            ),
+            section(
+                "Conversations",
+                *(bars(CONVERSATION_HEADERS[name], f"conversation/{name}") for name in _CONVERSATIONS),
+                panels.LinePlot(
+                    title="intensity after every turn", x=panels.Metric(CURVE_AXIS), y=[panels.Metric(f"{CURVE}/intensity")]
+                ),
+                panels.MediaBrowser(title="transitions", media_keys=["figures/transitions"]),
+                is_open=False,
             ),
             section("Training", *(curve("train", "step", key) for key in _CURVES)),
             section(

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conversations import PLAN, VALIDATE, written
 from omegaconf import OmegaConf
 from project import ROOT, composed, run_py
+from reporting.conversation_runs import NOTICE, write_conversations
 from reporting.run_folders import NAMES, write_run
 from reporting.run_folders import dialogues_of as dialogues
 from tracking.wandb_runs import keyless, left_in
@@ -125,6 +127,37 @@ def test_of_a_large_artifact_only_the_place_is_kept_and_none_where_none_is_wante
     (kept,) = by_group["0"].artifacts["checkpoint-cell"]
     assert kept["ref"] == (tmp_path / "checkpoint" / "weights").as_uri() and "local_path" not in kept
     assert by_group["1"].artifacts == {}
+
+
+def test_conversations_leave_their_numbers_and_their_curve_once(tmp_path):
+    spoken = [
+        (VALIDATE, "I hear you.", 6.0, {"E": 4, "I": 1, "H": 3, "S": 2}, ()),
+        (PLAN, "Get over it.", 3.0, None, ("dismissal",)),
+    ]
+    folder = write_conversations(tmp_path / "cell", [written(1, "open", spoken, "relieved")], max_turns=3)
+    for tag in ("mine", "another"):  # opened again because where it goes has changed
+        with wandb_tracker(folder, tags=[tag]) as tracking:
+            tracking.stage_started("converse", folder)
+            tracking.stage_finished("converse", folder)
+    first, second = left_in(folder)
+    assert first.run["run_id"] == second.run["run_id"] and first.exit_code == 0
+    assert first.logged("conversation_curve/turn") == [0, 1, 2, 3]
+    assert first.logged("conversation_curve/intensity") == [8.0, 6.0, 3.0, 3.0]
+    assert first.logged("conversation_curve/intensity/low") == [8.0, 6.0, 3.0, 3.0]
+    assert second.logged("conversation_curve/turn") == []
+    expected = {
+        "success": 100,
+        "success/low": 100,
+        "turns_to_success": 2,
+        "E": 4,
+        "n": 1,
+        "endings/relieved": 1,
+        "harm/kinds/dismissal": 1,
+    }
+    expected |= {f"strategies/{PLAN}": 0.5, "by_persona/open/success": 100, "usage/players/calls/judge": 7}
+    assert {name: first.summary[f"conversation/{name}"] for name in expected} == expected
+    assert NOTICE[1:] in first.summary["conversation/notices"]
+    assert list(first.folder.glob("files/media/images/figures/transitions_*.png"))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ def test_a_dry_run_prints_bars_curves_and_differences(capsys, monkeypatch):
     assert differences == [[f"summary_metrics.difference_to_paper/{metric}"] for metric in ("Q", "B", "Q_W", "R-L")]
     (loss, *_) = panels["Training"]
     assert (loss["config"]["xAxis"], loss["config"]["metrics"]) == ("train/step", ["train/loss"])
+    conversations = [panel["config"]["metrics"] for panel in panels["Conversations"] if "metrics" in panel["config"]]
+    assert ["summary_metrics.conversation/success"] in conversations and ["conversation_curve/intensity"] in conversations
     assert "table9" in json.dumps(view["spec"]["section"]["runSets"][0]["filters"])
 
 

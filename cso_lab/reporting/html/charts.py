@@ -20,7 +20,8 @@ class Chart:
     """A chart, or several of which the reader chooses one.
 
     `figures` maps the name of each to {data, layout} of plotly.js; a trace's `meta` may hold `colour`, an index into the theme's
-    palette. `caption` describes the chart, `shown` is the index of the figure shown at first, `choose` labels the choice.
+    palette, and `band`, true of an area around a line. `caption` describes the chart, `shown` is the index of the figure shown at
+    first, `choose` labels the choice.
     """
 
     id: str
@@ -72,3 +73,40 @@ def line(x: Sequence[float], y: Sequence[float | None], colour: int, name: str, 
         "meta": {"colour": colour},
     }
     return trace | more
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: int, **more: object) -> dict:
+    """Returns a trace of the area between two lines, which is in no legend; `more` are further attributes of the trace."""
+    trace = {"type": "scatter", "mode": "lines", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself"}
+    return trace | {"hoverinfo": "skip", "showlegend": False, "meta": {"colour": colour, "band": True}} | more
+
+
+def heatmap(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], hover: str) -> dict:
+    """Returns a figure of counts: the stronger a colour, the larger the share of its row. `hover`: a hovertemplate of plotly.js."""
+    totals = [max(1, sum(row)) for row in counts]
+    trace = {
+        "type": "heatmap",
+        "z": [[round(100 * count / total, 1) for count in row] for row, total in zip(counts, totals, strict=True)],
+        "text": [[str(count) if count else "" for count in row] for row in counts],
+        "x": [_short(name) for name in columns],
+        "y": [wrapped_label(name, 20) for name in rows],
+        "texttemplate": "%{text}",
+        "hovertemplate": hover,
+        "zmin": 0,
+        "zmax": 100,
+        "xgap": 1,
+        "ygap": 1,
+        "showscale": False,
+        "meta": {"scale": True},
+    }
+    layout = {
+        "height": 560,
+        "xaxis": {"side": "bottom", "tickangle": -90, "showgrid": False},
+        "yaxis": {"autorange": "reversed", "showgrid": False},
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _short(name: str, most: int = 20) -> str:
+    """Returns a column label of at most `most` characters; the rows have the full names in the same order."""
+    return chart_label(name if len(name) <= most else f"{name[: most - 1]}…")

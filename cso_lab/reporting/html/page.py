@@ -5,7 +5,9 @@ from pathlib import Path
 
 from cso_lab.core.published import backbones
 from cso_lab.reporting.cells import INSPECTION_FILE, Cell, MissingCell
+from cso_lab.reporting.conversations import without_conversations
 from cso_lab.reporting.html.charts import Section
+from cso_lab.reporting.html.conversations import conversations, side_by_side
 from cso_lab.reporting.html.data_scaling import data_scaling
 from cso_lab.reporting.html.dataset import dataset, judged_replies
 from cso_lab.reporting.html.render import plotly_js, render, write_page
@@ -24,12 +26,14 @@ SECTIONS: tuple[Callable[[ReportData], Section | Sequence[Section] | None], ...]
     text_metrics_section,
     differences_section,
     data_scaling,
+    conversations,
     preferences,
     confusions,
     training_curves,
     dataset,
     judged_replies,
     replies_section,
+    side_by_side,
     dialogues,
     trees,
     cost_and_time,
@@ -49,15 +53,17 @@ def write_report_page(folders: Iterable[Cell | MissingCell | Path], out: Path, t
         sections += built if isinstance(built, list) else [built] if built else []
     page = render(
         "report",
-        scripts=("tree.js", "turns.js"),
-        styles=("report.css",),
+        scripts=("tree.js", "turns.js", "conversations.js"),
+        styles=("report.css", "conversations.css"),
         libraries=[(plotly_js(), "charts.js")],
         title=title,
         model=report.model,
         notices=_notices(report),
-        ran=what_was_run(report.cells),
+        ran=what_was_run(report.cells) if report.cells or not report.conversations else [],
         sections=sections,
-        absent=[(missing.folder.name, missing.reason) for missing in report.missing],
+        absent=[
+            (missing.folder.name, missing.reason) for missing in without_conversations(report.missing, report.conversations)
+        ],
         problems=report.problems,
         remarks=remarks(report.cells, report.rows, report.table),
         runs=_provenance(report),

@@ -17,6 +17,7 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, read_jsonl
 from cso_lab.core.run_folders import STAGES_FILE, copied_folder
 from cso_lab.reporting.cells import FAILED_FILE, METRICS_FILE, Cell, MissingCell, find_run_folders, load_cells
+from cso_lab.reporting.conversations import Conversations, load_conversations
 from cso_lab.reporting.rows import Row, table_rows
 
 
@@ -76,6 +77,14 @@ class ReportData:
     def measured(self) -> list[Run]:
         """The runs that have numbers."""
         return [run for run in self.runs if run.cell]
+
+    @cached_property
+    def conversations(self) -> list[Conversations]:
+        """The conversations of the runs that held any, the references last."""
+        held, problems = load_conversations(run.folder for run in self.runs)
+        for file, reason in problems.items():
+            self.add_problem(str(file), reason)
+        return held
 
     def json(self, path: Path) -> dict:
         """Returns the object in a JSON file, {} if it is missing or damaged."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from cso_lab.core.tables import Table, Value, minus_signs
+from cso_lab.evaluation.paired import Difference
 from cso_lab.reporting.cells import METRICS
 from cso_lab.reporting.comparison import verdict
 from cso_lab.reporting.html.charts import Chart, Section, chart_label, wrapped_label
@@ -48,14 +49,7 @@ def differences_section(report: ReportData) -> Section | None:
     """Returns every row minus the untrained model and minus SFT, by a paired bootstrap; None if no rows can be compared."""
     rows = []
     for one in compare_rows(report.rows):
-        values = [one.differences[metric] for metric in METRICS]
-        fields = [
-            Value(
-                minus_signs(f"{value.value:+.2f}{'' if value.significant else ' (0 within)'}"),
-                minus_signs(f"{value.low:+.2f} to {value.high:+.2f}"),
-            )
-            for value in values
-        ]
+        fields = [difference_field(one.differences[metric]) for metric in METRICS]
         rows.append([one.row.name, one.baseline.name, *fields, str(one.n)])
     if not rows:
         return None
@@ -65,6 +59,14 @@ def differences_section(report: ReportData) -> Section | None:
     )
     table = Table("", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], rows, caption)
     return Section("differences", "Differences", "section_tables", {"tables": [table]})
+
+
+def difference_field(difference: Difference) -> Value:
+    """Returns a difference with its interval, and whether that holds 0."""
+    return Value(
+        minus_signs(f"{difference.value:+.2f}{'' if difference.significant else ' (0 within)'}"),
+        minus_signs(f"{difference.low:+.2f} to {difference.high:+.2f}"),
+    )
 
 
 def _line(row: Row) -> dict:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cso_lab.reporting.html.charts import Chart, Section, bars, chart_label, wrapped_label
+from cso_lab.reporting.html.charts import Chart, Section, bars, heatmap, wrapped_label
 from cso_lab.reporting.html.report_data import ReportData, Run, first_of_each_kind
 
 _UNPARSED = "unparsed"
@@ -98,7 +98,9 @@ def confusions(report: ReportData) -> Section | None:
         names = list(run.cell.strategies)
         predictions = report.jsonl(run.folder / "predictions.jsonl")
         if names and predictions:
-            figures[run.name] = _heatmap(confusion_counts(predictions, names), names)
+            counts = confusion_counts(predictions, names).tolist()
+            hover = "gold %{y}<br>predicted %{x}<br>%{text} turns, %{z}% of the row<extra></extra>"
+            figures[run.name] = heatmap(counts, names, [*names, _UNPARSED], hover)
     if not figures:
         return None
     # The runs are in the paper's order, untrained first, so the first and the last are the most interesting to compare.
@@ -108,34 +110,3 @@ def confusions(report: ReportData) -> Section | None:
     )
     charts = [Chart(f"chart-confusion-{side}", caption, figures, index, "cell") for side, index in sides]
     return Section("confusion", "Gold and predicted strategies", "section_charts", {"charts": charts})
-
-
-def _short(name: str, most: int = 20) -> str:
-    """Returns a column label of at most `most` characters; the rows have the full names in the same order."""
-    return chart_label(name if len(name) <= most else f"{name[: most - 1]}…")
-
-
-def _heatmap(counts, names: Sequence[str]) -> dict:
-    totals = counts.sum(-1, keepdims=True)
-    shares = 100 * counts / totals.clip(min=1)
-    trace = {
-        "type": "heatmap",
-        "z": shares.round(1).tolist(),
-        "text": [[str(count) if count else "" for count in row] for row in counts.tolist()],
-        "x": [_short(name) for name in [*names, _UNPARSED]],
-        "y": [wrapped_label(name, 20) for name in names],
-        "texttemplate": "%{text}",
-        "hovertemplate": "gold %{y}<br>predicted %{x}<br>%{text} turns, %{z}% of the row<extra></extra>",
-        "zmin": 0,
-        "zmax": 100,
-        "xgap": 1,
-        "ygap": 1,
-        "showscale": False,
-        "meta": {"scale": True},
-    }
-    layout = {
-        "height": 560,
-        "xaxis": {"side": "bottom", "tickangle": -90, "showgrid": False},
-        "yaxis": {"autorange": "reversed", "showgrid": False},
-    }
-    return {"data": [trace], "layout": layout}

@@ -29,14 +29,15 @@ function colours() {
 }
 
 function painted(trace, { palette, ink, line, empty }) {
-  const { colour, scale } = trace.meta || {};
+  const { colour, scale, band } = trace.meta || {};
   if (scale) return { ...trace, colorscale: [[0, empty], [1, palette[0]]] };
   if (colour === undefined) return trace;
   const paint = palette[colour % palette.length];
+  if (band) return { ...trace, fillcolor: `${paint}2b`, line: { width: 0 } };
   const turn = Math.floor(colour / palette.length);
   const marker = { ...trace.marker, color: paint };
   if (trace.type === "bar" && turn) marker.pattern = { shape: PATTERNS[turn % PATTERNS.length], fgcolor: ink };
-  const error_x = trace.error_x && { ...trace.error_x, color: paint, thickness: 1.5 };
+  const error_x = trace.error_x && { ...trace.error_x, color: trace.type === "bar" ? ink : paint, thickness: 1.5 };
   return { ...trace, marker, error_x, line: { ...trace.line, color: paint, width: 2, dash: trace.line?.dash || DASHES[turn % DASHES.length] } };
 }
 
