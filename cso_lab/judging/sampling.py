@@ -130,8 +130,8 @@ def sample_conversations(first: Path, second: Path, criteria: Sequence[str], num
         items.append(Item.of_conversations(pair[0].seeker, situation, turns))
     names, _ = run_files.run_names(first, second, CONVERSATION_METRICS)
     left_out = {
-        "that only one of the runs has": len(set(ours) ^ set(theirs)),
-        "whose conversation was set aside": len(pairs) - len(usable),
+        "only one of the runs has them": len(set(ours) ^ set(theirs)),
+        "a conversation of theirs was set aside": len(pairs) - len(usable),
     }
     return Sample(
         table=None,
@@ -144,7 +144,7 @@ def sample_conversations(first: Path, second: Path, criteria: Sequence[str], num
         runs=(str(first.resolve()), str(second.resolve())),
         items=tuple(items),
         notices=(
-            *(f"Left out: {count} seekers {which}." for which, count in left_out.items() if count),
+            *(f"Seekers left out because {reason}: {count}." for reason, count in left_out.items() if count),
             *_simulated_seekers(first),
             *_shortfall(len(items), number, "seekers"),
             *_identical(items, "conversations"),
