@@ -1,9 +1,10 @@
-"""`python -m cso_lab.judging`: Tables 1, 3 and 6 by models or by people.
+"""`python -m cso_lab.judging`: Tables 1, 3 and 6, and conversations, by models or by people.
 
   preferences RUN             Table 1: preferred against dispreferred replies of the run's preference data
   compare RUN OTHER           Table 3: both runs' replies at the same test turns, CSO before SFT
   rate RUN                    Table 6: scores of seed, preferred and dispreferred replies
-  sheet preferences RUN       the same replies as a sheet for people, no model asked; likewise sheet compare, sheet rate
+  conversations RUN OTHER     both runs' conversations with the same seekers: exploration, insight, action, overall
+  sheet preferences RUN       the same replies as a sheet for people, no model asked; likewise with the other commands
   read FOLDER SHEET ...       the same table from filled-in sheets (CSV, or Label Studio's JSON export); FOLDER is RUN/judging/NAME
 
 Values of conf/judging.yaml may follow, such as judges=[openai/gpt-4o-mini,openai/gpt-4o] items=50 client.budget.dollars=5.
@@ -16,8 +17,8 @@ from pathlib import Path
 from cso_lab.core.commands import Parser, run
 from cso_lab.core.errors import UserError
 
-_RUN_COUNTS = {"preferences": 1, "compare": 2, "rate": 1}
-_NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6"}
+_RUN_COUNTS = {"preferences": 1, "compare": 2, "rate": 1, "conversations": 2}
+_NAMES = {"preferences": "table1", "compare": "table3", "rate": "table6", "conversations": "conversations"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,6 +57,7 @@ def _judge(command: str, folders: list[Path], overrides: list[str], sheet: bool)
         "preferences": sampling.sample_pairs,
         "compare": sampling.sample_test_turns,
         "rate": sampling.sample_replies,
+        "conversations": sampling.sample_conversations,
     }[command]
     if not sheet:
         check_judges(settings)

@@ -1,7 +1,7 @@
 """Annotation sheets for people: blinded and shuffled, as CSV and for Label Studio, and read back once they are filled in.
 
-Which side each reply belongs to is kept apart, in the key that `write_sheet` returns. A sheet that is incomplete or impossible is
-refused with its row and the reason.
+Which side each reply or conversation belongs to is kept apart, in the key that `write_sheet` returns. A sheet that is incomplete or
+impossible is refused with its row and the reason.
 """
 
 import csv
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_json
-from cso_lab.judging.items import COMPARISON, Answer, Sample
-from cso_lab.judging.prompts import TIE, A, B, asked_criteria, choice, reply_text, score
+from cso_lab.judging.items import COMPARISON, CONVERSATIONS, PAIRWISE, RATING, Answer, Sample
+from cso_lab.judging.prompts import TIE, A, B, asked_criteria, choice, score, side_text
 from cso_lab.llm.errors import ParseError
 from cso_lab.roles.prompts import transcript
 
@@ -26,28 +26,37 @@ ITEM = "item"
 # A spreadsheet reads a cell that begins with one of these as a formula, or strips the character.
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
+_TASKS = {
+    COMPARISON: "Read the conversation and say for each criterion which of the two replies is better",
+    RATING: "Read the conversation and say for each criterion how good the reply is (high is good)",
+    CONVERSATIONS: "Read both conversations of the same seeker and say for each criterion which supporter is better",
+}
+
 
 def text_columns(kind: str) -> tuple[str, ...]:
     """Returns the columns that annotators read and do not fill in."""
-    return ("situation", "conversation", *(("reply_a", "reply_b") if kind == COMPARISON else ("reply",)))
+    if kind == CONVERSATIONS:
+        return ("situation", "conversation_a", "conversation_b")
+    return ("situation", "conversation", *(("reply",) if kind == RATING else ("reply_a", "reply_b")))
 
 
 def allowed_values(kind: str, scale: Sequence[int]) -> list[str]:
     """Returns what annotators may write into a criterion's column."""
-    return [A, B, TIE] if kind == COMPARISON else [str(score) for score in range(scale[0], scale[1] + 1)]
+    return [A, B, TIE] if kind in PAIRWISE else [str(score) for score in range(scale[0], scale[1] + 1)]
 
 
 def blinded_rows(sample: Sample, settings: Mapping) -> tuple[list[dict[str, str]], dict[str, int]]:
-    """Returns (the rows in random order, {item id: index of the reply shown as A}); in half of the pairs the order is swapped."""
+    """Returns (the rows in random order, {item id: index of the side shown as A}); in half of the pairs the order is swapped."""
     rng = random.Random(f"sheet/{sample.seed}/{sample.fingerprint}")
     items = rng.sample(sample.items, len(sample.items))
-    swapped = set(rng.sample([item.id for item in items], len(items) // 2)) if sample.kind == COMPARISON else ()
+    swapped = set(rng.sample([item.id for item in items], len(items) // 2)) if sample.kind in PAIRWISE else ()
     key = {item.id: int(item.id in swapped) for item in items}
-    rows = []
+    rows, show_strategies = [], settings["show_strategies"]
     for item in items:
-        replies = [reply_text(reply, settings["show_strategies"]) for reply in item.replies]
-        replies = replies[::-1] if key[item.id] else replies
-        texts = (item.situation, transcript(item.history, settings["show_strategies"]), *replies)
+        sides = [side_text(item, side, show_strategies) for side in range(len(item.sides))]
+        sides = sides[::-1] if key[item.id] else sides
+        history = () if item.conversations else (transcript(item.history, show_strategies),)
+        texts = (item.situation, *history, *sides)
         rows.append({ITEM: item.id, **dict(zip(text_columns(sample.kind), texts, strict=True))})
     return rows, key
 
@@ -85,7 +94,7 @@ def label_studio_config(sample: Sample, settings: Mapping) -> str:
         ET.SubElement(view, "Text", name=name, value=f"${name}")
     for criterion in asked_criteria(sample.kind, sample.criteria):
         ET.SubElement(view, "Header", value=f"{criterion}: {settings['rubric'][criterion]}")
-        attributes = {"name": criterion, "toName": "conversation", "choice": "single-radio", "required": "true"}
+        attributes = {"name": criterion, "toName": text_columns(sample.kind)[1], "choice": "single-radio", "required": "true"}
         block = ET.SubElement(view, "Choices", attributes)
         for value in allowed_values(sample.kind, settings["scale"]):
             ET.SubElement(block, "Choice", value=value)
@@ -98,10 +107,9 @@ def instructions(sample: Sample, settings: Mapping) -> str:
     allowed = ", ".join(allowed_values(sample.kind, settings["scale"]))
     criteria = asked_criteria(sample.kind, sample.criteria)
     rubric = "\n".join(f"- **{criterion}**: {settings['rubric'][criterion]}" for criterion in criteria)
-    question = "which of the two replies is better" if sample.kind == COMPARISON else "how good the reply is (high is good)"
     return (
-        f"Read the conversation and say for each criterion {question}. Write one of {allowed} into every empty field; leave the other "
-        f"columns and the number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
+        f"{_TASKS[sample.kind]}. Write one of {allowed} into every empty field; leave the other columns "
+        f"and the number of rows as they are. Neither order nor length is a merit. Judge alone.\n\n{rubric}\n"
     )
 
 
@@ -227,7 +235,7 @@ def _parse_row(location: str, row: Mapping, criteria: Sequence[str], kind: str, 
         if cell is None or not str(cell).strip():
             raise UserError(f"{location}: {criterion} is empty")
         try:
-            values[criterion] = choice(cell) if kind == COMPARISON else score(cell, scale)
+            values[criterion] = choice(cell) if kind in PAIRWISE else score(cell, scale)
         except ParseError as error:
             raise UserError(f"{location}: {criterion}: {error}") from None
     return values

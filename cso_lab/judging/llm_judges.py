@@ -8,7 +8,7 @@ from pathlib import Path
 from cso_lab.config.clients import LIMITS
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
-from cso_lab.judging.items import COMPARISON, Answer, Sample
+from cso_lab.judging.items import PAIRWISE, Answer, Sample
 from cso_lab.judging.prompts import TIE, A, B, asked_criteria, judge_messages, read_comparison, read_rating
 from cso_lab.llm import prices
 from cso_lab.llm.ask_all import ask_all
@@ -26,7 +26,7 @@ _ANSWER_TOKENS = 12  # about so many for each criterion of a reply
 def judge_questions(sample: Sample, settings: Mapping) -> list[tuple[Question, str, str, int]]:
     """Returns (question, judge, item id, first) for every judge, item and order; `first` as in `Answer`."""
     criteria = asked_criteria(sample.kind, sample.criteria)
-    compared = sample.kind == COMPARISON
+    compared = sample.kind in PAIRWISE
     parse = partial(read_comparison, criteria=criteria)
     if not compared:
         parse = partial(read_rating, criteria=criteria, scale=settings["scale"])

@@ -1,6 +1,6 @@
 """Counts answers: how often each side wins or how replies are scored, with intervals, agreement of the judges, lengths and order bias.
 
-Pure functions of a sample and its answers. A win, loss or tie is meant for the first reply of an item.
+Pure functions of a sample and its answers. A win, loss or tie is meant for the first side of an item.
 """
 
 from collections import defaultdict
@@ -10,9 +10,10 @@ from statistics import fmean
 
 import numpy as np
 
+from cso_lab.core.records import SUPPORTER
 from cso_lab.core.words import count_words
 from cso_lab.evaluation.score import INTERVAL, RESAMPLES
-from cso_lab.judging.items import BOTH, COMPARISON, DISPREFERRED, PREFERRED, Answer, Sample
+from cso_lab.judging.items import BOTH, DISPREFERRED, PAIRWISE, PREFERRED, Answer, Item, Sample
 from cso_lab.judging.prompts import PARTS, TIE, A, asked_criteria
 
 WIN, LOSE = "win", "lose"
@@ -22,11 +23,11 @@ Verdicts = Mapping[str, Mapping[str, Hashable]]
 
 
 def panel_results(sample: Sample, answers: Sequence[Answer], judges: Sequence[str], orders: int, **more: object) -> dict:
-    """Returns one panel of judging.json: the numbers of Tables 1 and 3 (comparison) or 6 (rating) by these judges' answers.
+    """Returns one panel of judging.json: the numbers of Tables 1 and 3 or of conversations (pairs), or of Table 6.
 
     `orders` is in how many orders each pair was shown, 1 or 2. `more` is added to the panel as it is.
     """
-    results = _comparison(sample, answers, orders) if sample.kind == COMPARISON else _rating(sample, answers)
+    results = _comparison(sample, answers, orders) if sample.kind in PAIRWISE else _rating(sample, answers)
     return {"kind": sample.kind, "judges": list(judges), **results, **more}
 
 
@@ -49,13 +50,13 @@ def verdicts(answers: Iterable[Answer], criterion: str, orders: int) -> tuple[di
 
 
 def outcome(answer: Answer, criterion: str) -> str:
-    """Returns "win", "lose" or "tie": what a single answer means for the item's first reply."""
+    """Returns "win", "lose" or "tie": what a single answer means for the item's first side."""
     value = answer.values[criterion]
     return TIE if value == TIE else WIN if (value == A) == (answer.first == 0) else LOSE
 
 
 def order_bias(answers: Iterable[Answer]) -> dict[str, float | None]:
-    """Returns {judge or "all": percent of the answers other than ties, over all criteria, that are for the reply shown first}.
+    """Returns {judge or "all": percent of the answers other than ties, over all criteria, that are for the side shown first}.
 
     50 is no bias; None if every answer is a tie.
     """
@@ -69,7 +70,7 @@ def order_bias(answers: Iterable[Answer]) -> dict[str, float | None]:
 def _comparison(sample: Sample, answers: Sequence[Answer], orders: int) -> dict:
     rows, judged, contradictions, all_verdicts = {}, set(), 0, 0
     longer_wins = []
-    words = {item.id: [count_words(reply.text) for reply in item.replies] for item in sample.items}
+    words = {item.id: _supporter_words(item) for item in sample.items}
     for criterion in sample.criteria:
         by_judge, contradicted = verdicts(answers, criterion, orders)
         contradictions += contradicted
@@ -124,7 +125,7 @@ def _rating(sample: Sample, answers: Sequence[Answer]) -> dict:
             **_agreement(by_judge),
         }
     judged = {answer.item for answer in answers}
-    words = {g: [count_words(i.replies[0].text) for i in items if i.id in judged] for g, items in members.items()}
+    words = {g: [_supporter_words(i)[0] for i in items if i.id in judged] for g, items in members.items()}
     return {
         "groups": list(sample.groups),
         "rows": rows,
@@ -132,6 +133,11 @@ def _rating(sample: Sample, answers: Sequence[Answer]) -> dict:
         "length": {"words": {group: fmean(values) if values else None for group, values in words.items()}},
         "order": {},
     }
+
+
+def _supporter_words(item: Item) -> list[int]:
+    """Returns the number of words that the supporter says on each side."""
+    return [sum(count_words(turn.text) for turn in side if turn.speaker == SUPPORTER) for side in item.sides]
 
 
 def _parts(group: str) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
-"""Reads from a run folder what judging needs: preference pairs, predictions, test dialogues and trees."""
+"""Reads from a run folder what judging needs: preference pairs, predictions, test dialogues, trees and conversations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from cso_lab.conversation.records import CONVERSATION_METRICS, CONVERSATIONS, CUT, Conversation, load_conversations
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, read_jsonl
 from cso_lab.core.records import SEEKER, SUPPORTER, TEST_DIALOGUES, Turn
@@ -43,7 +45,12 @@ def reply_of(text: str) -> Turn:
 
 def supporter_turn(text: str, strategy: str | None) -> Turn:
     """Returns a supporter turn with its text on one line, as transcripts show it."""
-    return Turn(SUPPORTER, " ".join(text.split()) or "[no words]", strategy)
+    return Turn(SUPPORTER, one_line(text), strategy)
+
+
+def one_line(text: str) -> str:
+    """Returns a text on one line, so that no line of it can look like another turn; "[no words]" if it is empty."""
+    return " ".join(text.split()) or "[no words]"
 
 
 def predictions(run: Path) -> dict[tuple[str, int], dict]:
@@ -80,6 +87,28 @@ def trees(run: Path) -> dict[str, Tree]:
     return {tree.id: tree for tree in trees}
 
 
+def conversations(run: Path) -> dict[int, Conversation]:
+    """Returns the run's conversations by number of the seeker; raises UserError where the run has held none."""
+    if not (Path(run) / CONVERSATIONS).exists():
+        raise UserError(f"{run}: no {CONVERSATIONS} in it: expected the folder of a run with the stage converse")
+    return {conversation.seeker: conversation for conversation in load_conversations(run)}
+
+
+def conversation_turns(conversation: Conversation) -> tuple[Turn, ...]:
+    """Returns the turns of a conversation, each on one line; a supporter that had no words ends it with a turn that says so."""
+    turns = tuple(replace(turn, text=one_line(turn.text)) for turn in conversation.history)
+    return (*turns, supporter_turn("", None)) if conversation.ending == CUT else turns
+
+
+def seeker_settings(run: Path) -> dict[str, object]:
+    """Returns {configuration key: value} of what makes the run's seekers who they are beside their cards; {} where no file says it."""
+    file = Path(run) / CONVERSATION_METRICS
+    context = read_json(file)["context"] if file.exists() else {}
+    keys = [key for key in ("seed", "max_turns", "threshold") if key in context]
+    player = {"conversation.seeker": context["players"]["seeker"]} if "players" in context else {}
+    return {f"conversation.{key}": context[key] for key in keys} | player
+
+
 def search_notices(run: Path) -> list[str]:
     """Returns the warning that role players were simulated, if the run's search.json has one."""
     folder = stage_folder(run, "search")
@@ -88,13 +117,20 @@ def search_notices(run: Path) -> list[str]:
     return [f"The preference data were {notice}."] if notice else []
 
 
-def run_names(first: Path, second: Path) -> tuple[tuple[str, str], bool]:
-    """Returns (names that tell the two runs apart, whether they are compared in Table 3: preference training against SFT)."""
-    cells = [read_json(run / "metrics.json")["cell"] if (run / "metrics.json").exists() else {} for run in (first, second)]
-    labels = [cell.get("algo_label") or run.resolve().name for cell, run in zip(cells, (first, second), strict=True)]
+def run_names(first: Path, second: Path, metrics: str = "metrics.json") -> tuple[tuple[str, str], bool]:
+    """Returns (names that tell the two runs apart, whether they are compared in Table 3: preference training against SFT).
+
+    `metrics` is the file of a run folder that describes its cell.
+    """
+    cells = [read_json(run / metrics)["cell"] if (run / metrics).exists() else {} for run in (first, second)]
+    labels = [_label(cell) or run.resolve().name for cell, run in zip(cells, (first, second), strict=True)]
     if labels[0] == labels[1]:
         labels = [run.resolve().name for run in (first, second)]
     if labels[0] == labels[1]:
         labels = [f"{run.resolve().parent.name}/{run.resolve().name}" for run in (first, second)]
     algorithms = [cell.get("algo") for cell in cells]
     return (labels[0], labels[1]), algorithms[0] not in ("base", "sft", None) and algorithms[1] == "sft"
+
+
+def _label(cell: Mapping) -> str | None:
+    return f"{cell['reference']} (reference)" if cell.get("reference") else cell.get("algo_label")

@@ -1,12 +1,14 @@
-"""Draws the replies to judge: preference pairs (Table 1), two runs at the same test turns (Table 3), single replies (Table 6)."""
+"""Draws what is judged: preference pairs (Table 1), two runs at the same test turns (Table 3), single replies (Table 6), and two runs'
+conversations with the same seekers."""
 
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cso_lab.conversation.records import CONVERSATION_METRICS, Conversation
 from cso_lab.core.errors import UserError
 from cso_lab.judging import run_files
-from cso_lab.judging.items import COMPARISON, DISPREFERRED, PREFERRED, RATING, SEED, Item, Sample
+from cso_lab.judging.items import COMPARISON, CONVERSATIONS, DISPREFERRED, PREFERRED, RATING, SEED, Item, Sample
 from cso_lab.search.tree import Tree
 
 
@@ -68,7 +70,7 @@ def sample_test_turns(first: Path, second: Path, criteria: Sequence[str], number
         notices=(
             *(() if as_paper else (not_published,)),
             *_shortfall(len(items), number, "test turns"),
-            *_identical_replies(items),
+            *_identical(items, "replies"),
         ),
     )
 
@@ -107,6 +109,64 @@ def sample_replies(run: Path, criteria: Sequence[str], number: int, seed: int) -
     )
 
 
+def sample_conversations(first: Path, second: Path, criteria: Sequence[str], number: int, seed: int) -> Sample:
+    """Returns two runs' conversations with `number` of the seekers that both have talked with.
+
+    Seekers that only one run has, or whose conversation was set aside in either, are left out and counted. Raises UserError where the
+    seekers are not the same, or none is left.
+    """
+    ours, theirs = run_files.conversations(first), run_files.conversations(second)
+    pairs = [(ours[seeker], theirs[seeker]) for seeker in ours if seeker in theirs]
+    _check_same_seekers(first, second, pairs)
+    usable = [pair for pair in pairs if not any(conversation.set_aside for conversation in pair)]
+    if not usable:
+        raise UserError(
+            f"{first} and {second} have no conversations with the same seeker, set aside in neither: nothing to judge"
+        )
+    items = []
+    for pair in _draw(usable, number, seed):
+        situation = " ".join(pair[0].card.description.split())
+        turns = tuple(run_files.conversation_turns(conversation) for conversation in pair)
+        items.append(Item.of_conversations(pair[0].seeker, situation, turns))
+    names, _ = run_files.run_names(first, second, CONVERSATION_METRICS)
+    left_out = {
+        "only one of the runs has them": len(set(ours) ^ set(theirs)),
+        "a conversation of theirs was set aside": len(pairs) - len(usable),
+    }
+    return Sample(
+        table=None,
+        kind=CONVERSATIONS,
+        title=f"Conversations: {names[0]} against {names[1]}",
+        sides=names,
+        criteria=tuple(criteria),
+        seed=seed,
+        of={"seekers": len(usable)},
+        runs=(str(first.resolve()), str(second.resolve())),
+        items=tuple(items),
+        notices=(
+            *(f"Seekers left out because {reason}: {count}." for reason, count in left_out.items() if count),
+            *_simulated_seekers(first),
+            *_shortfall(len(items), number, "seekers"),
+            *_identical(items, "conversations"),
+        ),
+    )
+
+
+def _check_same_seekers(first: Path, second: Path, pairs: Sequence[tuple[Conversation, Conversation]]) -> None:
+    """Raises UserError where two runs did not set their seekers alike, or where a seeker of one number has two cards."""
+    ours, theirs = run_files.seeker_settings(first), run_files.seeker_settings(second)
+    for key in (key for key in ours if key in theirs and ours[key] != theirs[key]):
+        raise UserError(
+            f"{first} and {second} have different seekers: {key} is {ours[key]} and {theirs[key]}: compare runs that set it alike"
+        )
+    for one, other in pairs:
+        if one.card != other.card:
+            raise UserError(
+                f"{first} and {second} have different seekers: seeker {one.seeker} has the cards {one.card.id} ({one.card.persona}) and "
+                f"{other.card.id} ({other.card.persona}): compare runs on the same data and conversation.cards"
+            )
+
+
 def _gold_replies(tree: Tree) -> list[tuple]:
     """Returns (history, reply) of the gold supporter turns of a tree."""
     gold = (node for node in tree.nodes if node.gold and node.parent and node.supporter)
@@ -130,11 +190,16 @@ def _situation(trees: Mapping[str, Tree], dialogue: str) -> str:
     return trees[dialogue].description if dialogue in trees else ""
 
 
-def _identical_replies(items: Sequence[Item]) -> list[str]:
-    alike = sum(item.replies[0] == item.replies[1] for item in items)
-    return [f"In {alike} of {len(items)} pairs both replies are the same."] if alike else []
+def _identical(items: Sequence[Item], what: str) -> list[str]:
+    alike = sum(item.sides[0] == item.sides[1] for item in items)
+    return [f"In {alike} of {len(items)} pairs both {what} are the same."] if alike else []
 
 
 def _shortfall(count: int, size: int, name: str) -> list[str]:
     """Returns a notice if fewer replies were drawn than were asked for."""
     return [f"{count} {name}, for there are no more ({size} were asked for)."] if count < size else []
+
+
+def _simulated_seekers(run: Path) -> list[str]:
+    simulated = run_files.seeker_settings(run).get("conversation.seeker") == "simulated"
+    return ["The seekers are simulated and are no people."] if simulated else []

@@ -8,7 +8,7 @@ from cso_lab.config.clients import Limits, Structured
 from cso_lab.config.extra_fields import Extra
 from cso_lab.config.validation import Count, Flag, Natural, OpenNode, Temperature, check_node
 from cso_lab.core.errors import UserError
-from cso_lab.judging.items import COMPARISON, RATING
+from cso_lab.judging.items import COMPARISON, CONVERSATIONS, RATING
 from cso_lab.judging.prompts import asked_criteria
 
 
@@ -49,7 +49,8 @@ def load_settings(overrides: Sequence[str] = ()) -> dict:
         raise UserError(f"scale={settings['scale']}: the lowest score comes first")
     if settings["name"] and ("/" in settings["name"] or settings["name"].startswith(".")):
         raise UserError(f"name={settings['name']}: expected the name of a folder")
-    for command, kind in (("preferences", COMPARISON), ("compare", COMPARISON), ("rate", RATING)):
+    kinds = {"preferences": COMPARISON, "compare": COMPARISON, "rate": RATING, "conversations": CONVERSATIONS}
+    for command, kind in kinds.items():
         missing = next(
             (criterion for criterion in asked_criteria(kind, settings[command]) if criterion not in settings["rubric"]), None
         )

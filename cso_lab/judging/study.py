@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json, write_jsonl
-from cso_lab.judging.items import COMPARISON, Sample
+from cso_lab.judging.items import PAIRWISE, Sample
+from cso_lab.judging.prompts import asked_criteria
 from cso_lab.judging.tables import judging_markdown
 
 SAMPLE, RESULTS, KEY, SHEET = "material.json", "judging.json", "sheet_key.json", "sheet"
@@ -58,22 +59,23 @@ class Study:
         simulated = settings["judges"][0].startswith("simulated/")
         notices = []
         if simulated:
-            notices.append("The judges are simulated: they show that judging works and are no evidence about any reply.")
+            notices.append(
+                "The judges are simulated: they show that judging works and are no evidence about any reply or conversation."
+            )
         if refused:
             notices.append(f"Without a usable answer: {', '.join(f'{judge} {n} times' for judge, n in refused.items())}.")
         used = {key: settings[key] for key in ("judges", "temperature", "max_tokens", "seed", "show_strategies", "scale")}
         used |= {"extra": settings["extra"]} if settings["extra"] else {}
         rubric = {criterion: settings["rubric"][criterion] for criterion in self.sample.criteria}
-        prompt = settings["comparison" if self.sample.kind == COMPARISON else "rating"]
         panel = panel_results(
             self.sample,
             answers,
             settings["judges"],
-            orders=2 if self.sample.kind == COMPARISON else 1,
+            orders=2 if self.sample.kind in PAIRWISE else 1,
             simulated=simulated,
             scale=list(settings["scale"]),
             notices=notices,
-            settings={**used, "rubric": rubric, "prompt": prompt},
+            settings={**used, "rubric": rubric, "prompt": settings[self.sample.kind]},
         )
         write_jsonl(self.folder / "answers_models.jsonl", answers)
         return self._save_panel(MODELS, panel)
@@ -85,17 +87,22 @@ class Study:
         """
         from cso_lab.judging.annotation_sheets import instructions, write_sheet
 
-        sheet_settings = {
-            "show_strategies": settings["show_strategies"],
-            "scale": list(settings["scale"]),
-            "rubric": dict(settings["rubric"]),
-        }
-        if (self.folder / KEY).exists() and read_json(self.folder / KEY)["settings"] != sheet_settings:
+        shown = self._shown(settings)
+        if (self.folder / KEY).exists() and self._shown(read_json(self.folder / KEY)["settings"]) != shown:
             raise UserError(f"{self.folder} has handed out a sheet with other settings: give name=NAME for a study of its own")
         key = write_sheet(self.sample, settings, self.folder / SHEET)
         (self.folder / SHEET / "instructions.md").write_text(instructions(self.sample, settings), encoding="utf-8")
-        write_json(self.folder / KEY, {"settings": sheet_settings, "shown_first": key})
+        write_json(self.folder / KEY, {"settings": shown, "shown_first": key})
         return self.folder / SHEET
+
+    def _shown(self, settings: Mapping) -> dict:
+        """Returns those of the settings that annotators see."""
+        criteria = asked_criteria(self.sample.kind, self.sample.criteria)
+        return {
+            "show_strategies": settings["show_strategies"],
+            "scale": list(settings["scale"]),
+            "rubric": {criterion: settings["rubric"][criterion] for criterion in criteria},
+        }
 
     def read_sheets(self, files: Sequence[Path]) -> Path:
         """Counts the answers in filled-in sheets. Returns the path of judging.md.

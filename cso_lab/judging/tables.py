@@ -1,9 +1,10 @@
-"""Tables 1, 3 and 6 from a judging.json, beside the paper's values: for the report page, and as Markdown for judging.md."""
+"""The tables of a judging.json, Tables 1, 3 and 6 beside the paper's values: for the report page, and as Markdown for judging.md."""
 
 from collections.abc import Mapping
 
 from cso_lab.core.published import published_study
 from cso_lab.core.tables import Table, Value
+from cso_lab.judging.items import COMPARISON, CONVERSATIONS, RATING
 
 _OUTCOMES = ("win", "lose", "tie")
 _BY = {"models": "judged by language models", "people": "judged by people"}
@@ -35,7 +36,10 @@ def _table(results: Mapping, name: str, panel: Mapping) -> Table:
 
 
 def _comparison(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
-    """Returns (header, rows, caption) of Table 1 or 3."""
+    """Returns (header, rows, caption) of Table 1 or 3, or of pairs of conversations."""
+    side, words_of = (
+        ("conversation", "Mean words of the supporter") if panel["kind"] == CONVERSATIONS else ("reply", "Mean words")
+    )
     first, second = panel["sides"]
     rows = [
         [criterion]
@@ -46,12 +50,12 @@ def _comparison(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
     words, order = panel["length"]["words"] or (float("nan"), float("nan")), panel["order"]
     caption = (
         f"Of {panel['n']} pairs the percent in which {first} is better (win) or worse (lose) than {second}, with 95% intervals. "
-        f"Mean words: {words[0]:.1f} and {words[1]:.1f}."
+        f"{words_of}: {words[0]:.1f} and {words[1]:.1f}."
     )
     if (longer := panel["length"].get("longer_wins")) is not None:
-        caption += f" The longer reply wins {longer:.1f}% of decisive verdicts."
+        caption += f" The longer {side} wins {longer:.1f}% of decisive verdicts."
     if order.get("all") is not None:
-        caption += f" The reply shown first wins {order['all']:.1f}% of decisive answers; 50% is no order bias."
+        caption += f" The {side} shown first wins {order['all']:.1f}% of decisive answers; 50% is no order bias."
     if (contradictions := panel.get("contradictions")) is not None:
         caption += (
             " Every pair was asked in both orders; a judge that did not say the same twice has contradicted itself, which counts as a tie: "
@@ -86,7 +90,7 @@ def _rating(panel: Mapping, published: Mapping) -> tuple[list, list, str]:
     return ["", *groups, "Cohen", "Fleiss"], rows, caption
 
 
-_KINDS = {"comparison": _comparison, "rating": _rating}
+_KINDS = {COMPARISON: _comparison, CONVERSATIONS: _comparison, RATING: _rating}
 
 
 def _interval(bounds: list | None, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""The preference data (Tables 5 and 7, Figures 3 and 9, near-duplicates) and judged replies (Tables 1, 3 and 6)."""
+"""The preference data (Tables 5 and 7, Figures 3 and 9, near-duplicates), judged replies (Tables 1, 3 and 6) and conversations."""
 
 from collections.abc import Iterator, Mapping
 
@@ -26,9 +26,9 @@ def dataset(report: ReportData) -> Section | None:
 
 
 def judged_replies(report: ReportData) -> Section | None:
-    """Returns Tables 1, 3 and 6 of the runs' judging.json files, one per panel of judges; None without any."""
+    """Returns the tables of the runs' judging.json files (Tables 1, 3 and 6, conversations), one per panel of judges; None without any."""
     tables = [table for results in _distinct(report, _JUDGING_FILES) for table in judging_tables(results)]
-    return Section("studies", "Judged replies", "section_tables", {"tables": tables}) if tables else None
+    return Section("studies", "Judged replies and conversations", "section_tables", {"tables": tables}) if tables else None
 
 
 def _distinct(report: ReportData, pattern: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Three simulated judges of replies: they compare two replies, or score one, by the seeker's hidden state and features of the text.
+"""Three simulated judges: they compare two replies, or score one, by the seeker's hidden state and features of the text.
 
 They have different preferences and different noise. Their verdicts are no evidence about people or language models.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from litellm.llms.custom_llm import CustomLLMError
 
-from cso_lab.core.records import SEEKER, Turn
+from cso_lab.core.records import SEEKER, SUPPORTER, Turn
 from cso_lab.core.strategies import SETS, parse_reply
 from cso_lab.roles.simulated import seeker_state
 
@@ -39,6 +39,14 @@ JUDGE_PROFILES: Mapping[str, JudgeProfile] = {
 
 WARM = ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism", "Reflection of Feelings")
 USEFUL = ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
+# Strategies by the stage of Hill's helping skills that they serve.
+HELPING_STAGES: Mapping[str, tuple[str, ...]] = {
+    "exploration": (*WARM, "Question", "Restatement or Paraphrasing"),
+    "insight": ("Provide Different Perspectives", "Reframe Negative Thoughts", "Self-disclosure"),
+    "action": (*USEFUL, "Affirmation", "Affirmation and Reassurance"),
+}
+ENOUGH = 3  # perfectly fitting turns that a stage needs
+UNLABELLED_FIT = 0.3  # of a reply without a strategy label: that of a random strategy
 FULL_LENGTH = 12  # words; shorter replies count as less complete
 _REPLY = re.compile(r"^Reply(?: [AB])?: (.*)$", re.MULTILINE)
 _CRITERION = re.compile(r"^ *([a-z]+):", re.MULTILINE)
@@ -48,22 +56,72 @@ _SCALE = re.compile(r"integer from (\d+)\D+?(\d+)")
 def answer(
     profile: JudgeProfile, system: str, turns: Sequence[Turn], remainder: str, names: Sequence[str], rng: random.Random
 ) -> str:
-    """Returns a judge's reply, a JSON object by criterion: "A", "B" or "tie" for two replies, an integer for one.
+    """Returns what a judge says of replies, a JSON object by criterion: "A", "B" or "tie" for two replies, an integer for one.
 
     `system`: its system prompt; `turns`: the dialogue; `remainder`: its prompt after the transcript; `names`: the strategies in use.
     Raises CustomLLMError if the prompts have no reply or no known criterion.
     """
     replies = _REPLY.findall(remainder)
     qualities = [_qualities(reply, turns, names, profile) for reply in replies]
-    criteria = [name for name in _CRITERION.findall(system) if qualities and name in qualities[0]]
+    criteria = _criteria(system, qualities)
     if not criteria or len(qualities) > 2:
         raise CustomLLMError(400, "the simulated judge finds no reply after the dialogue, or no criterion that it knows")
-    perceived = [{c: quality[c] + rng.gauss(0, profile.noise) for c in criteria} for quality in qualities]
+    perceived = [_perceived(quality, criteria, profile, rng) for quality in qualities]
     if len(perceived) == 2:
-        return json.dumps({c: _better(perceived[0][c] + profile.first - perceived[1][c], profile.margin) for c in criteria})
+        return json.dumps(_comparison(*perceived, profile))
     scale = _SCALE.search(system)
     low, high = map(int, scale.groups()) if scale else (1, 5)
     return json.dumps({c: round(low + min(max(perceived[0][c], 0.0), 1.0) * (high - low)) for c in criteria})
+
+
+def compare_conversations(
+    profile: JudgeProfile, system: str, conversations: Sequence[Sequence[Turn]], names: Sequence[str], rng: random.Random
+) -> str:
+    """Returns what a judge says of two conversations: a JSON object from criterion to "A", "B" or "tie"; see `answer`."""
+    qualities = [conversation_qualities(turns, names, profile) for turns in conversations]
+    criteria = _criteria(system, qualities)
+    if not criteria:
+        raise CustomLLMError(400, "the simulated judge finds no criterion of conversations that it knows")
+    return json.dumps(_comparison(*(_perceived(quality, criteria, profile, rng) for quality in qualities), profile))
+
+
+def conversation_qualities(turns: Sequence[Turn], names: Sequence[str], profile: JudgeProfile) -> dict[str, float]:
+    """Returns the quality of a conversation by criterion, 0 to about 1.
+
+    That of a stage is the sum of the fits of the turns whose strategy belongs to it, ENOUGH and more of them being 1; turns without a
+    strategy belong to none. The overall quality takes in the mean fit of all turns and repeated replies.
+    """
+    fits, texts = [], [turn.text for turn in turns if turn.speaker == SUPPORTER]
+    quality = dict.fromkeys(HELPING_STAGES, 0.0)
+    for i, turn in enumerate(turns):
+        if turn.speaker != SUPPORTER:
+            continue
+        fit = seeker_state.relative(seeker_state.fits(turns[:i]), names).get(turn.strategy, UNLABELLED_FIT)
+        fits.append(min(fit, 1.0))
+        for stage, strategies in HELPING_STAGES.items():
+            quality[stage] += fits[-1] * (turn.strategy in strategies) / ENOUGH
+    quality = {stage: min(value, 1.0) for stage, value in quality.items()}
+    fit = sum(fits) / max(len(fits), 1)
+    repeated = 1 - len(set(texts)) / max(len(texts), 1)
+    quality["overall"] = 0.5 * fit + 0.5 * sum(quality.values()) / len(HELPING_STAGES) - 0.3 * repeated
+    quality["exploration"] *= 1 + profile.warmth
+    quality["action"] *= 1 + profile.use
+    return quality
+
+
+def _criteria(system: str, qualities: Sequence[Mapping[str, float]]) -> list[str]:
+    """Returns the criteria in a system prompt that the qualities have."""
+    return [name for name in _CRITERION.findall(system) if qualities and name in qualities[0]]
+
+
+def _perceived(
+    quality: Mapping[str, float], criteria: Sequence[str], profile: JudgeProfile, rng: random.Random
+) -> dict[str, float]:
+    return {criterion: quality[criterion] + rng.gauss(0, profile.noise) for criterion in criteria}
+
+
+def _comparison(first: Mapping[str, float], second: Mapping[str, float], profile: JudgeProfile) -> dict[str, str]:
+    return {c: _better(value + profile.first - second[c], profile.margin) for c, value in first.items()}
 
 
 def _better(difference: float, margin: float) -> str:
@@ -74,8 +132,7 @@ def _qualities(reply: str, turns: Sequence[Turn], names: Sequence[str], profile:
     """Returns the quality of a reply by criterion, about 0 to 1."""
     strategy, text = _strategy(reply)
     state = seeker_state.infer_state(turns, names)
-    # A reply without a strategy label gets the fit of a random strategy.
-    fit = min(state.fit.get(strategy, 0.3), 1.0)
+    fit = min(state.fit.get(strategy, UNLABELLED_FIT), 1.0)
     words = text.lower().split()
     length = min(len(words) / FULL_LENGTH, 1.0)
     overlap = min(len(_content_words(text) & _content_words(_last_seeker_text(turns))) / 3, 1.0)

@@ -1,5 +1,5 @@
 """The simulated players as in-process models: simulated/seeker, /supporter, /strategist, /judge, /toxicity, and the judges of replies
-(/judge_warm and so on).
+and conversations (/judge_warm and so on).
 
 Like any model they get only the messages, and they reply in the form that the role prescribes. Their replies are a function of the
 messages and the seed.
@@ -18,6 +18,7 @@ from cso_lab.core.strategies import SETS, StrategySet
 from cso_lab.roles.simulated import judges, seeker_state, toxicity
 
 NOISE = 0.08  # standard deviation of the fit that a player perceives
+_CONVERSATION = re.compile(r"^Conversation [AB]:$", re.MULTILINE)
 _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 
 
@@ -152,11 +153,16 @@ def _toxicity(system: str, prompt: str, rng: random.Random) -> str:
 
 
 def _reply_judge(name: str) -> Callable[[str, str, random.Random], str]:
-    """Returns the player `name`, a judge of the replies that its prompt gives after the dialogue."""
+    """Returns the player `name`, a judge of the replies that its prompt gives after the dialogue, or of the two conversations in it."""
+    profile = judges.JUDGE_PROFILES[name]
 
     def reply(system: str, prompt: str, rng: random.Random) -> str:
+        _, *conversations = _CONVERSATION.split(prompt)
+        if len(conversations) == 2:
+            both = [read_dialogue(text)[0] for text in conversations]
+            return judges.compare_conversations(profile, system, both, _names_in([*both[0], *both[1]]), rng)
         turns, remainder = read_dialogue(prompt)
-        return judges.answer(judges.JUDGE_PROFILES[name], system, turns, remainder, _names_in(turns), rng)
+        return judges.answer(profile, system, turns, remainder, _names_in(turns), rng)
 
     return reply
 
