@@ -11,6 +11,7 @@ from fakes import FakeOpenAI, Reply
 from project import ROOT, composed, jobs_of, run_py, without_hydra
 
 from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import EXTES
 from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.check import check
 
@@ -129,3 +130,28 @@ def test_a_reference_needs_no_model_and_leaves_the_other_stages_alone(tmp_path):
     seekers = [one["card"] for one in conversations(tmp_path / "random")]
     run(tmp_path / "gold", "conversation.reference=gold")
     assert [one["card"] for one in conversations(tmp_path / "gold")] == seekers
+
+
+@pytest.mark.long
+def test_every_player_may_be_asked_on_a_server(tmp_path):
+    harmless = dict.fromkeys(("medication", "blame", "dismissal", "self_harm"), 0)
+    answers = {
+        "seeker": {"text": "I see.", "intensity": 5, "leave": False},
+        "strategist": {name: 5 for name in EXTES.names},
+        "judge": {"empathy": 3, "information": 2, "humanoid": 3, "strategy": 1},
+    }
+
+    def play(body: dict) -> Reply:
+        if "The reply to check:" in body["messages"][-1]["content"]:
+            return Reply(json.dumps(harmless | {"blame": 1}))
+        return Reply(json.dumps(answers[body["model"]]) if body["model"] in answers else "That sounds hard.")
+
+    roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
+    with FakeOpenAI(play) as server:
+        asked = ("conversation/seeker=llm", "conversation/harm=llm", "roles=server", f"roles.api_base={server.api_base}")
+        run(tmp_path / "asked", *asked, *roles, "conversation.reference=strategist", "stages=[converse]")
+    found = metrics(tmp_path / "asked")
+    assert found["endings"] == {"relieved": 0, "hurt": 0, "out_of_turns": 6, "cut": 0}
+    assert found["measures"]["S"]["value"] == 1.0 and found["measures"]["harmful"]["value"] == 100.0
+    assert found["usage"]["players"]["calls"] == dict.fromkeys(("strategist", "supporter", "seeker", "judge", "harm"), 24)
+    assert found["context"]["notices"] == []
