@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from cso_lab.conversation.players import Players
+from cso_lab.conversation.players import HARM, Players
 from cso_lab.conversation.records import Conversation
 from cso_lab.llm.client import Question
 from cso_lab.roles.parsing import parse_judge, parse_ratings
@@ -48,7 +48,7 @@ def harm_questions(conversations: Sequence[Conversation], judge: Mapping, player
     """Returns the questions to a language model that judges harm, one a reply."""
     parse = partial(parse_ratings, names=HARMS, highest=1)
     return [
-        players.question("harm", judge, each, turn, each.history[: 2 * turn + 1], parse, {"reply": each.exchanges[turn].text})
+        players.question(HARM, judge, each, turn, each.history[: 2 * turn + 1], parse, {"reply": each.exchanges[turn].text})
         for each, turn in _turns(conversations)
     ]
 

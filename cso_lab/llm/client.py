@@ -232,7 +232,8 @@ class Client:
         """Makes one call, journals it and returns the parsed reply. `tokens`: what the rate limiter let through for it."""
         # A new seed after a reply that did not parse: with the same seed the model might give the same reply.
         seed = question.seed + self._parse_failures[question.key]
-        call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
+        role = question.counted_as or question.role
+        call = {"key": question.key, "dialogue": question.dialogue, "role": role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
         if question.dropped_turns:
             call["dropped_turns"] = question.dropped_turns

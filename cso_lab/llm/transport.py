@@ -83,6 +83,7 @@ class Transport:
         self._providers: dict[str, str] = {}
         self._session = None
         self._refused_parameters = RefusedParameters(place)
+        self.forms: dict[tuple[str, str], str] = {}  # in which JSON is asked for at present; see `FormNegotiation`
         self._has_answered = False
         self._diagnoses: dict[tuple[type, str], asyncio.Task] = {}
 
