@@ -24,9 +24,7 @@ HARM = "harm"
 """The role of the model that judges harm."""
 # Seconds after which the progress of one round of questions is shown; simulated players answer at once.
 _PROGRESS_DELAY = 5
-_OWN = ConfigLocation(
-    "roles", "conversation.{role}.model", "conversation.{role}.max_tokens", "conversation.{role}.temperature"
-)
+_OWN = ConfigLocation("roles", "conversation.{role}.model", "conversation.{role}.max_tokens", "conversation.{role}.temperature")
 
 
 def place_of(role: str) -> ConfigLocation:
