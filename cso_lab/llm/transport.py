@@ -243,11 +243,12 @@ class Transport:
         completion_tokens, reasoning_tokens = _completion_tokens(usage.model_dump()) if usage else (None, 0)
         text = _text(choice.message.content, choice.finish_reason)
         message = {"content": text, "reasoning": getattr(choice.message, "reasoning_content", None), **more}
+        cost = response._hidden_params.get("response_cost")
         return Reply(
             self._clean(text),
             usage and usage.prompt_tokens,
             completion_tokens,
-            response._hidden_params.get("response_cost"),
+            cost if cost or prices.has_known_price(model["model"]) else None,
             self._empty_reason(role, message, choice.finish_reason, reasoning_tokens),
             _is_cut(choice.finish_reason),
             reasoning_tokens,
