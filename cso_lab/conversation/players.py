@@ -16,6 +16,7 @@ from cso_lab.llm.client import Client
 from cso_lab.llm.config_location import ROLES, ConfigLocation
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.question import Question, model_config
+from cso_lab.llm.reply_form import AUTO, ReplyForm
 from cso_lab.llm.transport import Transport
 from cso_lab.roles.prompts import messages, transcript
 from cso_lab.roles.reply_options import reply_options
@@ -79,10 +80,12 @@ class Players:
         history: Sequence[Turn],
         parse: Callable[[str], object],
         values: Mapping[str, str],
+        schema: Mapping | None = None,
     ) -> Question:
         """Returns the question to `player` (model, sampling, prompts) about supporter turn number `turn`, from 0.
 
-        `values` are those of its placeholders beside {dialogue}, {scene} and {description}.
+        `values` are those of its placeholders beside {dialogue}, {scene} and {description}; `schema` that of the reply of a player of
+        conversations alone, which answers in JSON.
         """
         card = conversation.card
         values = {
@@ -94,6 +97,5 @@ class Players:
         chat = messages(player["system"], player["query"], values)
         sampling = model_config(player["model"], player["temperature"], player["max_tokens"], player.get("extra"))
         key = digest([self._seed, role, sampling, chat, conversation.seeker, turn])
-        # A seeker here answers in JSON, which is of no use in parts.
-        options = self._options.get(role, {}) if role != SEEKER else {}
+        options = self._options.get(role, {}) if schema is None else {"form": ReplyForm(schema, player.get("structured", AUTO))}
         return Question(key, str(conversation.seeker), role, sampling, chat, int(key[:8], 16) >> 1, parse, **options)

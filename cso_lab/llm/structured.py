@@ -171,4 +171,6 @@ class FormNegotiation:
 
 def _example(value: Mapping) -> object:
     """Returns a value that fits the schema."""
-    return value["enum"][0] if "enum" in value else value["minimum"]
+    if "enum" in value:
+        return value["enum"][0]
+    return {"string": "text", "boolean": False}[value["type"]] if "minimum" not in value else value["minimum"]

@@ -205,6 +205,20 @@ def test_what_a_server_takes_and_refuses_is_remembered_from_turn_to_turn(tmp_pat
     assert capsys.readouterr().err.count("does not take the parameter seed") == 2, "of two models"
 
 
+def test_seekers_and_judges_of_harm_are_held_to_a_schema(tmp_path):
+    with FakeOpenAI(None, forms=("json_schema",)) as server:
+        held = talk(tmp_path, server, falling, cards(1), "conversation.seeker.extra={top_p: 0.5}")
+        schema = server.requests[-1]["response_format"]["json_schema"]["schema"]
+        assert schema["required"] == ["text", "intensity", "leave"] and server.requests[-1]["top_p"] == 0.5
+        server.replies = [Reply("{}")]
+        cfg = nodes(server)
+        with Players(cfg["roles"], tmp_path / "judges", [1], STRATEGIES, seed=0) as players:
+            (judged,) = find_harm(held, cfg["conversation"]["harm"], players)
+        schema = server.requests[-1]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["blame"] == {"type": "integer", "minimum": 0, "maximum": 1}
+    assert {turn.harm for turn in judged.exchanges} == {()} and len(server.probes) == 2
+
+
 def test_errors_name_the_keys_of_conversations(tmp_path):
     with FakeOpenAI(failure(400, "Unsupported value: 'temperature' does not support 0.8 with this model.")) as server:
         with pytest.raises(UserError, match="give conversation.seeker.temperature=null"):
