@@ -12,8 +12,11 @@ from project import ROOT, composed, jobs_of, run_py, without_hydra
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import EXTES
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.conversation_settings import check_players
+from cso_lab.pipeline.converse import print_conversation_estimate
 
 SMALL = (
     *("algo=base", "backbone=tiny_llama", "stages=[converse,report]", "conversation.seekers=6", "conversation.max_turns=4"),
@@ -53,6 +56,22 @@ def test_what_cannot_work_is_said_before_any_work(overrides, said):
     with pytest.raises(UserError) as error:
         check(composed("algo=base", "stages=[converse]", *overrides))
     assert said in str(error.value)
+
+
+def test_players_that_cannot_be_asked_or_paid_are_named_before_any_work(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none-of-it")
+    line = ("algo=base", "conversation/harm=llm", "conversation.harm.model=openai/gpt-4o-mini", "roles.budget.dollars=1")
+    check_players(composed(*line))
+    with pytest.raises(UserError, match="roles.budget.dollars needs a known price.*conversation.harm.model"):
+        check_players(composed(*line, "conversation.harm.model=openai/nobody-knows-it"))
+    with pytest.raises(UserError, match="conversation.harm.model=nobody: names no provider"):
+        check_players(composed(*line, "conversation.harm.model=nobody"))
+
+
+def test_an_estimate_of_a_model_on_the_runs_own_server_pays_nobody(tmp_path, capsys):
+    cfg = composed("algo=base", "backbone=tiny_llama", "generation.engine=server", "serving=transformers")
+    print_conversation_estimate(CellContext(cfg, tmp_path))
+    assert "no model is asked over HTTP" in capsys.readouterr().out
 
 
 def test_conversations_as_they_come_leave_the_names_of_cells_alone_and_others_do_not():
