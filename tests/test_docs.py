@@ -217,7 +217,14 @@ def test_every_file_named_in_the_text_exists(page):
 @pytest.fixture(scope="module")
 def configurations() -> list:
     """Composed choices that between them have every key the pages name."""
-    served = ("backbone=gpt_4o", "algo=base", "roles=openai", "toxicity=judge")
+    served = (
+        "backbone=gpt_4o",
+        "algo=base",
+        "roles=openai",
+        "toxicity=judge",
+        "conversation/seeker=llm",
+        "conversation/harm=llm",
+    )
     others = ("algo=dpo_after_sft", "data=escpro", "data.path=FILE", "preferences=random", "hardware=slurm", "tracking=wandb")
     return [jobs_of(*overrides)[0] for overrides in ((), served, others)]
 
