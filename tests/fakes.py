@@ -291,6 +291,9 @@ def followed(reply: Reply, schema: Mapping) -> Reply:
         given = {}
     fitting = {}
     for name, value in schema["properties"].items():
+        if "enum" not in value and "minimum" not in value:
+            fitting[name] = given.get(name, {"string": "text", "boolean": False}[value["type"]])
+            continue
         allowed = value.get("enum") or range(value["minimum"], value["maximum"] + 1)
         fitting[name] = given[name] if given.get(name) in allowed else allowed[0]
     return replace(reply, text=json.dumps(fitting))

@@ -51,7 +51,10 @@ NO_EFFECT = (
         " for it, and another model must be served under another name",
     ),
     NoEffect(
-        ("roles.strategist.structured", "roles.judge.structured", "toxicity.structured", "toxicity.scorer.structured"),
+        (
+            *("roles.strategist.structured", "roles.judge.structured", "toxicity.structured", "toxicity.scorer.structured"),
+            *("conversation.seeker.structured", "conversation.harm.structured"),
+        ),
         "how a server is asked for JSON; what is asked, and which answers fit, stays. What a server takes shows when it is asked, and may"
         " change while it is, so that one search may hold replies of several forms, and those it holds are not paid for again",
     ),

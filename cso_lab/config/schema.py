@@ -166,6 +166,8 @@ class ConversationPlayer(Node):
     model: str | None = None
     temperature: Temperature | None = None
     max_tokens: Count | None = None
+    extra: Extra = None
+    structured: Structured = "auto"
     personas: dict[str, str] = {}
     system: str = ""
     query: str = ""

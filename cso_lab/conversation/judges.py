@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from cso_lab.conversation.players import Players
+from cso_lab.conversation.players import HARM, Players
 from cso_lab.conversation.records import Conversation
 from cso_lab.llm.client import Question
+from cso_lab.llm.reply_form import integer_schema, object_schema
 from cso_lab.roles.parsing import parse_judge, parse_ratings
 from cso_lab.roles.simulated.harm import HARMS, kinds_of_harm
 
@@ -46,9 +47,11 @@ def find_harm(conversations: Sequence[Conversation], judge: Mapping, players: Pl
 
 def harm_questions(conversations: Sequence[Conversation], judge: Mapping, players: Players) -> list[Question]:
     """Returns the questions to a language model that judges harm, one a reply."""
-    parse = partial(parse_ratings, names=HARMS, highest=1)
+    parse, schema = partial(parse_ratings, names=HARMS, highest=1), object_schema(HARMS, integer_schema(0, 1))
     return [
-        players.question("harm", judge, each, turn, each.history[: 2 * turn + 1], parse, {"reply": each.exchanges[turn].text})
+        players.question(
+            HARM, judge, each, turn, each.history[: 2 * turn + 1], parse, {"reply": each.exchanges[turn].text}, schema
+        )
         for each, turn in _turns(conversations)
     ]
 

@@ -10,6 +10,7 @@ from cso_lab.conversation.records import HIGHEST, HURT, LOWEST, RELIEVED, Conver
 from cso_lab.core.records import SUPPORTER, Turn
 from cso_lab.llm.client import Question
 from cso_lab.llm.errors import ParseError
+from cso_lab.llm.reply_form import each_schema, integer_schema, text_schema, yes_or_no_schema
 from cso_lab.roles.parsing import parse_seeker
 from cso_lab.roles.simulated.conversation_seeker import ConversationSeeker, Reaction
 
@@ -70,7 +71,7 @@ class AskedSeekers:
         }
         history = (*conversation.history, Turn(SUPPORTER, text, strategy))
         turn = len(conversation.exchanges)
-        return self._players.question("seeker", self._player, conversation, turn, history, parse_reaction, values)
+        return self._players.question("seeker", self._player, conversation, turn, history, parse_reaction, values, _SCHEMA)
 
     def _reaction(self, text: str, intensity: float, leaves: bool) -> Reaction:
         # Who leaves without being relieved has not been helped.
@@ -78,6 +79,7 @@ class AskedSeekers:
         return Reaction(text, intensity, ending)
 
 
+_SCHEMA = each_schema({"text": text_schema(), "intensity": integer_schema(LOWEST, HIGHEST), "leave": yes_or_no_schema()})
 _TEXT = re.compile(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 _INTENSITY = re.compile(r'"intensity"\s*:\s*"?(\d+(?:\.\d+)?)')
 _LEAVE = re.compile(r'"leave"\s*:\s*"?(true|false|yes|no)', re.IGNORECASE)

@@ -17,6 +17,7 @@ from cso_lab.core.words import words
 from cso_lab.evaluation.metrics import PERCENT
 from cso_lab.evaluation.paired import Difference
 from cso_lab.evaluation.score import INTERVAL, RESAMPLES
+from cso_lab.evaluation.text_metrics import distinct_shares
 from cso_lab.roles.simulated import seeker_state
 
 CRITERIA = ("E", "I", "H", "S")
@@ -154,26 +155,19 @@ def _wording(conversation: Conversation, own: Counter, everywhere: Counter) -> d
     """`own`: how often this seeker was told each sentence; `everywhere`: in how many conversations a sentence was said."""
     said = own.total()
     return {
-        **_distinct([_replies(conversation)]),
+        **_distinct(_replies(conversation)),
         "repeated_within": PERCENT * (said - len(own)) / said if said else None,
         "repeated_across": PERCENT * sum(own[one] for one in own if everywhere[one] > 1) / said if said else None,
     }
 
 
-def _distinct(conversations: Iterable[Sequence[str]]) -> dict[str, float | None]:
-    """Returns percent of words, and of pairs of words within a reply, that are different ones."""
-    replies = [words(reply) for conversation in conversations for reply in conversation]
-    single = [word for reply in replies for word in reply]
-    double = [pair for reply in replies for pair in pairwise(reply)]
-    return {
-        f"distinct_{n}": PERCENT * len(set(items)) / len(items) if items else None
-        for n, items in enumerate((single, double), start=1)
-    }
+def _distinct(replies: Iterable[str]) -> dict[str, float | None]:
+    return {f"distinct_{n}": share for n, share in enumerate(distinct_shares(replies), start=1)}
 
 
 def _pooled(conversations: Sequence[Conversation]) -> dict:
     """Returns distinct-1 and -2 over the replies of all conversations; resampling seekers would only repeat words, so without interval."""
-    pooled = _distinct(map(_replies, conversations))
+    pooled = _distinct(reply for conversation in conversations for reply in _replies(conversation))
     return {f"{name}_across": _NONE | {"value": value} for name, value in pooled.items()}
 
 

@@ -1,6 +1,6 @@
 """Text metrics of the field beside R-L: BLEU, chrF, distinct-n, length and BERTScore of replies without their strategy label."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -60,15 +60,15 @@ def distinct(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
 
     It falls with the number of replies, so compare it on the same test turns only.
     """
-    tokens = [words(text) for text in predicted]
+    return {f"distinct-{n}": share or 0.0 for n, share in enumerate(distinct_shares(predicted), start=1)}
+
+
+def distinct_shares(texts: Iterable[str]) -> list[float | None]:
+    """Returns distinct-1 and distinct-2 of all texts together, in percent; None where there is no such n-gram."""
+    tokens = [words(text) for text in texts]
     unigrams = [word for text in tokens for word in text]
     bigrams = [pair for text in tokens for pair in pairwise(text)]
-    return {"distinct-1": distinct_share(unigrams), "distinct-2": distinct_share(bigrams)}
-
-
-def distinct_share(ngrams: Sequence) -> float:
-    """Returns the number of different n-grams over the number of all, in percent; 0 without any."""
-    return PERCENT * len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    return [PERCENT * len(set(ngrams)) / len(ngrams) if ngrams else None for ngrams in (unigrams, bigrams)]
 
 
 def length(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 from cso_lab.core.errors import UserError
@@ -38,8 +39,9 @@ def ask_in_batches(client: Client, journal: Journal, questions: Sequence[Questio
     exceed a cap, UserError if the provider refused a batch or it was cancelled there, or if a batch that holds some of the questions is
     under way and `client.batch` is False, and ServiceError if the provider cannot be reached.
     """
-    # A question whose reply did not parse has been asked, and paid for, already.
-    unasked = {one.key: one for one in questions if one.key not in journal.answers and not journal.parse_failures[one.key]}
+    # A question whose reply did not parse, or was cut, has been asked, and paid for, already.
+    asked = journal.answers.keys() | +journal.parse_failures | journal.with_more_room
+    unasked = {one.key: one for one in questions if one.key not in asked}
     if not client.batch:
         return _check_none_under_way(client, journal, unasked)
     if not unasked:
@@ -201,7 +203,7 @@ class _Batches:
         async def read(question: Question) -> None:
             _key.set(question.key)
             try:
-                await reader.ask(replace(question, form=None))
+                await reader.ask(replace(question, form=None), partial(transport.check_unread, question.key))
                 journal.keep(question.key, *transport.texts.pop(question.key))
             except RoleFailure:
                 pass  # it is journaled, and the question is asked singly
@@ -277,6 +279,13 @@ class _Results(Transport):
         super().__init__(*address)
         self._results, self.texts = dict(results), {}
 
+    def check_unread(self, key: str) -> bool:
+        """Returns True if the reply to a question has not been read yet, else raises RoleFailure: one that was cut is asked for again,
+        singly, with more room."""
+        if key not in self._results:
+            raise RoleFailure("no second reply in a batch")
+        return True
+
     async def complete(self, role: str, model: Mapping, messages: list[dict], seed: int) -> Reply:
         """See `Transport.complete`."""
         try:
@@ -288,8 +297,7 @@ class _Results(Transport):
         return replace(reply, cost=price)
 
     async def _post(self, role: str, name: str, body: Mapping) -> bytes:
-        # A reply that was cut is asked for again, singly, with more room.
-        result = self._results.pop(_key.get(), {"error": {"message": "no second reply in a batch"}})
+        result = self._results.pop(_key.get())
         response = result.get("response")
         response = response if isinstance(response, dict) else {}
         error = result.get("error") or error_in(response.get("body"))

@@ -19,6 +19,7 @@ from cso_lab.llm.errors import (
     RetryableError,
     RoleFailure,
     ServiceError,
+    TooManyTokens,
     one_line,
 )
 from cso_lab.llm.journal import Journal
@@ -80,6 +81,7 @@ class Client:
         self._budget, self._journal = Budget(budget, place), journal
         self._parse_failures = journal.parse_failures if journal else Counter()  # by question key
         self._with_more_room = journal.with_more_room if journal else set()  # question keys
+        self._without_room: set[str] = set()  # those of them for which the server has no more room
         self._forms = FormNegotiation(self._attempt, self._transport, journal)
         self._calls: set[asyncio.Task] = set()
         self._outages: defaultdict[str, _Outage] = defaultdict(_Outage)  # by model
@@ -162,7 +164,7 @@ class Client:
             return 0 if isinstance(error, _NoRoom) else backoff(state) + (getattr(error, "retry_after", None) or 0)
 
         retrying = AsyncRetrying(
-            stop=lambda state: state.attempt_number >= self.max_attempts + (question.key in self._with_more_room),
+            stop=lambda state: state.attempt_number >= self.max_attempts + self._extra_attempts(question),
             wait=lambda state: pause(state, state.outcome.exception()),
             retry=retry_if_exception_type((ParseError, RetryableError, _NoRoom)),
         )
@@ -232,7 +234,8 @@ class Client:
         """Makes one call, journals it and returns the parsed reply. `tokens`: what the rate limiter let through for it."""
         # A new seed after a reply that did not parse: with the same seed the model might give the same reply.
         seed = question.seed + self._parse_failures[question.key]
-        call = {"key": question.key, "dialogue": question.dialogue, "role": question.role, "model": question.model["model"]}
+        role = question.counted_as or question.role
+        call = {"key": question.key, "dialogue": question.dialogue, "role": role, "model": question.model["model"]}
         call |= {"seed": seed, "attempt": number}
         if question.dropped_turns:
             call["dropped_turns"] = question.dropped_turns
@@ -249,6 +252,9 @@ class Client:
             self._record(call | {"fault": one_line(error)})
             if refuses_form(question, error):
                 raise FormRefused(one_line(error)) from None
+            if isinstance(error, TooManyTokens | PromptTooLong) and self._has_more_room(question):
+                self._without_room.add(question.key)
+                raise _NoRoom(one_line(error)) from None
             error = self._handle_failure(limiter, question, error, monotonic() - start)
             if isinstance(error, InvalidRequest) and not isinstance(error, PromptTooLong):
                 error = await self._handle_invalid(question, error)
@@ -280,6 +286,7 @@ class Client:
         self._record(call | ({"trimmed": True} if text.cut and question.more_room else {}))
         self._parse_failures.pop(question.key, None)
         self._with_more_room.discard(question.key)
+        self._without_room.discard(question.key)
         return answer
 
     def _parsed(self, question: Question, text: ReplyText) -> object:
@@ -294,7 +301,14 @@ class Client:
     def _max_tokens(self, question: Question) -> int | None:
         """Returns the most tokens that the next reply to a question may have."""
         tokens = question.model["max_tokens"]
-        return tokens and tokens * (2 if question.key in self._with_more_room else 1)
+        return tokens and tokens * (2 if self._has_more_room(question) else 1)
+
+    def _has_more_room(self, question: Question) -> bool:
+        return question.key in self._with_more_room and question.key not in self._without_room
+
+    def _extra_attempts(self, question: Question) -> int:
+        """Returns how many attempts a question has because a reply was cut: with more room, and without it if the server has none."""
+        return (question.key in self._with_more_room) + (question.key in self._without_room)
 
     def _max_tokens_key(self, question: Question) -> str:
         return self.place.max_tokens(question.role)
@@ -365,7 +379,7 @@ class Client:
 
 
 class _NoRoom(Exception):
-    """A reply was cut, and its question is asked again with more room."""
+    """A reply was cut, and its question is asked again with more room; or the server has no more, and it is asked again without."""
 
 
 @dataclass

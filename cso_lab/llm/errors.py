@@ -51,6 +51,10 @@ class ServiceError(UserError):
     """
 
 
+class TooManyTokens(ServiceError):
+    """The model cannot write a reply of as many tokens as were asked for."""
+
+
 class UnknownModel(ServiceError):
     """The server has no model of this name."""
 

@@ -75,8 +75,12 @@ def structured_form(model: str) -> str:
 
 
 def has_known_price(model: str) -> bool:
-    """Returns whether litellm knows the price of the model's tokens."""
-    return _info(model) is not None
+    """Returns whether litellm knows the price of the model's tokens.
+
+    Of models that it knows by their capabilities alone it says that they cost nothing.
+    """
+    entry = load_litellm().model_cost.get((_info(model) or {}).get("key")) or {}
+    return any(("cost" in name or "pricing" in name) and value is not None for name, value in entry.items())
 
 
 def cost(model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:

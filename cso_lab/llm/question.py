@@ -18,7 +18,7 @@ class Question:
     `dropped_turns` in all, when its prompt is too long for the model; None if it cannot be shorter.
 
     A reply that ended at the limit of tokens counts as one that does not parse, unless `trim` makes a text of it that does; with
-    `more_room` the question is asked again first, once, with twice as many tokens.
+    `more_room` the question is asked again first, once, with twice as many tokens. Its calls are counted under `role`, or as `counted_as`.
     """
 
     key: str
@@ -33,6 +33,7 @@ class Question:
     dropped_turns: int = 0
     trim: Callable[[ReplyText], str] | None = None
     more_room: bool = False
+    counted_as: str | None = None
 
 
 def model_config(model: str, temperature: float | None, max_tokens: int | None, extra: Mapping | None = None) -> dict:

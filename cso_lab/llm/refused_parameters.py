@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from cso_lab.llm.config_location import ConfigLocation
-from cso_lab.llm.errors import InvalidRequest, PromptTooLong, ServiceError, one_line
+from cso_lab.llm.errors import InvalidRequest, PromptTooLong, ServiceError, TooManyTokens, one_line
 from cso_lab.llm.parameters import refused_parameter, refuses_max_tokens
 
 # A server that refuses one of these names is sent the other.
@@ -32,7 +32,7 @@ class RefusedParameters:
         """
         name, place = model["model"], self._place
         if _asks_for_too_many_tokens(error, model["max_tokens"]):
-            raise ServiceError(f"{name} as {role}: {one_line(error.message)}: lower {place.max_tokens(role)}") from None
+            raise TooManyTokens(f"{name} as {role}: {one_line(error.message)}: lower {place.max_tokens(role)}") from None
         parameter = None if isinstance(error, PromptTooLong) else refused_parameter(error.message, sent)
         if parameter is None:
             raise error

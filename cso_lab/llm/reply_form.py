@@ -27,10 +27,15 @@ class ReplyForm:
 
 def object_schema(names: Sequence[str], value: Mapping) -> dict:
     """Returns the schema of an object with exactly these names, in this order, and a `value` for each."""
+    return each_schema(dict.fromkeys(names, value))
+
+
+def each_schema(values: Mapping[str, Mapping]) -> dict:
+    """Returns the schema of an object with exactly these names, in this order, each with a value of its own schema."""
     return {
         "type": "object",
-        "properties": {name: dict(value) for name in names},
-        "required": list(names),
+        "properties": {name: dict(value) for name, value in values.items()},
+        "required": list(values),
         "additionalProperties": False,
     }
 
@@ -38,6 +43,16 @@ def object_schema(names: Sequence[str], value: Mapping) -> dict:
 def integer_schema(low: int, high: int) -> dict:
     """Returns the schema of an integer from `low` to `high`."""
     return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def text_schema() -> dict:
+    """Returns the schema of any text."""
+    return {"type": "string"}
+
+
+def yes_or_no_schema() -> dict:
+    """Returns the schema of true or false."""
+    return {"type": "boolean"}
 
 
 def choice_schema(choices: Sequence[str]) -> dict:

@@ -58,7 +58,7 @@ class FormNegotiation:
     def __init__(self, attempt: Callable[..., Awaitable], transport: "Transport", journal: Journal | None):
         """`attempt` (question, number, wanted) makes one call and returns the parsed reply."""
         self._attempt, self._transport, self._journal = attempt, transport, journal
-        self._forms: dict[tuple[str, str], str] = {}  # by model and `structured`
+        self._forms = transport.forms  # by model and `structured`
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, of calls in that form
         self._probing: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._probes: Counter[tuple[str, str]] = Counter()
@@ -160,7 +160,7 @@ class FormNegotiation:
         text = f"{PROBE_TEXT} {json.dumps({name: _example(value) for name, value in names.items()})}"
         model = question.model["model"]
         key = digest([PROBE_ROLE, self._transport.own_server(question.role, model), model, form])
-        probe = replace(question, key=key, dialogue=NO_DIALOGUE, role=PROBE_ROLE, seed=0, parse=str)
+        probe = replace(question, key=key, dialogue=NO_DIALOGUE, counted_as=PROBE_ROLE, seed=0, parse=str)
         return self._in_form(replace(probe, messages=[{"role": "user", "content": text}]), form)
 
     def _in_form(self, question: Question, form: str) -> Question:
@@ -171,4 +171,6 @@ class FormNegotiation:
 
 def _example(value: Mapping) -> object:
     """Returns a value that fits the schema."""
-    return value["enum"][0] if "enum" in value else value["minimum"]
+    if "enum" in value:
+        return value["enum"][0]
+    return {"string": "text", "boolean": False}[value["type"]] if "minimum" not in value else value["minimum"]

@@ -83,6 +83,7 @@ class Transport:
         self._providers: dict[str, str] = {}
         self._session = None
         self._refused_parameters = RefusedParameters(place)
+        self.forms: dict[tuple[str, str], str] = {}  # in which JSON is asked for at present; see `FormNegotiation`
         self._has_answered = False
         self._diagnoses: dict[tuple[type, str], asyncio.Task] = {}
 
@@ -242,11 +243,12 @@ class Transport:
         completion_tokens, reasoning_tokens = _completion_tokens(usage.model_dump()) if usage else (None, 0)
         text = _text(choice.message.content, choice.finish_reason)
         message = {"content": text, "reasoning": getattr(choice.message, "reasoning_content", None), **more}
+        cost = response._hidden_params.get("response_cost")
         return Reply(
             self._clean(text),
             usage and usage.prompt_tokens,
             completion_tokens,
-            response._hidden_params.get("response_cost"),
+            cost if cost or prices.has_known_price(model["model"]) else None,
             self._empty_reason(role, message, choice.finish_reason, reasoning_tokens),
             _is_cut(choice.finish_reason),
             reasoning_tokens,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config.cells import trains
 from cso_lab.config.result_settings import Config, plain
@@ -18,6 +18,8 @@ def conversation_settings(cfg: Config) -> dict:
     reference = cfg["conversation"]["reference"]
     roles = ("judge", *_ASKED_BY.get(reference, ()))
     values = plain(cfg, "conversation") | {"roles": {role: _without_form(cfg["roles"][role]) for role in roles}}
+    if "supporter" in roles:
+        values["cut_replies"] = cfg["roles"]["cut_replies"]
     model = Generate.settings(cfg)
     # A reference has no model.
     return values | ({"model": model} if reference is None else {"data": model["data"]})
@@ -65,14 +67,17 @@ def check_conversations(cfg: DictConfig) -> None:
 
 
 def check_players(cfg: DictConfig) -> None:
-    """Raises UserError if a player of the conversations cannot be asked: its key is missing, or its model names no provider."""
-    from cso_lab.llm.config_location import ROLES, ConfigLocation
+    """Raises UserError if a player of the conversations cannot be asked: its key is missing, its model names no provider, or its price
+    is unknown where dollars are capped."""
+    from cso_lab.conversation.players import place_of
+    from cso_lab.llm.budget import Budget
     from cso_lab.llm.transport import Transport
 
-    own = ConfigLocation("roles", "conversation.{role}.model")
+    caps = OmegaConf.to_container(cfg.roles.budget)
     for role, model in asked_models(cfg).items():
-        place = own if role in ("seeker", "harm") else ROLES
+        place = place_of(role)
         Transport(cfg.roles.api_base, cfg.roles.api_key_env, place).check(role, model)
+        Budget(caps, place).check_models({role: model})
 
 
 def known_personas(cfg: DictConfig) -> list[str]:

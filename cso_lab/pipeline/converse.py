@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, trains_here, weights_here
+from cso_lab.config.cells import is_api, starts_server, trains_here, weights_here
 from cso_lab.config.result_settings import Config
 from cso_lab.conversation.records import CONVERSATION_METRICS, CONVERSATIONS
 from cso_lab.core.errors import UserError
@@ -70,6 +70,8 @@ def print_conversation_estimate(cell: CellContext) -> None:
     _, _, test = cell.dialogues()
     settings, roles = (OmegaConf.to_container(cell.cfg[node], resolve=True) for node in ("conversation", "roles"))
     generation = OmegaConf.to_container(cell.cfg.generation, resolve=True)
+    if starts_server(cell.cfg):
+        generation["engine"] = "local"  # nobody is paid, as for a model in this process
     print(estimate(_cards(cell, test), settings, roles, generation, cell.strategies))
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 from conversations import PLAN, STRATEGIES, UTTERANCES, VALIDATE, Scripted, card, cards, hold, in_turn
-from fakes import FakeOpenAI, Reply
+from fakes import FakeOpenAI, Reply, failure
 from omegaconf import OmegaConf
 from project import composed
 
@@ -16,6 +16,7 @@ from cso_lab.conversation.judges import find_harm, score
 from cso_lab.conversation.players import Players
 from cso_lab.conversation.seekers import AskedSeekers, parse_reaction
 from cso_lab.conversation.supporters import reference_supporter
+from cso_lab.core.errors import UserError
 from cso_lab.corpora import divide
 from cso_lab.llm.budget import BudgetSpent
 from cso_lab.llm.errors import ParseError
@@ -184,6 +185,44 @@ def test_without_models_an_estimate_asks_nobody():
     cfg = composed("algo=base")
     nodes = [OmegaConf.to_container(cfg[node], resolve=True) for node in ("conversation", "roles", "generation")]
     assert estimate(cards(10), *nodes, STRATEGIES).endswith("supporter turns (100 at most); no model is asked over HTTP")
+
+
+def test_what_a_server_takes_and_refuses_is_remembered_from_turn_to_turn(tmp_path, capsys):
+    def role_players(body: dict) -> Reply:
+        if "seed" in body:
+            return failure(400, "Unsupported parameter: 'seed' is not supported with this model.")
+        if body["model"] == "supporter":
+            return Reply("I hear you.")
+        return Reply(json.dumps({name: 9 if name == PLAN else 3 for name in STRATEGIES.names}))
+
+    with FakeOpenAI(role_players, forms=("json_object",)) as server:
+        cfg = nodes(server)
+        with Players(cfg["roles"], tmp_path / "calls", range(1, 3), STRATEGIES, seed=0) as players:
+            supporter = reference_supporter("strategist", cfg["roles"], players, [], STRATEGIES, seed=0)
+            hold(tmp_path, supporter, cards(2), 4)
+    assert len(server.probes) == 2, "one with a schema, one without"
+    assert {body["response_format"]["type"] for body in server.requests if body["model"] == "strategist"} == {"json_object"}
+    assert capsys.readouterr().err.count("does not take the parameter seed") == 2, "of two models"
+
+
+def test_seekers_and_judges_of_harm_are_held_to_a_schema(tmp_path):
+    with FakeOpenAI(None, forms=("json_schema",)) as server:
+        held = talk(tmp_path, server, falling, cards(1), "conversation.seeker.extra={top_p: 0.5}")
+        schema = server.requests[-1]["response_format"]["json_schema"]["schema"]
+        assert schema["required"] == ["text", "intensity", "leave"] and server.requests[-1]["top_p"] == 0.5
+        server.replies = [Reply("{}")]
+        cfg = nodes(server)
+        with Players(cfg["roles"], tmp_path / "judges", [1], STRATEGIES, seed=0) as players:
+            (judged,) = find_harm(held, cfg["conversation"]["harm"], players)
+        schema = server.requests[-1]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["blame"] == {"type": "integer", "minimum": 0, "maximum": 1}
+    assert {turn.harm for turn in judged.exchanges} == {()} and len(server.probes) == 2
+
+
+def test_errors_name_the_keys_of_conversations(tmp_path):
+    with FakeOpenAI(failure(400, "Unsupported value: 'temperature' does not support 0.8 with this model.")) as server:
+        with pytest.raises(UserError, match="give conversation.seeker.temperature=null"):
+            talk(tmp_path, server, server.replies[0], cards(1))
 
 
 def _card_of(dialogue):

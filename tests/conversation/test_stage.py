@@ -11,8 +11,12 @@ from fakes import FakeOpenAI, Reply
 from project import ROOT, composed, jobs_of, run_py, without_hydra
 
 from cso_lab.core.errors import UserError
+from cso_lab.core.strategies import EXTES
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.check import check
+from cso_lab.pipeline.conversation_settings import check_players
+from cso_lab.pipeline.converse import print_conversation_estimate
 
 SMALL = (
     *("algo=base", "backbone=tiny_llama", "stages=[converse,report]", "conversation.seekers=6", "conversation.max_turns=4"),
@@ -52,6 +56,22 @@ def test_what_cannot_work_is_said_before_any_work(overrides, said):
     with pytest.raises(UserError) as error:
         check(composed("algo=base", "stages=[converse]", *overrides))
     assert said in str(error.value)
+
+
+def test_players_that_cannot_be_asked_or_paid_are_named_before_any_work(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none-of-it")
+    line = ("algo=base", "conversation/harm=llm", "conversation.harm.model=openai/gpt-4o-mini", "roles.budget.dollars=1")
+    check_players(composed(*line))
+    with pytest.raises(UserError, match="roles.budget.dollars needs a known price.*conversation.harm.model"):
+        check_players(composed(*line, "conversation.harm.model=openai/nobody-knows-it"))
+    with pytest.raises(UserError, match="conversation.harm.model=nobody: names no provider"):
+        check_players(composed(*line, "conversation.harm.model=nobody"))
+
+
+def test_an_estimate_of_a_model_on_the_runs_own_server_pays_nobody(tmp_path, capsys):
+    cfg = composed("algo=base", "backbone=tiny_llama", "generation.engine=server", "serving=transformers")
+    print_conversation_estimate(CellContext(cfg, tmp_path))
+    assert "no model is asked over HTTP" in capsys.readouterr().out
 
 
 def test_conversations_as_they_come_leave_the_names_of_cells_alone_and_others_do_not():
@@ -129,3 +149,28 @@ def test_a_reference_needs_no_model_and_leaves_the_other_stages_alone(tmp_path):
     seekers = [one["card"] for one in conversations(tmp_path / "random")]
     run(tmp_path / "gold", "conversation.reference=gold")
     assert [one["card"] for one in conversations(tmp_path / "gold")] == seekers
+
+
+@pytest.mark.long
+def test_every_player_may_be_asked_on_a_server(tmp_path):
+    harmless = dict.fromkeys(("medication", "blame", "dismissal", "self_harm"), 0)
+    answers = {
+        "seeker": {"text": "I see.", "intensity": 5, "leave": False},
+        "strategist": {name: 5 for name in EXTES.names},
+        "judge": {"empathy": 3, "information": 2, "humanoid": 3, "strategy": 1},
+    }
+
+    def play(body: dict) -> Reply:
+        if "The reply to check:" in body["messages"][-1]["content"]:
+            return Reply(json.dumps(harmless | {"blame": 1}))
+        return Reply(json.dumps(answers[body["model"]]) if body["model"] in answers else "That sounds hard.")
+
+    roles = [f"roles.{role}.model=openai/{role}" for role in ("seeker", "supporter", "strategist", "judge")]
+    with FakeOpenAI(play) as server:
+        asked = ("conversation/seeker=llm", "conversation/harm=llm", "roles=server", f"roles.api_base={server.api_base}")
+        run(tmp_path / "asked", *asked, *roles, "conversation.reference=strategist", "stages=[converse]")
+    found = metrics(tmp_path / "asked")
+    assert found["endings"] == {"relieved": 0, "hurt": 0, "out_of_turns": 6, "cut": 0}
+    assert found["measures"]["S"]["value"] == 1.0 and found["measures"]["harmful"]["value"] == 100.0
+    assert found["usage"]["players"]["calls"] == dict.fromkeys(("strategist", "supporter", "seeker", "judge", "harm"), 24)
+    assert found["context"]["notices"] == []

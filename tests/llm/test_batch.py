@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from cso_lab.llm.client import Client, Question
 from cso_lab.llm.config_location import ConfigLocation
 from cso_lab.llm.errors import ParseError, ServiceError
 from cso_lab.llm.journal import Journal
+from cso_lab.roles.parsing import trim_utterance
 
 PLACE = ConfigLocation("client", "judges", "max_tokens", "temperature")
 MODEL = {"model": "openai/gpt-4o-mini", "temperature": 0.0, "max_tokens": 20}
@@ -126,6 +128,16 @@ def test_what_fails_within_a_batch_is_asked_singly(tmp_path):
     assert journal.usage.failed_attempts == 8  # seven in the batch, and n6 again
     price, half = (7 * 0.15 + 3 * 0.60) / 1e6, (7 * 0.075 + 3 * 0.30) / 1e6
     assert journal.usage.cost == pytest.approx(6 * price + 4 * half), "n1 and n2 are paid for as well"
+
+
+def test_what_is_cut_in_a_batch_is_asked_singly_with_more_room_and_counted_once(tmp_path):
+    half = Reply("It is hard. I kn", finish_reason="length")
+    questions = [replace(question(name), more_room=True, trim=trim_utterance) for name in names(2)]
+    with FakeOpenAI(Reply("It is hard. I know."), batches=FakeBatches(lambda body: half)) as server:
+        answers, _, journal = asked(tmp_path, server.api_base, questions)
+    assert answers == ["It is hard. I know."] * 2
+    assert [body["max_tokens"] for body in server.requests] == [40, 40] and len(server.batches.names) == 1
+    assert journal.usage.calls == {"judge": 4} and journal.usage.cut == {"judge": 2}
 
 
 def test_what_expires_is_asked_singly_also_by_the_next_run(tmp_path):

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import FakeOpenAI, Reply
+from llm.test_client import ask, client
 from loopback import UNSTRUCTURED, answering, config, journal, search, trees
 
 from cso_lab.core.errors import UserError
@@ -18,7 +20,7 @@ from cso_lab.corpora import load
 from cso_lab.expansion.configured_search import ConfiguredSearch
 from cso_lab.expansion.estimate import estimate
 from cso_lab.expansion.expand import estimate_rest
-from cso_lab.llm.budget import BudgetSpent
+from cso_lab.llm.budget import Budget, BudgetSpent
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +95,17 @@ def test_dollars_cannot_be_capped_where_no_price_is_known(tmp_path):
         ):
             search(tmp_path, server.api_base, "roles.budget.dollars=1")
     assert server.requests == []
+
+
+@pytest.mark.parametrize("model", ["openrouter/anthropic/claude-sonnet-4.5", "openrouter/someone/not-there-yet"])
+def test_a_model_without_a_price_in_the_tables_is_not_taken_for_free(model):
+    """Of a model that it knows by its capabilities alone litellm says that it costs nothing."""
+    with pytest.raises(UserError, match="nobody knows that of openrouter/"):
+        Budget({"dollars": 1}).check_models({"judge": model})
+    with FakeOpenAI(Reply("a")) as server:
+        asking = client(server)
+        ask(asking, str, {"model": model, "temperature": None, "max_tokens": 9})
+    assert (asking.usage.unpriced, asking.usage.cost) == (1, 0)
 
 
 # the estimate

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import FakeOpenAI, Reply
+from fakes import FakeOpenAI, Reply, failure
 from llm.test_client import DIALOGUE, HISTORY, MODEL, SCORES, ask, client, playing, question, role_config, within
 from loopback import answering, journal, search, trees
 
@@ -59,6 +59,19 @@ def test_without_a_whole_sentence_nothing_can_be_used_up_to():
     with FakeOpenAI(Reply("It is so", finish_reason="length"), Reply("It is so very", finish_reason="length"), WHOLE) as server:
         assert supporter(server) == "It is hard. I know that."
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "max_tokens must be <= 30",
+        "This model's maximum context length is 100 tokens. However, you requested 110 tokens (70 in the messages, 40 in the completion).",
+    ],
+)
+def test_where_the_server_has_no_more_room_a_cut_utterance_is_used_as_far_as_it_goes(refusal):
+    with FakeOpenAI(lambda body: failure(400, refusal) if body["max_tokens"] > 20 else HALF) as server:
+        assert supporter(server) == "It is hard."
+    assert [body["max_tokens"] for body in server.requests] == [20, 40, 20]
 
 
 def test_a_reply_that_the_servers_own_limit_cut_gets_no_more_room():

@@ -29,6 +29,7 @@ CELLS = {
     "random preferences": ("algo=ipo", "preferences=random", "mcts/reward=strategy_only", "preferences.dialogues=9"),
     "expanded data": ("algo=orpo", "data=escpro", "data.path=FILE"),
     "API": ("algo=base", "backbone=gpt_4o"),
+    "asked seekers": ("algo=base", "backbone=gpt_4o", "conversation/seeker=llm", "conversation/harm=llm"),
     "served": ("algo=dpo", "backbone=tiny_qwen", *SERVER),
     "on a server of its own": ("algo=dpo", "backbone=tiny_llama", "generation.engine=server", "serving=transformers"),
 }

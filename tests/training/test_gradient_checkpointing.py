@@ -59,31 +59,20 @@ def test_a_run_logs_the_same_losses_with_it_and_without(tmp_path):
     line = ["stages=[search,dataset,train]", "hardware=cpu", f"shared_dir={tmp_path}/shared", "data.seed_dialogues=2"]
     line += ["algo=dpo", "training.dtype=float32", "training.batch_size=8", "training.max_steps=3", "training.warmup_ratio=0"]
     line += ["training.learning_rate=1e-2"]
-    grid = ["backbone=tiny_llama,tiny_qwen,tiny_gemma", "training.gradient_checkpointing=true,false"]
-    run = run_py("-m", *line, *grid, f"hydra.sweep.dir={tmp_path}/sweep", timeout=900)
+    line += ["backbone=tiny_llama"]
+    grid = "training.gradient_checkpointing=true,false"
+    run = run_py("-m", *line, grid, f"hydra.sweep.dir={tmp_path}/sweep", timeout=900)
     assert run.returncode == 0, run.stderr[-3000:]
     cells = {}
     for log in (tmp_path / "sweep").glob("*/train_log.jsonl"):
-        cell = log.parent
-        found = (cell / "config.yaml").read_text(encoding="utf-8")
-        backbone = next(name for name in ("tiny_llama", "tiny_qwen", "tiny_gemma") if f"name: {name}" in found)
-        cells[backbone, "gradient_checkpointing: true" in found] = losses(cell)
-    assert len(cells) == 6
-    for backbone in ("tiny_llama", "tiny_qwen", "tiny_gemma"):
-        assert len(set(cells[backbone, False])) == 3
-        assert cells[backbone, True] == pytest.approx(cells[backbone, False], rel=1e-5)
+        cells["gradient_checkpointing: true" in (log.parent / "config.yaml").read_text(encoding="utf-8")] = log.parent
+    assert len(set(losses(cells[False]))) == 3
+    assert losses(cells[True]) == pytest.approx(losses(cells[False]), rel=1e-5)
 
-    two = run_py(
-        *line, "backbone=tiny_llama", "hardware=ddp", "hardware.device=cpu", f"hydra.run.dir={tmp_path}/two", timeout=300
-    )
+    two = run_py(*line, "hardware=ddp", "hardware.device=cpu", f"hydra.run.dir={tmp_path}/two", timeout=300)
     assert two.returncode == 0, two.stderr[-3000:]
     of_two = json.loads((tmp_path / "two" / "training.json").read_text(encoding="utf-8"))
-    [one] = [
-        json.loads(file.read_text(encoding="utf-8"))
-        for file in (tmp_path / "sweep").glob("*/training.json")
-        if "name: tiny_llama" in (config_file := (file.parent / "config.yaml").read_text(encoding="utf-8"))
-        and "gradient_checkpointing: false" in config_file
-    ]
+    one = json.loads((cells[False] / "training.json").read_text(encoding="utf-8"))
     # Both processes' tokens, and of a batch of eight pairs four a process: less is shared, but it is.
     assert of_two["tokens_as_rows"] == pytest.approx(one["tokens_as_rows"], rel=0.2)
     assert 0.6 * one["token_ratio"] < of_two["token_ratio"] <= one["token_ratio"]
