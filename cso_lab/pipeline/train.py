@@ -17,6 +17,9 @@ CHECKPOINT = "checkpoint"
 # Files of an interrupted training in the run folder, from which it continues.
 _PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
 
+# A version of trainings in which a step's rows are taken in several parts; the others do not depend on how parts are weighed.
+_ROW_WEIGHTS = "row weights 1"
+
 
 class Train(Result, Stage):
     """Leaves checkpoint/, train_log.jsonl and training.json in the run folder. Needs the rows of the dataset.
@@ -40,7 +43,7 @@ class Train(Result, Stage):
         """See `Result.key`. An "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
-        return super().key(resolve_auto(cfg), *inputs)
+        return super().key(resolve_auto(cfg), *inputs, *([_ROW_WEIGHTS] if _takes_rows_in_parts(cfg) else []))
 
     def run(self, cell: CellContext) -> None:
         """Trains the checkpoint unless it is finished here or in a sibling cell. Raises UserError if the rows are missing."""
@@ -50,6 +53,12 @@ class Train(Result, Stage):
             return
         with cell.cache.compute_own("train", key, _PARTIAL):
             _train(cell, cell.cfg, rows, cell.folder)
+
+
+def _takes_rows_in_parts(cfg: DictConfig) -> bool:
+    """Returns whether the rows of an optimizer step may be shared out among processes or forward passes."""
+    training = cfg.training
+    return cfg.hardware.processes > 1 or training.per_device_batch_size is not None or not training.share_prefixes
 
 
 def is_trained(cell: CellContext) -> bool:

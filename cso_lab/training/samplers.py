@@ -5,11 +5,12 @@ Such rows have long prefixes in common, which a process then computes once (see 
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice, pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 from transformers import TrainerCallback
 
 from cso_lab.training.prefix_forest import common_prefix
@@ -52,27 +53,57 @@ def _alternate(batch: Sequence[tuple[int, int]]) -> list[int]:
     return [row for _, _, row in sorted(rounds)]
 
 
-class Partitioner:
-    """Partitions every batch into parts of `part_size` rows, each of which one process takes in one forward pass.
+@dataclass(frozen=True)
+class Layout:
+    """How an epoch's rows are shared out: in optimizer steps of `batch_size` rows, of which a process takes `part_size` at once."""
 
-    The rows of a batch do not depend on its parts, and all parts have the same number of rows, since the trainers average over the
-    rows of a process and then over processes. The bundles of a batch (its rows of one dialogue, sorted by text) are put one after the
-    other and cut every `part_size` rows. Of several arrangements the one with the least work is taken: the fewest distinct characters to
+    rows: int
+    batch_size: int
+    part_size: int
+    processes: int = 1
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps of an epoch."""
+        return -(-self.rows // self.batch_size)
+
+    def step(self, number: int) -> list[list[int]]:
+        """Returns the `passes` of an optimizer step; steps are counted from 0 over all epochs."""
+        return self.passes(min(self.batch_size, self.rows - number % self.steps * self.batch_size))
+
+    def passes(self, rows: int) -> list[list[int]]:
+        """Returns, for each forward pass of a step of so many rows, how many of them each process takes.
+
+        They are as many as possible alike. There is a 0 only if there are fewer rows than parts.
+        """
+        parts = -(-rows // (self.part_size * self.processes)) * self.processes
+        smallest, larger = divmod(rows, parts)
+        sizes = [smallest + (part < larger) for part in range(parts)]
+        return [sizes[first : first + self.processes] for first in range(0, parts, self.processes)]
+
+
+class Partitioner:
+    """Partitions every batch into the parts of a layout, each of which one process takes in one forward pass.
+
+    The rows of a batch do not depend on its parts. The bundles of a batch (its rows of one dialogue, sorted by text) are put one after
+    the other and cut into parts. Of several arrangements the one with the least work is taken: the fewest distinct characters to
     compute, over all parts plus in the largest part, for which all processes wait. Characters are proportional to tokens.
     """
 
-    def __init__(self, rows: Sequence[Mapping], batch_size: int, part_size: int):
-        self.batch_size, self.part_size = batch_size, part_size
+    def __init__(self, rows: Sequence[Mapping], layout: Layout):
+        self.layout = layout
         self.dialogues = [row["dialogue"] for row in rows]
         self.texts = [[(row["prompt"] + row[field]).encode() for field in RESPONSES if field in row] for row in rows]
 
     def __call__(self, order: Sequence[int]) -> list[int]:
         """Returns `order` with the rows of every batch arranged part by part."""
-        batches = (order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size))
+        size = self.layout.batch_size
+        batches = (order[first : first + size] for first in range(0, len(order), size))
         return [row for batch in batches for row in self._partition(batch)]
 
     def _partition(self, batch: Sequence[int]) -> Sequence[int]:
-        if len(batch) <= self.part_size:
+        cuts = list(pairwise(accumulate(chain(*self.layout.passes(len(batch))), initial=0)))
+        if len(cuts) == 1:
             return batch
         bundles = defaultdict(list)
         for row in batch:
@@ -82,7 +113,7 @@ class Partitioner:
         size = _Size({row: self.texts[row] for row in batch})
 
         def work(order: Sequence[int]) -> int:
-            sizes = [size(order[first : first + self.part_size]) for first in range(0, len(order), self.part_size)]
+            sizes = [size(order[first:last]) for first, last in cuts if first < last]
             return sum(sizes) + len(sizes) * max(sizes)
 
         return min(_arrangements(list(bundles.values())), key=work)
@@ -123,19 +154,8 @@ class _Size:
         return int(self.lengths[indices].sum() - self.common[indices[:-1], indices[1:]].sum())
 
 
-def pad_to_multiple(order: Sequence, multiple: int) -> list:
-    """Returns `order` followed by its last rows again, until its length is a multiple of `multiple`.
-
-    Several processes together take `multiple` rows per forward pass. By default they would complete an epoch's last step with the epoch's
-    first rows; padded like this, the step has the same rows as in a training with one process.
-    """
-    remainder = len(order) % multiple
-    last = order[len(order) - remainder :]
-    return [*order, *islice(cycle(last), multiple - remainder)] if remainder else list(order)
-
-
 class TreeSampler(Sampler):
-    """Draws rows in `tree_order`, a different one every epoch, padded to a multiple of `multiple` and partitioned by `partition`.
+    """Draws rows in `tree_order`, a different one every epoch, partitioned by `partition`.
 
     `position` maps each row to its index in the dataset, if the dataset is not in the order of `dialogues`.
     """
@@ -146,12 +166,11 @@ class TreeSampler(Sampler):
         prompts: Sequence[str],
         batch_size: int,
         seed: int,
-        multiple: int = 1,
         partition: Partitioner | None = None,
         position: Mapping[int, int] | Sequence[int] | None = None,
     ):
         self.dialogues, self.prompts, self.batch_size, self.seed, self.epoch = dialogues, prompts, batch_size, seed, 0
-        self.multiple, self.partition = multiple, partition or list
+        self.partition = partition or list
         self.position = range(len(dialogues)) if position is None else position
 
     def set_epoch(self, epoch: int) -> None:
@@ -159,11 +178,33 @@ class TreeSampler(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.dialogues) // self.multiple) * self.multiple
+        return len(self.dialogues)
 
     def __iter__(self) -> Iterator[int]:
         order = tree_order(self.dialogues, self.prompts, self.batch_size, self.seed * 1_000_003 + self.epoch)
-        return iter([self.position[row] for row in self.partition(pad_to_multiple(order, self.multiple))])
+        return iter([self.position[row] for row in self.partition(order)])
+
+
+class PartSampler(BatchSampler):
+    """Yields the parts of an epoch, pass by pass and in each pass process by process; accelerate gives every process its own.
+
+    A process for which a pass has no row gets one that another process has too, since all of them have to compute something; it counts
+    nothing (see `row_weights`). It has no attribute `batch_size`, or accelerate would make all parts equal with rows of other steps.
+    """
+
+    def __init__(self, sampler: Iterable[int], layout: Layout):
+        self.sampler, self.layout = sampler, layout
+
+    def __len__(self) -> int:
+        return sum(len(self.layout.step(number)) for number in range(self.layout.steps)) * self.layout.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = iter(self.sampler)
+        part: list[int] = []
+        for number in range(self.layout.steps):
+            for size in chain(*self.layout.step(number)):
+                part = list(islice(order, size)) or part[-1:]
+                yield part
 
 
 class SetEpochCallback(TrainerCallback):

@@ -70,6 +70,11 @@ def _share_in_logit_trainer(trainer, *settings) -> None:
     trainer.concatenated_forward = MethodType(_concatenated_forward, trainer)
 
 
+def likelihood_covers_prompt(trainer) -> bool:
+    """Returns whether the likelihood term of a CPO or ORPO trainer is over the whole chosen row (ORPO's), not only over its response."""
+    return not hasattr(trainer, "cpo_alpha")
+
+
 def _concatenated_forward(trainer, model, batch: dict):
     """Returns what TRL's method returns: chosen and rejected log-probabilities, chosen and rejected logits, negative log-likelihood.
 
@@ -83,8 +88,7 @@ def _concatenated_forward(trainer, model, batch: dict):
     in_response = rows["concatenated_labels"] != IGNORED
     pairs = len(batch["chosen_labels"])
     chosen = torch.arange(len(ids), device=ids.device)[:, None] < pairs
-    # ORPO's likelihood term covers the whole chosen row, prompt included; the others' only the chosen response.
-    orpo = not hasattr(trainer, "cpo_alpha")
+    orpo = likelihood_covers_prompt(trainer)
     in_likelihood = chosen & (attended.bool() if orpo else in_response)
     output = model(
         input_ids=ids,

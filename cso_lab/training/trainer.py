@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+    from cso_lab.training.samplers import Layout
+
 LOG = "train_log.jsonl"
 
 
@@ -38,7 +40,8 @@ def build_trainer(
     from transformers import PrinterCallback, set_seed
 
     from cso_lab.training.callbacks import StepLog, StepManifest, StepProgress
-    from cso_lab.training.samplers import SetEpochCallback, TreeSampler
+    from cso_lab.training.row_weights import RowWeights, kl_pairs_of
+    from cso_lab.training.samplers import Layout, SetEpochCallback, TreeSampler
     from cso_lab.training.shared_forward import sharing
 
     mode, training = cfg.finetune_mode, cfg.training
@@ -50,12 +53,14 @@ def build_trainer(
     model = load_weights(cfg, start, weights_dtype)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
     rows, sampler = _order_rows(rows, training, arguments)
+    layout = Layout(len(rows), training.batch_size, arguments.per_device_train_batch_size, arguments.world_size)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])
     if arguments.world_size > 1:
         dataset = _shared_on_disk(dataset, out / WORKERS / "rows", arguments)
 
     trainer_class = instantiate(cfg.algorithm.trainer, _partial_=True)
-    with sharing(trainer_class.func, training, texts=sum(field in rows[0] for field in RESPONSES)) as share_prefixes_of:
+    texts = sum(field in rows[0] for field in RESPONSES)
+    with sharing(trainer_class.func, training, texts) as share_prefixes_of, kl_pairs_of(trainer_class.func, layout):
         trainer = trainer_class(
             model=model,
             args=arguments,
@@ -70,6 +75,8 @@ def build_trainer(
         _keep_float_inputs(trainer)
     if sampler is not None:
         trainer._get_train_sampler = lambda dataset=None: sampler
+    _draw_parts(trainer, layout)
+    RowWeights(trainer, layout)
     if isinstance(sampler, TreeSampler):
         trainer.add_callback(SetEpochCallback(sampler))
     return trainer
@@ -83,11 +90,9 @@ def _order_rows(
     If the training has less than one epoch, only the rows it draws are kept, so that the others are neither tokenized nor read by the
     reference model, and `arguments.max_steps` is set.
     """
-    from cso_lab.training.samplers import Partitioner, TreeSampler, pad_to_multiple, tree_order
+    from cso_lab.training.samplers import Layout, Partitioner, TreeSampler, tree_order
 
     by_tree, shuffled = training.batching == "tree", arguments.train_sampling_strategy == "random"
-    per_device_batch = arguments.per_device_train_batch_size
-    multiple = per_device_batch * arguments.world_size if arguments.world_size > 1 else 1
     if by_tree:
         # Trainers that compute reference log-probabilities before training, or that read rows in the given order, need it here already.
         rows = [rows[i] for i in tree_order(*_dialogues_and_prompts(rows), training.batch_size, training.seed)]
@@ -103,11 +108,10 @@ def _order_rows(
             order = range(len(rows))
         rows = [rows[i] for i in islice(order, steps * training.batch_size)]
         arguments.max_steps = steps
-    if not shuffled:
-        rows = pad_to_multiple(rows, multiple)
     if not by_tree:
         return rows, None
-    partition = Partitioner(rows, training.batch_size, per_device_batch)
+    layout = Layout(len(rows), training.batch_size, arguments.per_device_train_batch_size, arguments.world_size)
+    partition = Partitioner(rows, layout)
     order = partition(range(len(rows)))
     if "label" in rows[0] and not shuffled:
         # KTO's trainer pairs a row with the response of its neighbour in the dataset, which has to be of another dialogue.
@@ -117,8 +121,28 @@ def _order_rows(
     if below_one_epoch or not shuffled:
         return partitioned, range(len(partitioned))
     position = {row: index for index, row in enumerate(order)}
-    sampler = TreeSampler(*_dialogues_and_prompts(rows), training.batch_size, training.seed, multiple, partition, position)
+    sampler = TreeSampler(*_dialogues_and_prompts(rows), training.batch_size, training.seed, partition, position)
     return partitioned, sampler
+
+
+def _draw_parts(trainer: "Trainer", layout: "Layout") -> None:
+    """Makes the trainer draw its rows in the parts of a layout, whose sizes differ in an epoch's last step."""
+    from torch.utils.data import DataLoader
+
+    from cso_lab.training.samplers import PartSampler
+
+    def get_train_dataloader() -> DataLoader:
+        arguments, dataset = trainer.args, trainer._remove_unused_columns(trainer.train_dataset, description="Training")
+        loader = DataLoader(
+            dataset,
+            batch_sampler=PartSampler(trainer._get_train_sampler(dataset), layout),
+            collate_fn=trainer.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+        )
+        return trainer.accelerator.prepare(loader)
+
+    trainer.get_train_dataloader = get_train_dataloader
 
 
 def _keep_float_inputs(trainer: "Trainer") -> None:

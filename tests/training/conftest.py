@@ -15,10 +15,20 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Rows of two dialogues of two turns, each with two dispreferred replies."""
-    folder = tmp_path_factory.mktemp("rows")
+    """Rows of two dialogues: 8 pairs, 4 rows of SFT, 12 of KTO."""
+    return write_rows(tmp_path_factory.mktemp("rows"), ["ann", "bob"])
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Rows of seven dialogues: 28 pairs, 14 rows of SFT, 42 of KTO, none of which is a multiple of 8."""
+    return write_rows(tmp_path_factory.mktemp("uneven"), ["ann", "bob", "cat", "dan", "eve", "fay", "gus"])
+
+
+def write_rows(folder, names):
+    """Writes rows of dialogues of two turns, each with two dispreferred replies, and returns the folder."""
     pairs, sft = [], []
-    for name in ("ann", "bob"):
+    for name in names:
         history = [Turn(SEEKER, f"I am {name} and I cannot sleep.")]
         for turn in range(2):
             reply = Turn(SUPPORTER, f"That sounds hard, {name}, number {turn}.", EXTES.names[turn])

@@ -91,49 +91,74 @@ def test_what_cannot_be_trained_so_is_said_before_work_starts(shared, line, expe
         check(config(shared, *line))
 
 
-def test_an_epochs_last_step_has_the_rows_one_process_has_in_it():
-    from cso_lab.training.samplers import TreeSampler, pad_to_multiple
+def test_an_epochs_last_step_is_shared_out_evenly_and_no_row_comes_twice():
+    from cso_lab.training.samplers import Layout, PartSampler
 
-    assert pad_to_multiple([1, 2, 3, 4, 5, 6], 4) == [1, 2, 3, 4, 5, 6, 5, 6]
-    assert pad_to_multiple([1, 2, 3, 4], 4) == [1, 2, 3, 4]
-    assert pad_to_multiple([1], 4) == [1, 1, 1, 1]
-    prompts = [f"{i:02}" for i in range(11)]
-    alone, filled_up = (TreeSampler(["a", "b"] * 5 + ["a"], prompts, 8, 0, whole) for whole in (1, 8))
-    assert len(list(filled_up)) == len(filled_up) == 16
-    assert list(filled_up)[:11] == list(alone) and set(list(filled_up)[8:]) == set(list(alone)[8:])
+    layout = Layout(rows=11, batch_size=8, part_size=4, processes=2)
+    assert layout.steps == 2
+    assert [layout.step(number) for number in range(4)] == [[[4, 4]], [[2, 1]], [[4, 4]], [[2, 1]]]
+    assert list(PartSampler(range(11), layout)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10]]
+    assert Layout(rows=14, batch_size=16, part_size=4, processes=2).step(0) == [[4, 4], [3, 3]]
+    # the second process has no row: it computes the first one's again, which counts nothing
+    nothing = Layout(rows=9, batch_size=8, part_size=4, processes=2)
+    assert nothing.step(1) == [[1, 0]]
+    assert list(PartSampler(range(9), nothing)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8], [8]]
+    assert len(PartSampler(range(9), nothing)) == 4
+
+
+# Two epochs of three whole batches of 8 rows and a partial one.
+EPOCHS = ["training.max_steps=-1", "training.num_train_epochs=2", "training.batch_size=8", "training.max_prompt_length=2000"]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("hardware", "mode", "algo"),
+    ("hardware", "mode", "algo", "rows", "at_once"),
     [
-        ("ddp", "full", "dpo"),
-        ("zero2", "lora", "dpo"),
-        ("zero2", "full", "dpo"),
-        ("zero2", "full", "kto"),
-        ("zero2", "lora", "sft"),
-        ("zero2", "lora", "simpo"),
-        ("zero3", "full", "dpo"),
+        ("ddp", "full", "dpo", 27, 4),
+        # the last step has one row, for the first process
+        ("zero2", "lora", "dpo", 25, 4),
+        # two passes a step, against one of a single process
+        ("zero2", "full", "dpo", 27, 2),
+        ("zero2", "lora", "ipo", 27, 4),
+        ("zero2", "full", "kto", 27, 4),
+        ("zero2", "lora", "sft", 9, 4),
+        ("zero2", "lora", "simpo", 27, 4),
+        ("ddp", "lora", "orpo", 25, 2),
+        ("zero3", "full", "dpo", 27, 4),
     ],
 )
-def test_two_processes_agree_with_one(shared, data, tmp_path, hardware, mode, algo):
+def test_two_processes_agree_with_one(shared, uneven, tmp_path, hardware, mode, algo, rows, at_once):
     import torch
     from safetensors.torch import load_file
 
     from cso_lab.training.train import train
 
-    line = [f"algo={algo}", f"mode={mode}", "training.precompute_ref_log_probs=true"]
-    train(config(shared, *ONE, *line, "training.per_device_batch_size=8"), data, tmp_path / "one")
-    summary = train(config(shared, *TWO, *line, f"hardware={hardware}", "hardware.device=cpu"), data, tmp_path / "two")
-    assert summary["steps"] == 3 and summary["device"] == "cpu"
-    # KTO estimates its KL term on the rows of one process
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.02 if algo == "kto" else 1e-4)
+    rate = 1e-2 if mode == "lora" else 1e-3
+    line = [*EPOCHS, f"algo={algo}", f"mode={mode}", f"training.max_rows={rows}", f"training.learning_rate={rate}"]
+    one = train(config(shared, *line), uneven, tmp_path / "one")
+    line += [f"hardware={hardware}", "hardware.device=cpu", "hardware.processes=2", f"training.per_device_batch_size={at_once}"]
+    two = train(config(shared, *line), uneven, tmp_path / "two")
+    assert two["steps"] == one["steps"] == 2 * math.ceil(rows / 8) and two["device"] == "cpu"
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["checkpoint", "train_log.jsonl"]
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".jinja", ".jsonl"}
     one, two = (load_file(next((tmp_path / name / "checkpoint").glob("*.safetensors"))) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name].float(), one[name].float(), rtol=0.05, atol=5e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("algo", ["sft", "dpo", "simpo", "orpo"])
+def test_rows_taken_a_few_at_a_time_count_as_rows_taken_at_once(shared, uneven, tmp_path, algo):
+    """7 rows are three passes of 3, 2 and 2: a mean over passes would weigh their rows differently."""
+    from cso_lab.training.train import train
+
+    line = ["training.batch_size=12", "training.max_rows=7", "training.max_steps=3", "training.max_prompt_length=2000"]
+    for at_once in (12, 3):
+        cfg = config(shared, *line, f"algo={algo}", "mode=lora", f"training.per_device_batch_size={at_once}")
+        train(cfg, uneven, tmp_path / str(at_once))
+    assert losses(tmp_path / "3") == pytest.approx(losses(tmp_path / "12"), rel=1e-5)
 
 
 @pytest.mark.long
