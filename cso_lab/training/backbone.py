@@ -1,5 +1,6 @@
 """Loads the backbone: its weights and tokenizer, the device and number type it runs on, its checkpoints."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -193,6 +194,8 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    # It notes at every step that an epoch's length does not follow from the rows alone.
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
 def _from_pretrained(auto_class, path: str, **options):
