@@ -18,8 +18,8 @@ def test_with_a_reference_model_the_reward_decides_and_not_the_batches():
     # The last batch's replies are longer, so that their log-probability is lower, but it rose over the reference.
     assert chosen_fell(log((0.0, -40, -40), (0.1, -60, -61), (0.2, -80, -83), (0.3, -90, -95))) is None
     warning = chosen_fell(log((0.0, -40, -40), (-0.1, -30, -35), (-0.2, -20, -30), (-0.3, -10, -25)))
-    assert "from -40.0 to -10.0 (their reward, relative to the reference model, from +0.000 to -0.300)" in warning
-    assert "that of the dispreferred went from -40.0 to -25.0" in warning
+    assert "their reward, relative to the reference model, went from +0.000 to -0.300" in warning
+    assert "(log-probabilities, each of its own batch: preferred -40.0 to -10.0, dispreferred -40.0 to -25.0)" in warning
 
 
 def test_without_a_reference_model_the_log_probability_decides():
@@ -39,7 +39,7 @@ def test_the_report_and_the_terminal_say_it_by_row_and_seed(cell, tmp_path, caps
     (folders[1] / "train_log.jsonl").write_text("\n".join(map(json.dumps, steps)))
     (folders[2] / "train_log.jsonl").write_text("{damaged")
     text = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8")
-    sentence = "CSO-DPO, seed 1: the log-probability of the preferred replies fell over the training, from -40.0 to -44.0"
+    sentence = "CSO-DPO, seed 1: the log-probability of the preferred replies fell over the training: their reward"
     assert text.count("preferred replies fell") == 1 and sentence in text
     print_report(folders, tmp_path / "report.md")
     assert "preferred replies fell" in capsys.readouterr().out
