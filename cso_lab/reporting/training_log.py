@@ -27,12 +27,13 @@ def chosen_fell(log: Sequence[dict]) -> str | None:
     if after >= before:
         return None
     ends = [f"{first:.1f} to {last:.1f}" for first, last in map(_ends, (chosen, rejected))]
+    fell = "the log-probability of the preferred replies fell over the training"
     if referenced:
         return (
-            "the log-probability of the preferred replies fell over the training: their reward, relative to the reference model, went from "
-            f"{before:+.3f} to {after:+.3f} (log-probabilities, each of its own batch: preferred {ends[0]}, dispreferred {ends[1]})"
+            f"{fell}: their reward, relative to the reference model, went from {before:+.3f} to {after:+.3f} "
+            f"(log-probabilities, each of its own batch: preferred {ends[0]}, dispreferred {ends[1]})"
         )
-    return f"the log-probability of the preferred replies fell over the training, from {ends[0]}; that of the dispreferred went from {ends[1]}"
+    return f"{fell}, from {ends[0]}; that of the dispreferred went from {ends[1]}"
 
 
 def training_warnings(runs: Iterable[tuple[str, Path]]) -> list[str]:

@@ -4,7 +4,8 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from fakes import FakeBatches, FakeOpenAI, Reply, failure
+from fake_batches import FakeBatches
+from fakes import FakeOpenAI, Reply, failure
 from hydra.utils import instantiate
 from loopback import REFUSALS
 from project import composed

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import FakeBatches, FakeOpenAI, Reply, failure
+from fake_batches import FakeBatches
+from fakes import FakeOpenAI, Reply, failure
 from loopback import FAULTS, REFUSALS
 from project import composed, run_py
 

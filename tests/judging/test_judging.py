@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from fakes import FakeBatches, FakeOpenAI, Reply, failure
+from fake_batches import FakeBatches
+from fakes import FakeOpenAI, Reply, failure
 from judging.examples import dialogues_of, sample_of, settings, two_runs
 from reporting.run_folders import write_run
 

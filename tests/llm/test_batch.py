@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import FakeBatches, FakeOpenAI, Reply, failure
+from fake_batches import FakeBatches
+from fakes import FakeOpenAI, Reply, failure
 
 from cso_lab.core.errors import UserError
 from cso_lab.llm import batch

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from fakes import FakeBatches, FakeOpenAI, Reply, failure
+from fake_batches import FakeBatches
+from fakes import FakeOpenAI, Reply, failure
 from omegaconf import OmegaConf
 from project import composed, run_py
 from small_search import ABC, hand_made
