@@ -47,6 +47,7 @@ class Data(OpenNode):
     """`data`: a corpus, and its split."""
 
     test_share: Share
+    validation_share: Share
     split_seed: Natural
     seed_dialogues: Count | None
     shard: Annotated[Any, AfterValidator(_part)]
@@ -136,6 +137,7 @@ class Generation(LocalGeneration):
 
     model_config = ConfigDict(extra="forbid")
 
+    dialogues: Literal["test", "validation"]
     seed: Natural
     client: ServedClient
 

@@ -173,15 +173,28 @@ def load(cfg_data: Mapping) -> Corpus:
     return _read(cfg_data, "data.path", source)
 
 
-def divide(cfg_data: Mapping) -> tuple[Corpus, tuple[Dialogue, ...], tuple[Dialogue, ...]]:
-    """Returns (corpus, training dialogues, test dialogues).
+def divide(cfg_data: Mapping, measured: str = "test") -> tuple[Corpus, tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+    """Returns (corpus, training dialogues, dialogues that are measured on).
 
-    The test dialogues are those of `data.test_path` or, if that is not given, the fraction `data.test_share` of the corpus. Dialogues of
-    the same origin as one of `data.test_path` are not trained on. Raises UserError if no training dialogue is left.
+    `measured` says which these are: "test" or "validation". The test dialogues are those of `data.test_path` or, if that is not given,
+    the fraction `data.test_share` of the corpus. Of the others, the fraction `data.validation_share` are the validation dialogues, and
+    the rest the training dialogues. Raises UserError if no training dialogue is left.
     """
-    corpus, held_out = load(cfg_data), test_source(cfg_data)
+    corpus = load(cfg_data)
+    train, test = _train_and_test(corpus, cfg_data)
+    share = cfg_data.get("validation_share", 0)
+    train, validation = replace(corpus, dialogues=train).split(share, cfg_data["split_seed"]) if share else (train, ())
+    return corpus, train, validation if measured == "validation" else test
+
+
+def _train_and_test(corpus: Corpus, cfg_data: Mapping) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+    """Returns the dialogues that are not tested on, and those that are.
+
+    Dialogues of the same origin as one of `data.test_path` are in neither.
+    """
+    held_out = test_source(cfg_data)
     if held_out is None:
-        return corpus, *corpus.split(cfg_data["test_share"], cfg_data["split_seed"])
+        return corpus.split(cfg_data["test_share"], cfg_data["split_seed"])
     if held_out.within:
         _print_once(f"data.test_path={cfg_data.get('test_path')}: reading {held_out}")
     test_corpus = _read(cfg_data, "data.test_path", held_out)
@@ -194,7 +207,7 @@ def divide(cfg_data: Mapping) -> tuple[Corpus, tuple[Dialogue, ...], tuple[Dialo
         if not train:
             raise UserError(f"{message}: none is left to train on; give another data.test_path=FILE")
         _print_once(f"warning: {message}, and are not trained on", sys.stderr)
-    return corpus, train, test
+    return train, test
 
 
 def _read(cfg_data: Mapping, key: str, source: Source) -> Corpus:

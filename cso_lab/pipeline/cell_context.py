@@ -26,6 +26,12 @@ class CellContext:
 
         return divide(self.cfg.data)
 
+    def measured_dialogues(self) -> tuple:
+        """Returns (training dialogues, dialogues that are measured on: `generation.dialogues`)."""
+        from cso_lab.corpora import divide
+
+        return divide(self.cfg.data, self.cfg.generation.dialogues)[1:]
+
     def searched_dialogues(self) -> tuple | None:
         """Returns the training dialogues that the whole search expands; None if the data is expanded already."""
         from cso_lab.corpora import seeds

@@ -10,6 +10,7 @@ from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
 from cso_lab.pipeline.conversation_settings import check_conversations
+from cso_lab.pipeline.generate import no_dialogue
 from cso_lab.pipeline.stages import STAGES
 
 
@@ -96,12 +97,15 @@ def _check_arguments(key: str, deferred: partial) -> None:
 
 
 def _check_data(cfg: DictConfig) -> None:
-    """Raises UserError if a file of the corpus is not found, or a label is mapped to an unknown strategy."""
+    """Raises UserError if a file of the corpus is not found, a label is mapped to an unknown strategy, or nothing is held out."""
     from cso_lab.corpora import corpus_strategies, data_source, test_source
 
     data_source(cfg.data)
     test_source(cfg.data)
     corpus_strategies(cfg.data)
+    measures = {"generate", "evaluate", "converse"} & set(cfg.stages)
+    if measures and cfg.generation.dialogues == "validation" and not cfg.data.validation_share:
+        raise no_dialogue(cfg, "to measure on")
 
 
 def _check_engine(cfg: DictConfig) -> None:

@@ -16,7 +16,7 @@ from cso_lab.core.records import Dialogue
 from cso_lab.generation.served import USAGE
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.conversation_settings import asked_models, conversation_settings, known_personas
-from cso_lab.pipeline.generate import served_identity
+from cso_lab.pipeline.generate import no_dialogue, served_identity
 from cso_lab.pipeline.metadata import cell_metadata, context
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.train import CHECKPOINT, trained_folder
@@ -67,12 +67,12 @@ def print_conversation_estimate(cell: CellContext) -> None:
     """Print what the conversations would take; run nothing."""
     from cso_lab.conversation.estimate import estimate
 
-    _, _, test = cell.dialogues()
+    _, measured = cell.measured_dialogues()
     settings, roles = (OmegaConf.to_container(cell.cfg[node], resolve=True) for node in ("conversation", "roles"))
     generation = OmegaConf.to_container(cell.cfg.generation, resolve=True)
     if starts_server(cell.cfg):
         generation["engine"] = "local"  # nobody is paid, as for a model in this process
-    print(estimate(_cards(cell, test), settings, roles, generation, cell.strategies))
+    print(estimate(_cards(cell, measured), settings, roles, generation, cell.strategies))
 
 
 def _checkpoint(cell: CellContext) -> Path | None:
@@ -95,19 +95,16 @@ def _key(cell: CellContext) -> str:
     return Converse.key(cfg, cell.data_digest(), cards, weights, trained)
 
 
-def _cards(cell: CellContext, test: Sequence[Dialogue]) -> list:
+def _cards(cell: CellContext, measured: Sequence[Dialogue]) -> list:
     from cso_lab.conversation.cards import draw_cards, of_dialogues, read_situations
 
     settings = OmegaConf.to_container(cell.cfg.conversation, resolve=True)
     if settings["cards"] is not None:
         situations = read_situations(Path(settings["cards"]), known_personas(cell.cfg), settings["threshold"])
     else:
-        situations = of_dialogues(test)
+        situations = of_dialogues(measured)
     if not situations:
-        raise UserError(
-            f"data.test_share={cell.cfg.data.test_share} leaves no test dialogue to draw seekers from: raise it, or give"
-            " data.test_path=FILE or conversation.cards=FILE"
-        )
+        raise no_dialogue(cell.cfg, "to draw seekers from")
     return draw_cards(settings, situations)
 
 
@@ -121,8 +118,8 @@ def _converse(cell: CellContext, checkpoint: Path | None) -> None:
 
     cfg, strategies = cell.cfg, cell.strategies
     settings, roles = (OmegaConf.to_container(cfg[node], resolve=True) for node in ("conversation", "roles"))
-    _, train, test = cell.dialogues()
-    cards, calls = _cards(cell, test), cell.folder / CALLS
+    train, measured = cell.measured_dialogues()
+    cards, calls = _cards(cell, measured), cell.folder / CALLS
     with ExitStack() as stack:
         players = stack.enter_context(Players(roles, calls / "players", range(1, len(cards) + 1), strategies, settings["seed"]))
         threshold = settings["threshold"]
@@ -131,7 +128,7 @@ def _converse(cell: CellContext, checkpoint: Path | None) -> None:
         else:
             seekers = SimulatedSeekers(threshold, strategies.names, settings["seed"])
         if settings["reference"] is not None:
-            reference = reference_supporter(settings["reference"], roles, players, test, strategies, settings["seed"])
+            reference = reference_supporter(settings["reference"], roles, players, measured, strategies, settings["seed"])
             supporting = nullcontext(reference)
         else:
             identity = served_identity(cell)

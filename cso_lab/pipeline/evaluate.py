@@ -10,7 +10,7 @@ from cso_lab.core.hashing import file_digest
 from cso_lab.core.records import Prediction
 from cso_lab.core.strategies import parse_reply
 from cso_lab.pipeline.cell_context import CellContext
-from cso_lab.pipeline.generate import PREDICTIONS, test_data
+from cso_lab.pipeline.generate import PREDICTIONS, measured_data
 from cso_lab.pipeline.metadata import cell_metadata, context
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.reporting.cells import METRICS_FILE
@@ -24,7 +24,7 @@ class TestSet(Result):
     @staticmethod
     def settings(cfg: Config) -> dict:
         """Returns the test dialogues' settings and `evaluation`."""
-        return {"data": test_data(cfg)} | plain(cfg, "evaluation")
+        return {"data": measured_data(cfg)} | plain(cfg, "evaluation")
 
 
 class Evaluate(Result, Stage):
@@ -101,8 +101,8 @@ def _strategy_testset(cell: CellContext) -> Path:
 
     def draw() -> bool:
         settings = cell.cfg.evaluation
-        _, _, test = cell.dialogues()
-        contexts = testset.draw_contexts(test, settings.shortest, settings.longest, settings.cuts, settings.testset_seed)
+        _, measured = cell.measured_dialogues()
+        contexts = testset.draw_contexts(measured, settings.shortest, settings.longest, settings.cuts, settings.testset_seed)
         write_jsonl(folder / testset.FILE, contexts)
         return True
 

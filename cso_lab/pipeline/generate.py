@@ -30,7 +30,7 @@ class Generate(Result, Stage):
     @staticmethod
     def settings(cfg: Config) -> dict:
         """Returns backbone, generation, server, decoding and test data, the device, and how a checkpoint on a server was trained."""
-        values = plain(cfg, "backbone", "generation", "serving", "decoding") | {"data": test_data(cfg)}
+        values = plain(cfg, "backbone", "generation", "serving", "decoding") | {"data": measured_data(cfg)}
         if weights_here(cfg):
             values["device"] = cfg["hardware"]["device"]
         return values | {"trained_elsewhere": _trained_elsewhere(cfg)}
@@ -53,12 +53,9 @@ class Generate(Result, Stage):
                 if (sibling / file).exists():
                     shutil.copyfile(sibling / file, cell.folder / file)
             return
-        _, train, test = cell.dialogues()
+        train, test = cell.measured_dialogues()
         if not test:
-            raise UserError(
-                f"data.test_share={cell.cfg.data.test_share} leaves no test dialogue to generate for: raise it, or give"
-                " data.test_path=FILE"
-            )
+            raise no_dialogue(cell.cfg, "to generate for")
         # With `rerun` a server is asked anew; a run that was killed while it asked goes on.
         replies = ("calls.jsonl",) if cell.cfg.rerun else ()
         with cache.compute_own("generate", key, (PARTIAL,), discard=(PREDICTIONS, *replies)):
@@ -70,7 +67,7 @@ def print_generation_estimate(cell: CellContext) -> None:
     """Print what it would take to have the cell's server generate; ask nothing."""
     from cso_lab.generation.estimate import estimate_generation
 
-    _, train, test = cell.dialogues()
+    train, test = cell.measured_dialogues()
     print(f"generate: {estimate_generation(cell.cfg, test, cell.strategies, train)}")
 
 
@@ -79,9 +76,22 @@ def is_generated(cell: CellContext) -> bool:
     return cell.cache.has_own("generate", _key(cell), PREDICTIONS)
 
 
-def test_data(cfg: Config) -> dict:
-    """Returns what decides which dialogues are tested on, and which may be shown as an example."""
-    return {key: value for key, value in plain(cfg, "data")["data"].items() if key != "seed_dialogues"}
+def measured_data(cfg: Config) -> dict:
+    """Returns what decides which dialogues are measured on, and which may be shown as an example."""
+    values = {key: value for key, value in plain(cfg, "data")["data"].items() if key != "seed_dialogues"}
+    measured = plain(cfg, "generation")["generation"].get("dialogues", "test")
+    return values if measured == "test" else values | {"measured": measured}
+
+
+def no_dialogue(cfg: DictConfig, purpose: str) -> UserError:
+    """Returns the error that the configuration leaves no dialogue to measure on."""
+    if cfg.generation.dialogues == "validation":
+        return UserError(
+            f"generation.dialogues=validation, but data.validation_share={cfg.data.validation_share} leaves no dialogue {purpose}: raise it"
+        )
+    return UserError(
+        f"data.test_share={cfg.data.test_share} leaves no test dialogue {purpose}: raise it, or give data.test_path=FILE"
+    )
 
 
 def _checkpoint(cell: CellContext) -> Path | None:

@@ -39,6 +39,8 @@ def context(cfg: DictConfig, record: RunRecord) -> dict:
     trained = trains(cfg)
     data = {"data": cfg.data.name, "constrain": cfg.generation.constrain, "max_new_tokens": cfg.generation.max_new_tokens}
     data["testset"] = cfg.evaluation.testset
+    if cfg.generation.dialogues != "test":
+        data["measured_on"] = f"{cfg.generation.dialogues} dialogues, held out from training to choose settings on"
     data |= _chosen_files(cfg.data)
     if path := other_path(cfg):
         data["path"] = path

@@ -29,6 +29,7 @@ _CHOICES = {
     "start_training_rows": "training rows of the start",
     "start_training_steps": "training steps of the start",
     "max_new_tokens": "tokens a reply may have",
+    "measured_on": "measured on",
     "testset": "test set of Q, Q_W and B",
     "served": "asked on a server",
     "served_at": "at",
@@ -88,7 +89,9 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def notices(cells: Sequence[Cell]) -> list[str]:
     """Returns the warnings that must stand beside the cells' scores, such as that role players were simulated."""
-    return list(dict.fromkeys(str(cell.context["roles_notice"]) for cell in cells if cell.context.get("roles_notice")))
+    role_players = [str(cell.context["roles_notice"]) for cell in cells if cell.context.get("roles_notice")]
+    dialogues = [f"measured on {cell.context['measured_on']}" for cell in cells if cell.context.get("measured_on")]
+    return list(dict.fromkeys(role_players + dialogues))
 
 
 def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:

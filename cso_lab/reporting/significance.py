@@ -8,7 +8,7 @@ from cso_lab.reporting.cells import Cell
 from cso_lab.reporting.rows import Row
 
 # How replies were made and on what data; rows that differ in these are not compared.
-_SAME = ("data", "path", "constrain", "max_new_tokens", "testset", "served")
+_SAME = ("data", "path", "constrain", "max_new_tokens", "testset", "measured_on", "served")
 
 
 @dataclass(frozen=True)

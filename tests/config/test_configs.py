@@ -60,6 +60,7 @@ def test_a_swept_value_changes_the_name_of_a_cell_and_the_seed_only_its_seed():
         (["training.learning_rat=1"], "did you mean 'learning_rate'"),
         (["training.batch_size=-3"], "training.batch_size=-3"),
         (["data.test_share=2"], "data.test_share=2"),
+        (["generation.dialogues=validation"], "data.validation_share=0.0 leaves no dialogue to measure on"),
         (["stages=[serch]"], "did you mean 'search'"),
         (["data=extes"], "data.path=FILE"),
         (["roles=server"], "roles.api_base"),

@@ -9,7 +9,7 @@ from project import option
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
-from cso_lab.corpora import Corpus, Reason, data_file, load, seeds, shard, split
+from cso_lab.corpora import Corpus, Reason, data_file, divide, load, seeds, shard, split
 
 NAMES = ("sample", "extes", "esconv")
 
@@ -117,6 +117,15 @@ def test_each_config_has_usable_values(name):
     train, test = split(dialogues(110), cfg.test_share, cfg.split_seed)
     assert len(test) == {"sample": 30, "extes": 11, "esconv": 11}[name]
     assert seeds(train, cfg.seed_dialogues, cfg.shard) == train[:100]
+
+
+def test_validation_dialogues_are_some_of_the_training_dialogues_and_the_test_dialogues_stay():
+    _, all_training, test = divide(config("sample"))
+    _, train, same_test = divide(config("sample", validation_share=0.3))
+    _, same_train, validation = divide(config("sample", validation_share=0.3), "validation")
+    assert (len(train), len(validation), same_test, same_train) == (56, 24, test, train)
+    assert sorted(train + validation, key=all_training.index) == list(all_training)
+    assert divide(config("sample"), "validation")[2] == ()
 
 
 @pytest.mark.parametrize("name", ["extes", "esconv"])

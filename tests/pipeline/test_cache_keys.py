@@ -128,6 +128,8 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
 @pytest.mark.parametrize(
     ("key", "other", "stages"),
     [
+        ("data.validation_share", 0.3, {"search", "inspect", "testset", "generate", "converse"}),
+        ("generation.dialogues", "validation", {"testset", "generate", "converse"}),
         ("roles.cut_replies", "refuse", {"search", "dataset"}),
         ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate", "converse"}),
     ],
