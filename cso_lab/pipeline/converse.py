@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from cso_lab.config.cells import is_api, starts_server, trains_here, weights_here
 from cso_lab.config.result_settings import Config
 from cso_lab.conversation.records import CONVERSATION_METRICS, CONVERSATIONS
-from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json, write_jsonl
 from cso_lab.core.hashing import file_digest
 from cso_lab.core.records import Dialogue
