@@ -8,7 +8,7 @@ from cso_lab.analysis.strategy_by_stage import strategies_by_stage
 from cso_lab.analysis.toxicity import Scorer, toxicity
 from cso_lab.core.records import Dialogue, Turn
 from cso_lab.core.strategies import StrategySet
-from cso_lab.preferences.escpro import Path
+from cso_lab.preferences.escpro import Path, distinct_pairs
 from cso_lab.preferences.statistics import part_texts
 
 
@@ -82,6 +82,6 @@ def _pairs(paths: Sequence[Path]) -> dict:
     pairs = [pair for path in paths for choice in path.choices for pair in choice.pairs()]
     return {
         "along_paths": len(pairs),
-        "distinct": len({(pair.history, pair.chosen, pair.rejected) for pair in pairs}),
+        "distinct": len(distinct_pairs(paths)),
         "distinct_replies": len({(pair.chosen, pair.rejected) for pair in pairs}),
     }

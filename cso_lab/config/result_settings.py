@@ -111,6 +111,8 @@ NO_EFFECT = (
 # `extra` holds fields that are added to requests.
 _AT_FIRST = {
     "roles.cut_replies": "trim",
+    "preferences.gold": True,
+    "preferences.choose": "all",
     "backbone.chat_template_kwargs": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
     **dict.fromkeys(("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra")),

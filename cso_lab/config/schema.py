@@ -85,6 +85,8 @@ class Preferences(OpenNode):
     min_end_visits: Natural
     dialogues: Natural | None
     seed: Natural
+    gold: Flag = True
+    choose: Literal["all", "nearest", "favourite"] = "all"
 
 
 class Training(Node):

@@ -5,7 +5,7 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, start_of, starts_server, trains, trains_here
+from cso_lab.config.cells import expanded, is_api, start_of, starts_server, trains, trains_here
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -29,6 +29,7 @@ def check(cfg: DictConfig) -> None:
     strategy_set(cfg.data.strategies)
     _check_classes(cfg)
     _check_data(cfg)
+    _check_selection(cfg)
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
     asks = searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)
@@ -102,6 +103,19 @@ def _check_data(cfg: DictConfig) -> None:
     data_source(cfg.data)
     test_source(cfg.data)
     corpus_strategies(cfg.data)
+
+
+def _check_selection(cfg: DictConfig) -> None:
+    """Raises UserError if pairs are to be selected by what only the trees of a search say."""
+    from cso_lab.preferences.selection import OF_TREES, Selection
+
+    selection = Selection.of(cfg.preferences)
+    for key in OF_TREES if expanded(cfg) else ():
+        if (value := getattr(selection, key)) != (default := getattr(Selection, key)):
+            raise UserError(
+                f"preferences.{key}={value} selects by the trees of a search, and data={cfg.data.name} is expanded already: give"
+                f" preferences.{key}={default}"
+            )
 
 
 def _check_engine(cfg: DictConfig) -> None:

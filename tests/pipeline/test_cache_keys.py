@@ -130,6 +130,8 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
     [
         ("roles.cut_replies", "refuse", {"search", "dataset"}),
         ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate", "converse"}),
+        ("preferences.choose", "nearest", {"dataset"}),
+        ("preferences.gold", False, {"dataset"}),
     ],
 )
 def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):
