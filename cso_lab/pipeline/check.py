@@ -42,10 +42,18 @@ def check(cfg: DictConfig) -> None:
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if trains(cfg):
+        _check_token_weights(cfg)
         _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
         _check_tree_mask(cfg)
+
+
+def _check_token_weights(cfg: DictConfig) -> None:
+    """Raises UserError if no token of a response counts in its log-probability."""
+    keys = ("strategy_weight", "response_weight")
+    if all(cfg.algorithm.get(key) == 0 for key in keys):
+        raise UserError(f"{' and '.join(f'algorithm.{key}' for key in keys)} are both 0: give one of them a value above 0")
 
 
 def _check_start(cfg: DictConfig) -> None:

@@ -125,6 +125,7 @@ EPOCHS = ["training.max_steps=-1", "training.num_train_epochs=2", "training.batc
         ("zero2", "lora", "simpo", 27, 4),
         ("ddp", "lora", "orpo", 25, 2),
         ("ddp", "lora", "dpo_sft", 25, 2),
+        ("zero2", "lora", "dpo_strategy", 25, 2),
         ("zero3", "full", "dpo", 27, 4),
     ],
 )
