@@ -113,6 +113,7 @@ _AT_FIRST = {
     "roles.cut_replies": "trim",
     "preferences.gold": True,
     "preferences.choose": "all",
+    "preferences.balance": "none",
     "backbone.chat_template_kwargs": None,
     "roles.judge.noise": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},

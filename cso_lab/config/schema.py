@@ -87,6 +87,7 @@ class Preferences(OpenNode):
     seed: Natural
     gold: Flag = True
     choose: Literal["all", "nearest", "favourite"] = "all"
+    balance: Literal["none", "strategy"] = "none"
 
 
 class Training(Node):

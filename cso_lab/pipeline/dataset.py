@@ -130,9 +130,12 @@ def _write(cell: CellContext, folder: Path) -> bool:
 
 def _check_rows(cell: CellContext, dataset: Path) -> None:
     """Raises UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
-    if read_json(dataset / "statistics.json")["rows"].get(cell.cfg.algorithm.rows) != 0:
+    statistics = read_json(dataset / "statistics.json")
+    if statistics["rows"].get(cell.cfg.algorithm.rows) != 0:
         return
-    if not expanded(cell.cfg):
+    if statistics.get("selection", {}).get("all"):
+        advice = f"preferences.gold=false leaves none of {statistics['selection']['all']}, give preferences.gold=true"
+    elif not expanded(cell.cfg):
         advice = "raise mcts.max_iterations, or take more dialogues"
     elif cell.cfg.preferences.dialogues is not None:
         advice = "raise preferences.dialogues"

@@ -70,7 +70,7 @@ def distinct_pairs(paths: Iterable[Path]) -> list[PreferencePair]:
     """Returns the pairs along the paths, in their order; one that several paths share is returned once."""
     pairs: dict[tuple, PreferencePair] = {}
     for pair in (pair for path in paths for choice in path.choices for pair in choice.pairs()):
-        pairs.setdefault((pair.history, pair.chosen, pair.rejected), pair)
+        pairs.setdefault(pair.key, pair)
     return list(pairs.values())
 
 

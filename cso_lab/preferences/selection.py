@@ -3,9 +3,12 @@
 Preferred turns stay as they are, so that SFT rows are the same whatever is selected.
 """
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
+from cso_lab.core.records import PreferencePair
 from cso_lab.preferences.escpro import Choice, Path, distinct_pairs
 from cso_lab.search.tree import Node
 
@@ -19,6 +22,8 @@ class Selection:
 
     gold: bool = True
     choose: str = "all"
+    balance: str = "none"
+    seed: int = 0
 
     @classmethod
     def of(cls, preferences: Mapping) -> "Selection":
@@ -30,26 +35,55 @@ class Selection:
 
         The counts are empty if no step is asked for.
         """
-        steps = {}
+        steps: dict[str, Callable[[Sequence[Path]], list[Path]]] = {}
         if not self.gold:
-            steps["gold"] = lambda choice: () if choice.preferred.gold else choice.negatives
+            steps["gold"] = without_gold
         if self.choose != "all":
-            steps["choose"] = lambda choice: choose_negative(choice, self.choose)
+            steps["choose"] = partial(choose_negatives, how=self.choose)
+        if self.balance != "none":
+            steps["balance"] = partial(balance_strategies, seed=self.seed)
         counts = {"all": len(distinct_pairs(paths))} if steps else {}
-        for name, negatives in steps.items():
-            paths = [
-                replace(path, choices=tuple(replace(choice, negatives=negatives(choice)) for choice in path.choices))
-                for path in paths
-            ]
+        for name, select in steps.items():
+            paths = select(paths)
             counts[name] = len(distinct_pairs(paths))
         return list(paths), counts
 
 
-def choose_negative(choice: Choice, how: str) -> tuple[Node, ...]:
-    """Returns one of the choice's negatives, or none if it has none; the first of equals.
+def without_gold(paths: Sequence[Path]) -> list[Path]:
+    """Returns the paths without the pairs whose preferred turn is of the gold dialogue."""
+    return _with_negatives(paths, lambda choice: () if choice.preferred.gold else choice.negatives)
+
+
+def choose_negatives(paths: Sequence[Path], how: str) -> list[Path]:
+    """Returns the paths with one negative of each choice that has any; the first of equals.
 
     "nearest": the one with the highest Q; all negatives are below theta, and the preferred turn above it. "favourite": the one with the
     highest prior, which the strategist thought best and the search found bad.
     """
     value = {"nearest": lambda node: node.q, "favourite": lambda node: node.prior}[how]
-    return (max(choice.negatives, key=value),) if choice.negatives else ()
+    return _with_negatives(paths, lambda choice: (max(choice.negatives, key=value),) if choice.negatives else ())
+
+
+def balance_strategies(paths: Sequence[Path], seed: int) -> list[Path]:
+    """Returns the paths with equally many distinct pairs of every preferred strategy: as many as the rarest of them has.
+
+    Which pairs of the others are kept is drawn by `seed`.
+    """
+    by_strategy: dict[str, list[PreferencePair]] = {}
+    for pair in distinct_pairs(paths):
+        by_strategy.setdefault(pair.chosen.strategy, []).append(pair)
+    size = min(map(len, by_strategy.values()), default=0)
+    kept = {
+        pair.key for strategy, pairs in by_strategy.items() for pair in random.Random(f"{seed}/{strategy}").sample(pairs, size)
+    }
+
+    def negatives(choice: Choice) -> tuple[Node, ...]:
+        return tuple(node for node, pair in zip(choice.negatives, choice.pairs(), strict=True) if pair.key in kept)
+
+    return _with_negatives(paths, negatives)
+
+
+def _with_negatives(paths: Sequence[Path], negatives: Callable[[Choice], tuple[Node, ...]]) -> list[Path]:
+    return [
+        replace(path, choices=tuple(replace(choice, negatives=negatives(choice)) for choice in path.choices)) for path in paths
+    ]

@@ -133,6 +133,7 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
         ("roles.judge.noise", 0.5, {"search", "dataset"}),
         ("preferences.choose", "nearest", {"dataset"}),
         ("preferences.gold", False, {"dataset"}),
+        ("preferences.balance", "strategy", {"dataset"}),
     ],
 )
 def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):

@@ -49,10 +49,27 @@ def test_without_gold_no_preferred_reply_is_the_corpuss(paths):
     assert sft_rows(selected, ABC) == sft_rows(paths, ABC)
 
 
+def test_every_preferred_strategy_has_as_many_pairs_as_the_rarest_drawn_by_the_seed(paths):
+    # A is preferred in three pairs, beside 2 and 3 at the first turn and beside 6 at the second; B in one
+    drawn = set()
+    for seed in range(20):
+        selected, counts = Selection(balance="strategy", seed=seed)(paths)
+        pairs = distinct_pairs(selected)
+        assert counts == {"all": 4, "balance": 2} and sorted(pair.chosen.strategy for pair in pairs) == ["A", "B"]
+        assert selected == Selection(balance="strategy", seed=seed)(paths)[0]
+        assert sft_rows(selected, ABC) == sft_rows(paths, ABC)
+        drawn.add(next(pair.rejected.text for pair in pairs if pair.chosen.strategy == "A"))
+    assert drawn == {"b", "c", "a c"}
+    assert Selection(balance="strategy")([]) == ([], {"all": 0, "balance": 0})
+    # the steps in turn: no gold reply is left, and one pair is in balance with itself
+    assert Selection(gold=False, balance="strategy")(paths)[1] == {"all": 4, "gold": 1, "balance": 1}
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         (["preferences.choose=best"], "preferences.choose=best: should be 'all', 'nearest' or 'favourite'"),
+        (["preferences.balance=turn"], "preferences.balance=turn: should be 'none' or 'strategy'"),
         (["preferences.gold=0"], "preferences.gold=0: should be a valid boolean"),
         (
             ["data=escpro", "preferences.choose=nearest"],
