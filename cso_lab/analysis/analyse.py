@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path as Folder
 
+from cso_lab.analysis.distinguishing import distinguishing
 from cso_lab.analysis.duplicates import Text, between, long_enough, within
 from cso_lab.analysis.strategy_by_stage import strategies_by_stage
 from cso_lab.analysis.toxicity import Scorer, toxicity
 from cso_lab.core.records import Dialogue, Turn
 from cso_lab.core.strategies import StrategySet
-from cso_lab.preferences.escpro import Path
+from cso_lab.preferences.escpro import Path, distinct_pairs
 from cso_lab.preferences.statistics import part_texts
 
 
@@ -24,7 +25,8 @@ def inspect(
     scores: Folder,
     notices: Sequence[str] = (),
 ) -> dict:
-    """Returns {progress, notices, toxicity, duplicates, pairs} of the dataset made of `paths`; toxicity is None without a `scorer`.
+    """Returns {progress, notices, toxicity, duplicates, pairs, distinguishing} of the dataset made of `paths`; toxicity is None without a
+    `scorer`, distinguishing without pairs of two dialogues.
 
     `seed`: the dialogues that were searched, None if unknown; `train` and `test`: the sides of the split; `compared`: {words, similarity,
     shortest}, see conf/inspection; `scores`: the folder of the scorer's cache; `notices`: warnings that are read with the numbers.
@@ -39,6 +41,7 @@ def inspect(
         "toxicity": toxicity(parts, scorer, scores) if scorer else None,
         "duplicates": _duplicates(train, test, parts["escpro"], **compared),
         "pairs": _pairs(paths),
+        "distinguishing": distinguishing(paths),
     }
 
 
@@ -82,6 +85,6 @@ def _pairs(paths: Sequence[Path]) -> dict:
     pairs = [pair for path in paths for choice in path.choices for pair in choice.pairs()]
     return {
         "along_paths": len(pairs),
-        "distinct": len({(pair.history, pair.chosen, pair.rejected) for pair in pairs}),
+        "distinct": len(distinct_pairs(paths)),
         "distinct_replies": len({(pair.chosen, pair.rejected) for pair in pairs}),
     }

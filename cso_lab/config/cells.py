@@ -74,11 +74,14 @@ def algorithm_label(algorithm: Config) -> str:
 
 
 def start_node(algorithm: Config) -> Config | None:
-    """Returns what the algorithm starts from. Raises UserError if that is no algorithm with a training of its own."""
-    start = algorithm.get("start")
+    """Returns what the algorithm starts from; None if that is the backbone, or if it trains nothing.
+
+    Raises UserError if what it starts from is no algorithm with a training of its own.
+    """
+    start = None if algorithm["trainer"] is None else algorithm.get("start")
     if start is not None and not (isinstance(start, Mapping | DictConfig) and {"name", "trainer", "training"} <= start.keys()):
         raise UserError(
-            f"algorithm.start of algo={algorithm['name']} is no algorithm with a training of its own: write it as"
+            f"algorithm.start of algo={algorithm['name']} is no algorithm with a training of its own: give start=sft, write it as"
             " conf/algo/dpo_after_sft.yaml does, or give algorithm.start=null"
         )
     return start

@@ -87,6 +87,12 @@ class ScoringRole(Role):
     structured: Structured
 
 
+class Judge(ScoringRole):
+    """The judge of a search."""
+
+    noise: ZeroOrMore = 0.0
+
+
 class Roles(Limits):
     """`roles`."""
 
@@ -96,4 +102,4 @@ class Roles(Limits):
     seeker: Role
     supporter: Role
     strategist: ScoringRole
-    judge: ScoringRole
+    judge: Judge

@@ -108,12 +108,16 @@ NO_EFFECT = (
 )
 
 # Keys that came after results had been made, by the value at which those results are what they are now: they count at any other value.
-# `extra` holds fields that are added to requests.
+# None stands for 0 and for what is empty, too. `extra` holds fields that are added to requests.
 _AT_FIRST = {
     "roles.cut_replies": "trim",
     "data.validation_share": None,
     "generation.dialogues": "test",
+    "preferences.gold": True,
+    "preferences.choose": "all",
+    "preferences.balance": "none",
     "backbone.chat_template_kwargs": None,
+    "roles.judge.noise": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
     **dict.fromkeys(("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra")),
 }

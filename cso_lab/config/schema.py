@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from cso_lab.config.clients import Limits, Roles, ServedClient, Structured
 from cso_lab.config.extra_fields import Extra
 from cso_lab.config.serving import Serving
-from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, check_node
+from cso_lab.config.validation import Count, Flag, Natural, Node, OpenNode, Temperature, ZeroOrMore, check_node
 from cso_lab.core.published import table_names
 
 Name = Annotated[str, Field(min_length=1)]
@@ -86,6 +86,9 @@ class Preferences(OpenNode):
     min_end_visits: Natural
     dialogues: Natural | None
     seed: Natural
+    gold: Flag = True
+    choose: Literal["all", "nearest", "favourite"] = "all"
+    balance: Literal["none", "strategy"] = "none"
 
 
 class Training(Node):
@@ -202,7 +205,7 @@ class Hardware(Node):
 
 
 class Algorithm(OpenNode):
-    """`algorithm`: the keys that every algorithm has; its hyperparameters stand beside them."""
+    """`algorithm`: the keys that every algorithm has; its hyperparameters stand beside them, of which some are checked here."""
 
     name: Name
     label: str
@@ -210,6 +213,9 @@ class Algorithm(OpenNode):
     rows: Literal["pairs", "kto", "sft"] | None
     trainer: Target | None
     arguments: Target | None
+    sft_weight: ZeroOrMore = 1.0
+    strategy_weight: ZeroOrMore = 1.0
+    response_weight: ZeroOrMore = 1.0
 
 
 def _template_variables(values: dict) -> dict:

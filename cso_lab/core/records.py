@@ -59,6 +59,11 @@ class PreferencePair:
     q_chosen: float | None
     q_rejected: float | None
 
+    @property
+    def key(self) -> tuple:
+        """What tells it from another pair: a pair that several paths share has one key."""
+        return self.history, self.chosen, self.rejected
+
 
 @dataclass(frozen=True)
 class Prediction:

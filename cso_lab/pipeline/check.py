@@ -5,7 +5,7 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, start_of, starts_server, trains, trains_here
+from cso_lab.config.cells import expanded, is_api, start_of, starts_server, trains, trains_here
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -30,6 +30,7 @@ def check(cfg: DictConfig) -> None:
     strategy_set(cfg.data.strategies)
     _check_classes(cfg)
     _check_data(cfg)
+    _check_selection(cfg)
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
     asks = searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)
@@ -42,10 +43,18 @@ def check(cfg: DictConfig) -> None:
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     if trains(cfg):
+        _check_token_weights(cfg)
         _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
         _check_tree_mask(cfg)
+
+
+def _check_token_weights(cfg: DictConfig) -> None:
+    """Raises UserError if no token of a response counts in its log-probability."""
+    keys = ("strategy_weight", "response_weight")
+    if all(cfg.algorithm.get(key) == 0 for key in keys):
+        raise UserError(f"{' and '.join(f'algorithm.{key}' for key in keys)} are both 0: give one of them a value above 0")
 
 
 def _check_start(cfg: DictConfig) -> None:
@@ -106,6 +115,19 @@ def _check_data(cfg: DictConfig) -> None:
     measures = {"generate", "evaluate", "converse"} & set(cfg.stages)
     if measures and cfg.generation.dialogues == "validation" and not cfg.data.validation_share:
         raise no_dialogue(cfg, "to measure on")
+
+
+def _check_selection(cfg: DictConfig) -> None:
+    """Raises UserError if pairs are to be selected by what only the trees of a search say."""
+    from cso_lab.preferences.selection import OF_TREES, Selection
+
+    selection = Selection.of(cfg.preferences)
+    for key in OF_TREES if expanded(cfg) else ():
+        if (value := getattr(selection, key)) != (default := getattr(Selection, key)):
+            raise UserError(
+                f"preferences.{key}={value} selects by the trees of a search, and data={cfg.data.name} is expanded already: give"
+                f" preferences.{key}={default}"
+            )
 
 
 def _check_engine(cfg: DictConfig) -> None:

@@ -17,7 +17,7 @@ def conversation_settings(cfg: Config) -> dict:
     """Returns the values of a resolved configuration that the conversations of its cell depend on."""
     reference = cfg["conversation"]["reference"]
     roles = ("judge", *_ASKED_BY.get(reference, ()))
-    values = plain(cfg, "conversation") | {"roles": {role: _without_form(cfg["roles"][role]) for role in roles}}
+    values = plain(cfg, "conversation") | {"roles": {role: _asked(cfg["roles"][role]) for role in roles}}
     if "supporter" in roles:
         values["cut_replies"] = cfg["roles"]["cut_replies"]
     model = Generate.settings(cfg)
@@ -25,9 +25,9 @@ def conversation_settings(cfg: Config) -> dict:
     return values | ({"model": model} if reference is None else {"data": model["data"]})
 
 
-def _without_form(player: dict) -> dict:
-    """Returns a role's config without `structured`, which changes no question and no result."""
-    return {key: value for key, value in player.items() if key != "structured"}
+def _asked(player: dict) -> dict:
+    """Returns a role's config without `structured`, which changes no question and no result, and `noise`, which is a search's alone."""
+    return {key: value for key, value in player.items() if key not in ("structured", "noise")}
 
 
 def check_conversations(cfg: DictConfig) -> None:

@@ -57,11 +57,17 @@ def rows_folder(cell: CellContext) -> Path:
 
 def expanded_paths(cell: CellContext, folder: Path) -> list:
     """Returns the expanded dialogues that the dataset in `folder` is made of, as paths of choices."""
+    return _selected_paths(cell, folder)[0]
+
+
+def _selected_paths(cell: CellContext, folder: Path) -> tuple[list, dict[str, int]]:
+    """Returns the paths of the dataset in `folder`, and what the selection of pairs left (see `Selection`)."""
     from hydra.utils import instantiate
 
     from cso_lab.preferences.escpro import sample_paths
     from cso_lab.preferences.generate_negatives import generate_negatives
     from cso_lab.preferences.published_escpro import expanded_paths
+    from cso_lab.preferences.selection import Selection
     from cso_lab.search.tree import Tree
 
     preferences = cell.cfg.preferences
@@ -74,11 +80,15 @@ def expanded_paths(cell: CellContext, folder: Path) -> list:
     if preferences.dialogues is not None and preferences.dialogues > len(paths):
         print(f"preferences.dialogues={preferences.dialogues}: there are {len(paths)}, and all are used", file=sys.stderr)
     paths = sample_paths(paths, preferences.dialogues, preferences.seed)
+    paths, counts = Selection.of(preferences)(paths)
     if preferences.negatives is None:
-        return paths
+        return paths, counts
     roles, strategies = OmegaConf.to_container(cell.cfg.roles, resolve=True), cell.strategies
     swap = instantiate(preferences.negatives)
-    return swap(paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder))
+    paths = swap(
+        paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder)
+    )
+    return paths, counts
 
 
 def check_negatives(cell: CellContext) -> None:
@@ -106,20 +116,26 @@ def _write(cell: CellContext, folder: Path) -> bool:
     from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
     from cso_lab.preferences.statistics import strategy_counts, table5
 
-    paths = expanded_paths(cell, folder)
+    paths, selection = _selected_paths(cell, folder)
     pairs, seed = pair_rows(paths, cell.strategies), cell.searched_dialogues()
     rows = {"pairs": pairs, "sft": sft_rows(paths, cell.strategies), "kto": kto_rows(pairs)}
     counts = {name: write_jsonl(folder / "preferences" / f"{name}.jsonl", rows[name]) for name in rows}
     statistics = {"rows": counts, "strategies": strategy_counts(seed or (), pairs), "table5": table5(seed, paths)}
+    if selection:
+        print(f"pairs selected by preferences: {', '.join(f'{name} {count:,}' for name, count in selection.items())}")
+        statistics["selection"] = selection
     write_json(folder / "statistics.json", statistics)
     return True
 
 
 def _check_rows(cell: CellContext, dataset: Path) -> None:
     """Raises UserError if the dataset holds none of the rows that the cell's algorithm trains on; SFT needs no pairs."""
-    if read_json(dataset / "statistics.json")["rows"].get(cell.cfg.algorithm.rows) != 0:
+    statistics = read_json(dataset / "statistics.json")
+    if statistics["rows"].get(cell.cfg.algorithm.rows) != 0:
         return
-    if not expanded(cell.cfg):
+    if statistics.get("selection", {}).get("all"):
+        advice = f"preferences.gold=false leaves none of {statistics['selection']['all']}, give preferences.gold=true"
+    elif not expanded(cell.cfg):
         advice = "raise mcts.max_iterations, or take more dialogues"
     elif cell.cfg.preferences.dialogues is not None:
         advice = "raise preferences.dialogues"

@@ -1,4 +1,5 @@
-"""The inspect stage: analyses of a dataset before anything is trained on it (Tables 5 and 7, Figures 3 and 9, near-duplicates)."""
+"""The inspect stage: analyses of a dataset before anything is trained on it (Tables 5 and 7, Figures 3 and 9, near-duplicates, what tells
+preferred from dispreferred replies)."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +28,7 @@ class ToxicityScores(Result):
 class Inspect(Result, Stage):
     """Leaves inspection.json, its Markdown and figures in a shared folder, and copies of them in the run folder. Needs the dataset."""
 
-    name, version, of_training = "inspect", 1, True
+    name, version, of_training = "inspect", 2, True
 
     @staticmethod
     def settings(cfg: Config) -> dict:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, starts_server, trains
+from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_node, start_of, starts_server, trains
 from cso_lab.core.files import read_json
 from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
 from cso_lab.pipeline.run_record import RunRecord, typed_overrides
@@ -15,7 +15,7 @@ from cso_lab.tracking import TrackedCell
 
 def cell_metadata(cfg: DictConfig) -> dict:
     """Returns the choices that make it this cell; the report groups and names cells by them."""
-    trained, start = trains(cfg), cfg.algorithm.get("start")
+    trained, start = trains(cfg), start_node(cfg.algorithm)
     return {
         "backbone": cfg.backbone.name,
         "label": cfg.backbone.label,

@@ -66,6 +66,14 @@ class EscPro:
             yield Path(tree.id, root, choices, tree.scene, tree.description)
 
 
+def distinct_pairs(paths: Iterable[Path]) -> list[PreferencePair]:
+    """Returns the pairs along the paths, in their order; one that several paths share is returned once."""
+    pairs: dict[tuple, PreferencePair] = {}
+    for pair in (pair for path in paths for choice in path.choices for pair in choice.pairs()):
+        pairs.setdefault(pair.key, pair)
+    return list(pairs.values())
+
+
 def sample_paths(paths: Sequence[Path], number: int | None, seed: int) -> list[Path]:
     """Returns `number` random paths in their original order; all of them if `number` is None or too large (section 5.4).
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cso_lab.core.records import SUPPORTER, Turn, prompt_messages, supporter_message
 from cso_lab.core.strategies import StrategySet
-from cso_lab.preferences.escpro import Path
+from cso_lab.preferences.escpro import Path, distinct_pairs
 
 
 def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
@@ -12,22 +12,19 @@ def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
 
     A pair that several paths share is one row.
     """
-    rows = {}
-    for pair in (pair for path in paths for choice in path.choices for pair in choice.pairs()):
-        rows.setdefault(
-            (pair.history, pair.chosen, pair.rejected),
-            {
-                "prompt": prompt_messages(pair.history, strategies),
-                "chosen": [supporter_message(pair.chosen)],
-                "rejected": [supporter_message(pair.rejected)],
-                "dialogue": pair.dialogue,
-                "chosen_strategy": pair.chosen.strategy,
-                "rejected_strategy": pair.rejected.strategy,
-                "q_chosen": pair.q_chosen,
-                "q_rejected": pair.q_rejected,
-            },
-        )
-    return list(rows.values())
+    return [
+        {
+            "prompt": prompt_messages(pair.history, strategies),
+            "chosen": [supporter_message(pair.chosen)],
+            "rejected": [supporter_message(pair.rejected)],
+            "dialogue": pair.dialogue,
+            "chosen_strategy": pair.chosen.strategy,
+            "rejected_strategy": pair.rejected.strategy,
+            "q_chosen": pair.q_chosen,
+            "q_rejected": pair.q_rejected,
+        }
+        for pair in distinct_pairs(paths)
+    ]
 
 
 def sft_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:

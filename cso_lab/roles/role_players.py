@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
 from cso_lab.core.strategies import StrategySet
 from cso_lab.llm.client import Client, Question
 from cso_lab.roles import parsing
+from cso_lab.roles.noise import add_noise
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
 from cso_lab.roles.reply_options import reply_options
 
@@ -56,8 +58,14 @@ class RolePlayers:
         return await self._ask("strategist", dialogue, history, sample_key, self._with_strategies(parsing.parse_strategist))
 
     async def judge(self, dialogue: Dialogue, history: History, sample_key: str) -> Scores:
-        """Returns the scores of the last supporter turn, {"E", "I", "H", "S"}, each 0 to 4."""
-        return await self._ask("judge", dialogue, history, sample_key, parsing.parse_judge)
+        """Returns the scores of the last supporter turn, {"E", "I", "H", "S"}, each 0 to 4, with the configured noise."""
+        scores = await self._ask("judge", dialogue, history, sample_key, parsing.parse_judge)
+        noise = self._config["judge"].get("noise")
+        if not noise:
+            return scores
+        # Of the question as a judge sees it, so that a question that is asked twice has one answer.
+        shown = transcript(history, self._config["judge"]["show_strategies"])
+        return add_noise(scores, noise, random.Random(self._question_seed(dialogue.id, "noise", shown, sample_key)))
 
     def _with_strategies(self, parse: Callable[[str, StrategySet], object]) -> Callable[[str], object]:
         return lambda reply: parse(reply, self._strategies)

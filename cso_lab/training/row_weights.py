@@ -16,14 +16,16 @@ from cso_lab.training.prefix_forest import IGNORED
 from cso_lab.training.samplers import Layout
 from cso_lab.training.shared_forward import likelihood_covers_prompt
 
+_SFT = "sft"  # the name of SFT's loss among those of TRL's DPO trainer
+
 
 @dataclass(frozen=True)
 class _Pass:
     """What is to be known of one forward pass of this process.
 
     `sizes` are the numbers of rows of all processes in it. `loss` is what its loss is multiplied by, `likelihood` what the likelihood
-    term in that loss (ORPO's) is, so that the term is a mean over the tokens of the step, and `kl` what the KL term (KTO's) is, so that
-    the term is a mean over the rows of all processes.
+    term in that loss (ORPO's, or SFT's beside DPO's) is, so that the term is a mean over the tokens of the step, and `kl` what the KL term
+    (KTO's) is, so that the term is a mean over the rows of all processes.
     """
 
     sizes: Sequence[int]
@@ -42,10 +44,12 @@ class RowWeights:
         self.current: _Pass | None = None
         self._count_items, trainer._get_num_items_in_batch = trainer._get_num_items_in_batch, self.begin_step
         self._compute_loss, trainer.compute_loss = trainer.compute_loss, self.compute_loss
-        self._has_likelihood = False
-        if hasattr(trainer, "concatenated_forward"):
+        self._has_likelihood = self._sft_beside_dpo = _SFT in getattr(trainer, "loss_types", ())
+        if self._sft_beside_dpo:
+            self._loss_weights = dict(zip(trainer.loss_types, trainer.loss_weights, strict=True))
+        elif hasattr(trainer, "concatenated_forward"):
             self._has_likelihood = likelihood_covers_prompt(trainer) or bool(trainer.cpo_alpha)
-        if self._has_likelihood:
+        if self._has_likelihood and not self._sft_beside_dpo:
             self._forward, trainer.concatenated_forward = trainer.concatenated_forward, self.concatenated_forward
         if hasattr(trainer, "_compute_kl_logps"):
             self._kl_log_probs, trainer._compute_kl_logps = trainer._compute_kl_logps, self.kl_log_probs
@@ -82,6 +86,9 @@ class RowWeights:
         self.current = self.passes.popleft()
         if "ref_KL_logps" in inputs:
             inputs = {**inputs, "ref_KL_logps": inputs["ref_KL_logps"] * self.current.kl}
+        if self._sft_beside_dpo:
+            weights = self._loss_weights | {_SFT: self._loss_weights[_SFT] * self.current.likelihood}
+            self.trainer.loss_weights = list(weights.values())
         try:
             with self._gathering_real_rows():
                 return self._compute_loss(model, inputs, num_items_in_batch=num_items_in_batch) * self.current.loss
@@ -102,7 +109,12 @@ class RowWeights:
         """Returns the number of tokens in the batch's likelihood term, 0 if there is none; a row's first token is never scored."""
         if not self._has_likelihood:
             return 0
-        scored = batch["chosen_attention_mask"] if likelihood_covers_prompt(self.trainer) else batch["chosen_labels"] != IGNORED
+        if self._sft_beside_dpo:
+            scored = batch["completion_mask"].chunk(2)[0]
+        elif likelihood_covers_prompt(self.trainer):
+            scored = batch["chosen_attention_mask"]
+        else:
+            scored = batch["chosen_labels"] != IGNORED
         return int(scored[:, 1:].sum())
 
     def _gathering_real_rows(self):

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import cache
+from functools import cache, reduce
 from itertools import accumulate
 
 import pytest
@@ -132,12 +132,17 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
         ("generation.dialogues", "validation", {"testset", "generate", "converse"}),
         ("roles.cut_replies", "refuse", {"search", "dataset"}),
         ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate", "converse"}),
+        ("roles.judge.noise", 0.5, {"search", "dataset"}),
+        ("preferences.choose", "nearest", {"dataset"}),
+        ("preferences.gold", False, {"dataset"}),
+        ("preferences.balance", "strategy", {"dataset"}),
     ],
 )
 def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):
     cfg = copy.deepcopy(cell("random preferences"))
     before, numbers = settings(cfg), number_settings(cfg)
-    node, last = cfg[key.partition(".")[0]], key.rpartition(".")[2]
+    *above, last = key.split(".")
+    node = reduce(dict.__getitem__, above, cfg)
     del node[last]
     assert settings(cfg) == before and number_settings(cfg) == numbers
     node[last] = other

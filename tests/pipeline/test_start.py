@@ -97,6 +97,21 @@ def test_any_algorithm_starts_from_any_other_by_one_file(tmp_path):
     assert sft.training.dtype == "float32" and start_of(sft) is None
 
 
+def test_every_algorithm_starts_from_sft_by_a_choice_of_the_line():
+    short, line = composed(*AFTER_SFT), ("start=sft", *AFTER_SFT[1:])
+    long = composed("algo=dpo", *line)
+    assert cell_name(long) == cell_name(short) and RESULTS["train"].key(long) == RESULTS["train"].key(short)
+    other = composed("algo=dpo_sft", *line, "algorithm.start.training.learning_rate=0.5")
+    assert "dpo_sft_after_sft" in cell_name(other) and cell_metadata(other)["start_label"] == "SFT"
+    assert start_of(other).training.learning_rate == 0.5 and start_of(other).algorithm.rows == "sft"
+    twice = composed("algo=dpo", *line, "algo@algorithm.start=kto")
+    assert "dpo_after_kto" in cell_name(twice) and start_of(twice).algorithm.rows == "kto"
+    # what trains nothing starts from nothing, as in a sweep of base and others
+    base = composed("algo=base", "start=sft")
+    check(base)
+    assert cell_name(base) == cell_name(composed("algo=base")) and cell_metadata(base)["start_from"] == "base"
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -214,3 +214,47 @@ def test_every_seeker_leaves_in_the_end():
             history += (Turn(SEEKER, reply.text),)
 
     assert 3 < asyncio.run(talk()) <= 15
+
+
+def judged_turns(model: str = "simulated/judge", noise: float = 0.0, seed: int = 0) -> dict[str, list[dict]]:
+    """The judge's scores, by strategy, of a turn in it after each of many openings."""
+    config = {
+        role: yaml.safe_load((CONF / "roles" / role / "default.yaml").read_text()) | {"model": f"simulated/{role}"}
+        for role in ("seeker", "supporter", "strategist", "judge")
+    }
+    config["judge"] |= {"model": model, "noise": noise}
+    roles = RolePlayers(config, Client(max_concurrency=8, timeout=20, max_attempts=2), EXTES, seed)
+
+    async def ask(strategy: str):
+        return [
+            await roles.judge(dialogue, (*dialogue.turns[:1], Turn(SUPPORTER, f"I hear you. {strategy}", strategy)), "")
+            for dialogue in sample()[:12]
+            if dialogue.turns[0].speaker == SEEKER
+        ]
+
+    return {strategy: asyncio.run(ask(strategy)) for strategy in EXTES.names}
+
+
+def mean(scores: list[dict]) -> float:
+    return sum(score["S"] for score in scores) / len(scores)
+
+
+def test_noise_on_the_judge_is_of_the_question_and_grows_with_its_standard_deviation():
+    exact, little, much = (judged_turns(noise=noise) for noise in (0.0, 0.4, 4.0))
+    assert much == judged_turns(noise=4.0) != judged_turns(noise=4.0, seed=1)
+    assert all(0 <= value <= 4 and isinstance(value, int) for scores in much.values() for s in scores for value in s.values())
+
+    def difference(noisy: dict) -> int:
+        pairs = zip(sum(exact.values(), []), sum(noisy.values(), []), strict=True)
+        return sum(abs(one[key] - other[key]) for one, other in pairs for key in one)
+
+    assert 0 < difference(little) < difference(much)
+
+
+def test_the_judge_of_noise_scores_as_widely_as_the_judge_and_knows_no_strategy():
+    judge, noise = judged_turns(), judged_turns("simulated/judge_noise")
+    spread_of_judge, spread_of_noise = (
+        max(map(mean, scores.values())) - min(map(mean, scores.values())) for scores in (judge, noise)
+    )
+    assert spread_of_noise < 0.5 * spread_of_judge
+    assert {score["S"] for scores in noise.values() for score in scores} == {0, 1, 2, 3, 4}

@@ -7,11 +7,13 @@ from trainings import ALGOS, config, trainer_of
 
 from cso_lab.training.balance import balance_warning
 
-BETA, GAMMA = 0.4, 0.7
+BETA, GAMMA, SFT_WEIGHT = 0.4, 0.7, 0.3
 DESIRABLE, UNDESIRABLE = 1.0, 0.6
 OWN = {
     "sft": [],
     "dpo": [f"algorithm.beta={BETA}"],
+    "dpo_sft": [f"algorithm.beta={BETA}", f"algorithm.sft_weight={SFT_WEIGHT}"],
+    "dpo_norm": [f"algorithm.beta={BETA}"],
     "ipo": [f"algorithm.beta={BETA}"],
     "kto": [f"algorithm.beta={BETA}", f"algorithm.desirable_weight={DESIRABLE}", f"algorithm.undesirable_weight={UNDESIRABLE}"],
     "simpo": [f"algorithm.beta={BETA}", f"algorithm.gamma={GAMMA}"],
@@ -48,6 +50,17 @@ def dpo(policy, reference, rows):
     return -np.log(sigmoid(BETA * margin)).mean()
 
 
+def dpo_sft(policy, reference, rows):
+    """DPO's loss, and SFT_WEIGHT times SFT's on the preferred replies."""
+    return dpo(policy, reference, rows) + SFT_WEIGHT * sft(policy, reference, [{**r, "completion": r["chosen"]} for r in rows])
+
+
+def dpo_norm(policy, reference, rows):
+    """DPO's loss with log-probabilities averaged over a response's tokens."""
+    margin = ratios(policy, reference, rows, "chosen", mean=True) - ratios(policy, reference, rows, "rejected", mean=True)
+    return -np.log(sigmoid(BETA * margin)).mean()
+
+
 def ipo(policy, reference, rows):
     """(h - 1/(2 tau))^2, h the same difference with log-probabilities averaged over a response's tokens."""
     h = ratios(policy, reference, rows, "chosen", mean=True) - ratios(policy, reference, rows, "rejected", mean=True)
@@ -79,8 +92,17 @@ def orpo(policy, reference, rows):
     return -likelihood - (BETA * np.log(sigmoid(odds))).mean()
 
 
-BY_HAND = {"sft": sft, "dpo": dpo, "ipo": ipo, "kto": kto, "simpo": simpo, "orpo": orpo}
-CASES = [(algo, "lora", True, "tiny_llama") for algo in ALGOS]
+BY_HAND = {
+    "sft": sft,
+    "dpo": dpo,
+    "dpo_sft": dpo_sft,
+    "dpo_norm": dpo_norm,
+    "ipo": ipo,
+    "kto": kto,
+    "simpo": simpo,
+    "orpo": orpo,
+}
+CASES = [(algo, "lora", True, "tiny_llama") for algo in (*ALGOS, "dpo_sft", "dpo_norm")]
 # The reference of full training: a second model, or log-probabilities taken before the first step.
 CASES += [("dpo", "full", False, "tiny_gemma"), ("dpo", "full", True, "tiny_qwen"), ("kto", "full", False, "tiny_llama")]
 

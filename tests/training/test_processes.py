@@ -124,6 +124,8 @@ EPOCHS = ["training.max_steps=-1", "training.num_train_epochs=2", "training.batc
         ("zero2", "lora", "sft", 9, 4),
         ("zero2", "lora", "simpo", 27, 4),
         ("ddp", "lora", "orpo", 25, 2),
+        ("ddp", "lora", "dpo_sft", 25, 2),
+        ("zero2", "lora", "dpo_strategy", 25, 2),
         ("zero3", "full", "dpo", 27, 4),
     ],
 )
@@ -149,7 +151,7 @@ def test_two_processes_agree_with_one(shared, uneven, tmp_path, hardware, mode, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("algo", ["sft", "dpo", "simpo", "orpo"])
+@pytest.mark.parametrize("algo", ["sft", "dpo", "dpo_sft", "simpo", "orpo"])
 def test_rows_taken_a_few_at_a_time_count_as_rows_taken_at_once(shared, uneven, tmp_path, algo):
     """7 rows are three passes of 3, 2 and 2: a mean over passes would weigh their rows differently."""
     from cso_lab.training.train import train

@@ -17,7 +17,10 @@ GEMMA_FORMS = {"auto": CUT, "dense": WHOLE, "flex": WHOLE}
 QUICK = {("tiny_llama", "lora", "dpo"), ("tiny_qwen", "full", "kto"), ("tiny_gemma", "lora", "orpo")}
 CELLS = [
     pytest.param(*cell, marks=() if cell in QUICK else pytest.mark.long)
-    for cell in ((backbone, mode, algo) for backbone in ARCHITECTURES for mode in MODES for algo in ALGOS)
+    for cell in (
+        *((backbone, mode, algo) for backbone in ARCHITECTURES for mode in MODES for algo in ALGOS),
+        ("tiny_llama", "lora", "dpo_sft"),
+    )
 ]
 
 

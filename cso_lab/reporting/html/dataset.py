@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from cso_lab.core.tables import Table
 from cso_lab.judging.tables import judging_tables
 from cso_lab.reporting.cells import INSPECTION_FILE
-from cso_lab.reporting.dataset_tables import duplicates_table, table5, toxicity_table
+from cso_lab.reporting.dataset_tables import inspection_tables, table5
 from cso_lab.reporting.figures import FIGURES, SHARE, STAGE
 from cso_lab.reporting.html.charts import Chart, ChartGroup, Section, line
 from cso_lab.reporting.html.report_data import ReportData
@@ -15,13 +15,13 @@ _MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cros
 
 
 def dataset(report: ReportData) -> Section | None:
-    """Returns Tables 5 and 7, Figures 3 and 9 and the near-duplicates of every dataset the runs used; None without any."""
+    """Returns Tables 5 and 7, Figures 3 and 9 and the other tables of every dataset the runs used; None without any."""
     folders = report.shared_folders("dataset")
     tables: list[Table | ChartGroup] = [
         table for folder in folders for table in table5(report.json(folder / "statistics.json"), folder.name)
     ]
     for number, inspection in enumerate(_distinct(report, INSPECTION_FILE), start=1):
-        tables += [*_figures(inspection, number), *toxicity_table(inspection), *duplicates_table(inspection)]
+        tables += [*_figures(inspection, number), *inspection_tables(inspection)]
     return Section("dataset", "The preference data", "section_tables", {"tables": tables}) if tables else None
 
 

@@ -1,5 +1,5 @@
-"""The simulated players as in-process models: simulated/seeker, /supporter, /strategist, /judge, /toxicity, and the judges of replies
-and conversations (/judge_warm and so on).
+"""The simulated players as in-process models: simulated/seeker, /supporter, /strategist, /judge, /toxicity, a judge whose scores say
+nothing (/judge_noise), and the judges of replies and conversations (/judge_warm and so on).
 
 Like any model they get only the messages, and they reply in the form that the role prescribes. Their replies are a function of the
 messages and the seed.
@@ -25,7 +25,7 @@ _LINE = re.compile(r"^(Seeker|Supporter)(?: \(([^)]*)\))?: (.*)$")
 class SimulatedPlayers(CustomLLM):
     """The models whose names begin with simulated/, for the client (`InProcessModels`) and for litellm (`CustomLLM`)."""
 
-    names = ("seeker", "supporter", "strategist", "judge", "toxicity", *judges.JUDGE_PROFILES)
+    names = ("seeker", "supporter", "strategist", "judge", "judge_noise", "toxicity", *judges.JUDGE_PROFILES)
 
     async def acompletion(self, model: str, messages: list, model_response: ModelResponse, optional_params: dict, **_):
         """Returns `model_response` with the reply and its usage, as litellm expects it."""
@@ -135,9 +135,25 @@ def _judge(system: str, prompt: str, rng: random.Random) -> str:
     # 1 for the best strategy; far lower for one that misses the need.
     fit = state.fit.get(strategy, seeker_state.POOR) + rng.gauss(0, NOISE)
     benefit = min(fit / 0.85, 1.0) - 0.25 * min(state.strain, 2.0)
+    repeated = any(turn.text == turns[last].text for turn in history)
+    return _judgement(benefit, strategy, repeated, rng)
+
+
+def _judge_noise(system: str, prompt: str, rng: random.Random) -> str:
+    """Draws scores at random, distributed about as the judge's in searches of the sample corpus; they say nothing about the dialogue."""
+    turns, _ = read_dialogue(prompt)
+    benefit = rng.choices(list(_USUAL_BENEFITS), list(_USUAL_BENEFITS.values()))[0]
+    return _judgement(benefit, rng.choice(_names_in(turns)), False, rng)
+
+
+# How often the judge gives the strategy of a turn 0 to 4 points of 4.
+_USUAL_BENEFITS = {0.0: 0.32, 0.25: 0.28, 0.5: 0.14, 0.75: 0.1, 1.0: 0.16}
+
+
+def _judgement(benefit: float, strategy: str | None, repeated: bool, rng: random.Random) -> str:
+    """Returns the reply of a judge who perceives this benefit (up to 1) of a turn in `strategy`, whose text was said before or not."""
     warm = strategy in ("Emotional Validation", "Empathetic Statements", "Avoid Judgment and Criticism")
     useful = strategy in ("Collaborative Planning", "Share Information", "Providing Suggestions", "Information")
-    repeated = any(turn.text == turns[last].text for turn in history)
     scores = {
         "empathy": 3.6 * benefit + 0.4 * warm,
         "information": 1.4 + 1.0 * benefit * useful + rng.gauss(0, 0.4),
@@ -172,6 +188,7 @@ _PLAYERS = {
     "supporter": _supporter,
     "strategist": _strategist,
     "judge": _judge,
+    "judge_noise": _judge_noise,
     "toxicity": _toxicity,
     **{name: _reply_judge(name) for name in judges.JUDGE_PROFILES},
 }
