@@ -126,7 +126,7 @@ class LocalGeneration(OpenNode):
     batch_size: Count
     temperature: Temperature | None
     max_prompt_length: Count
-    constrain: Literal["none", "format"]
+    constrain: Literal["none", "format", "likelihood"]
     max_turns: Count | None
     dtype: Dtype
 

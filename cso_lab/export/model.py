@@ -164,7 +164,7 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind
         cell=cell,
         data_name=cfg.data.name,
         testset=cfg.evaluation.testset,
-        constrained=cfg.generation.constrain == "format",
+        constrain=cfg.generation.constrain,
         decoding=None if cfg.decoding.name == "plain" else cfg.decoding.label,
         temperature=cfg.generation.temperature,
         max_new_tokens=cfg.generation.max_new_tokens,

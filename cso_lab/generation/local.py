@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Sequence
 from functools import cached_property
+from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,19 +61,20 @@ class LocalModel:
     def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[ReplyText]:
         """Returns the replies. Raises UserError if a conversation is too long.
 
-        Every reply begins with `strategy` if given, else with any strategy if `generation.constrain` = "format". `free` replies are not
+        Every reply begins with `strategy` if given, else with any strategy as `generation.constrain` says. `free` replies are not
         constrained.
         """
         from cso_lab.generation.batched_decoding import reply_ids
 
         fitted = [self._fitted(messages) for messages in conversations]
-        openings = []
-        if not free and (strategy or self._cfg.generation.constrain == "format"):
+        openings, form = [], self._cfg.generation.constrain
+        if not free and (strategy or form != "none"):
             openings = strategy_openings(self._chat, fitted[0], self._strategies)
         if openings and strategy:
             openings = [openings[self._strategies.names.index(strategy)]]
         prompts = [self._chat.prompt_ids(messages) for messages in fitted]
-        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried)
+        by_likelihood = form == "likelihood" and len(openings) > 1
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, by_likelihood)
         return [self._reply(ids) for ids in replies]
 
     def _reply(self, ids: Sequence[int]) -> ReplyText:
@@ -94,12 +96,12 @@ class LocalModel:
         It is the probability of the tokens with which training responses begin. The sum is below 1 by the probability of all other
         openings.
         """
-        from cso_lab.generation.probabilities import continuation_probabilities
+        from cso_lab.generation.batched_decoding import opening_log_probabilities
 
         fitted = self._fitted(messages)
         openings = strategy_openings(self._chat, fitted, self._strategies)
-        probabilities = continuation_probabilities(self._model, self._chat.prompt_ids(fitted), openings)
-        return dict(zip(self._strategies.names, probabilities, strict=True))
+        (scores,) = opening_log_probabilities(self._model, [self._chat.prompt_ids(fitted)], openings)
+        return {name: exp(score) for name, score in zip(self._strategies.names, scores, strict=True)}
 
     def _fitted(self, messages: Messages) -> Messages:
         fitted = self.fit(messages)

@@ -45,6 +45,10 @@ _ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed", "path")
 _DECODED = {
     "none": "a reply is whatever the model writes (generation.constrain=none, as in the paper)",
     "format": "a reply must open with one of the strategies (generation.constrain=format; the paper's cells use none)",
+    "likelihood": (
+        "a reply opens with the strategy whose whole name the model finds likeliest (generation.constrain=likelihood; the paper's cells use"
+        " none)"
+    ),
 }
 
 
