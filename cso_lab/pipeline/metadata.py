@@ -7,8 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
 from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_of, starts_server, trains
+from cso_lab.config.model_names import model_label, model_slug, other_path
 from cso_lab.core.files import read_json
-from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
+from cso_lab.pipeline.cell_names import cell_name, config_hash, uses_seed, varied
 from cso_lab.pipeline.run_record import RunRecord, typed_overrides
 from cso_lab.tracking import TrackedCell
 
@@ -18,7 +19,7 @@ def cell_metadata(cfg: DictConfig) -> dict:
     trained, start = trains(cfg), cfg.algorithm.get("start")
     return {
         "backbone": cfg.backbone.name,
-        "label": cfg.backbone.label,
+        "label": model_label(cfg),
         "family": None if is_api(cfg) else cfg.backbone.family,
         "algo": cfg.algorithm.name,
         "algo_label": cfg.algorithm.label,
@@ -100,7 +101,7 @@ def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:
         name=cell_name(cfg),
         folder=Path(folder),
         group=_group(cfg, Path(folder)),
-        tags=(cfg.backbone.name, cfg.algorithm.name, *mode),
+        tags=(model_slug(cfg), cfg.algorithm.name, *mode),
         config=_without_credentials(OmegaConf.to_container(cfg, resolve=True)) | {"cell": cell_metadata(cfg)},
         table=None if cfg.report.table is None else str(cfg.report.table),
         rerun=bool(cfg.rerun),

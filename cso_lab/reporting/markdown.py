@@ -110,7 +110,9 @@ def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> 
 def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
     """Returns which rows have no published scores beside them and why, which API models of the paper were not run, and what trainings
     warn of."""
-    models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
+    models = dict.fromkeys(
+        (cell.backbone, backbone_label(cell.backbone), str(cell.context["path"])) for cell in cells if withholds_paper(cell)
+    )
     sentences = [
         f"backbone={backbone} was loaded from {path}, which need not be the {name} of the paper: "
         "no published value stands beside it."
