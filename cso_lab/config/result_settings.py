@@ -6,7 +6,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import Config, expanded, generates_here, is_api, starts_server, trains, trains_here, weights_here
+from cso_lab.config.cells import (
+    Config,
+    expanded,
+    generates_here,
+    is_api,
+    rounds_of,
+    starts_server,
+    trains,
+    trains_here,
+    weights_here,
+)
 from cso_lab.config.clients import LIMITS
 
 
@@ -111,6 +121,7 @@ NO_EFFECT = (
 # `extra` holds fields that are added to requests.
 _AT_FIRST = {
     "roles.cut_replies": "trim",
+    "roles.on_policy": None,
     "backbone.chat_template_kwargs": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
     **dict.fromkeys(("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra")),
@@ -127,7 +138,8 @@ _OF_NUMBERS = (
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Returns the nodes of a configuration that a result can depend on, resolved, as plain dicts."""
-    return {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
+    nodes = {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
+    return nodes | {"rounds": rounds_of(cfg), "round_start": cfg.get("round_start")}
 
 
 def no_effect(cfg: Config, key: str) -> str | None:

@@ -257,6 +257,8 @@ class Configuration(OpenNode):
     roles: Roles
     backbone: Backbone
     seed: Natural
+    rounds: Count
+    round_start: Literal["previous", "backbone"]
     rerun: Flag
     estimate: Flag
     debug: Flag

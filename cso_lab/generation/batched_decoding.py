@@ -1,5 +1,6 @@
 """Decodes replies to a batch of prompts; a prefix that prompts have in common is computed once and held in the cache once."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,18 +46,24 @@ def reply_ids(
     openings: Sequence[Ids] = (),
     carried: "CarriedContexts | None" = None,
     by_likelihood: bool = False,
+    forced: Sequence[int] = (),
+    seeds: Sequence[int] = (),
 ) -> list[Ids]:
     """Returns the token ids of the reply to each prompt, without the token that ended it.
 
     Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
     common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences: each token is the
-    best of those that continue one; or, `by_likelihood`, an opening is chosen as a whole, by its probability after the prompt. With
-    `carried`, what a prompt has in common with one of the call before is not computed again.
+    best of those that continue one; or, `by_likelihood`, an opening is chosen as a whole, by its probability after the prompt; or it
+    is the one with the index `forced` says for each prompt. With `seeds`, one a prompt, a sampled reply depends on its own seed and not on
+    the other replies of the call. With `carried`, what a prompt has in common with one of the call before is not computed again.
     """
     replies: list[Ids] = [[] for _ in prompts]
     with torch.inference_mode():
         for rows, grid in _grids(model, prompts, decoding, carried):
-            allowed = [[openings[i]] for i in grid.choose_openings(openings)] if by_likelihood else [openings] * len(rows)
+            if seeds:
+                grid.sample_by([seeds[row] for row in rows])
+            chosen = grid.choose_openings(openings) if by_likelihood else [forced[row] for row in rows] if forced else None
+            allowed = [openings] * len(rows) if chosen is None else [[openings[index]] for index in chosen]
             for row, reply in zip(rows, grid.decode(allowed), strict=True):
                 replies[row] = _until_end(reply, decoding.ends)
     return replies
@@ -96,6 +103,7 @@ class _ReplyGrid:
 
     def __init__(self, model: "PreTrainedModel", contexts: States, prompts: list[list[Ids]], decoding: Decoding):
         self.model, self.decoding = model, decoding
+        self.samplers: list[random.Random] | None = None
         columns, device = max(map(len, prompts)), model.device
         # Empty cells repeat the last prompt of their context; what is decoded there is not used.
         padded = [row + row[-1:] * (columns - len(row)) for row in prompts]
@@ -110,9 +118,14 @@ class _ReplyGrid:
         self.cache = DynamicCache()
         self.cache.layers = [_PreallocatedLayer(*states, reserved) for states in contexts]
 
+    def sample_by(self, seeds: Sequence[int]) -> None:
+        """Makes every reply be sampled by the numbers that its own seed gives; `seeds` are row by row."""
+        self.samplers = [random.Random(seed) for seed in seeds]
+
     def choose_openings(self, openings: Sequence[Ids]) -> list[int]:
         """Returns for every reply, row by row, the index of the opening that is chosen by its log-probability after the prompt."""
-        return self._choose(self.opening_scores(openings)).tolist()
+        scores = self.opening_scores(openings)
+        return self._choose(scores, range(len(scores))).tolist()
 
     def opening_scores(self, openings: Sequence[Ids]) -> torch.Tensor:
         """Returns the log-probability of every opening after the prompt of every reply, row by row: (replies, openings).
@@ -166,7 +179,7 @@ class _ReplyGrid:
             indices = self.reply[unfinished].tolist()
             unfinished_replies = [replies[index] for index in indices]
             constrain([openings[index] for index in indices], unfinished_replies, scores)
-            chosen = self._choose(scores)
+            chosen = self._choose(scores, indices)
             for reply, token in zip(unfinished_replies, chosen.tolist(), strict=True):
                 reply.append(token)
             tokens = tokens.masked_scatter(unfinished, chosen)
@@ -218,10 +231,21 @@ class _ReplyGrid:
             attends = attends & (position[..., None] - torch.cat([context_position, cell_position], dim=-1) < window)
         return attends[:, None]
 
-    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+    def _choose(self, scores: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+        """Returns the column chosen in every row of `scores`; the rows are those of the replies `indices`."""
         if self.decoding.temperature == 0:
             return scores.argmax(-1)
-        return torch.multinomial(torch.softmax(scores / self.decoding.temperature, dim=-1), 1).squeeze(1)
+        probabilities = torch.softmax(scores / self.decoding.temperature, dim=-1)
+        if self.samplers is None:
+            return torch.multinomial(probabilities, 1).squeeze(1)
+        cumulative = probabilities.double().cumsum(-1)
+        drawn = torch.tensor([self.samplers[index].random() for index in indices], dtype=torch.double, device=scores.device)
+        # The first column whose cumulative probability is above the number, so that one of probability 0 is never chosen.
+        return (
+            torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)
+            .squeeze(1)
+            .clamp(max=scores.shape[1] - 1)
+        )
 
 
 class CarriedContexts:

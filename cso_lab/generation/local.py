@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError
-from cso_lab.core.strategies import StrategySet, format_reply
+from cso_lab.core.strategies import StrategySet, format_reply, parse_reply
 from cso_lab.llm.reasoning import ReplyText, strip_reasoning
 from cso_lab.training.backbone import load_chat_format, load_model
 from cso_lab.training.chat_format import ChatFormat, Messages
@@ -76,6 +76,26 @@ class LocalModel:
         by_likelihood = form == "likelihood" and len(openings) > 1
         replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, by_likelihood)
         return [self._reply(ids) for ids in replies]
+
+    def replies_in(
+        self, conversations: Sequence[Messages], strategies: Sequence[str], seeds: Sequence[int]
+    ) -> list[tuple[str, bool, int, int]]:
+        """Returns for each conversation (the reply's text after "(Strategy)", whether it is cut, tokens of the prompt, of the reply).
+
+        Each reply is in its own strategy; it is sampled by its own seed, whatever is generated beside it.
+        """
+        from cso_lab.generation.batched_decoding import reply_ids
+
+        fitted = [self._fitted(messages) for messages in conversations]
+        openings = strategy_openings(self._chat, fitted[0], self._strategies)
+        forced = [self._strategies.names.index(strategy) for strategy in strategies]
+        prompts = [self._chat.prompt_ids(messages) for messages in fitted]
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, forced=forced, seeds=seeds)
+        texts = [self._reply(ids) for ids in replies]
+        return [
+            (parse_reply(text, self._strategies)[1], text.cut, len(prompt), len(ids))
+            for text, prompt, ids in zip(texts, prompts, replies, strict=True)
+        ]
 
     def _reply(self, ids: Sequence[int]) -> ReplyText:
         """Returns the text of a reply; it is cut if no token ended it."""

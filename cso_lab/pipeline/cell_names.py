@@ -6,7 +6,7 @@ from functools import cache
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_name, trains
+from cso_lab.config.cells import algorithm_name, rounds_of, trains
 from cso_lab.config.model_names import model_slug
 from cso_lab.config.result_settings import Config, counts, plain, resolved
 from cso_lab.core.hashing import digest
@@ -26,7 +26,10 @@ def cell_name(cfg: DictConfig) -> str:
     # Parts of a search give the same results, but two at once need a run folder each.
     part = [f"shard{cfg.data.shard}".replace("/", "of").replace(" ", "")] if cfg.data.shard != "1/1" else []
     decoding = [cfg.decoding.name] if cfg.decoding.name != "plain" else []
-    return "-".join([model_slug(cfg), algorithm_name(cfg.algorithm), *mode, *decoding, *seed, config_hash(cfg), *part])
+    several = [f"rounds{rounds_of(cfg)}"] if trains(cfg) and rounds_of(cfg) > 1 else []
+    return "-".join(
+        [model_slug(cfg), algorithm_name(cfg.algorithm), *several, *mode, *decoding, *seed, config_hash(cfg), *part]
+    )
 
 
 def run_folder(cfg: DictConfig) -> str:

@@ -110,13 +110,11 @@ def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> 
 def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
     """Returns which rows have no published scores beside them and why, which API models of the paper were not run, and what trainings
     warn of."""
-    models = dict.fromkeys(
-        (cell.backbone, backbone_label(cell.backbone), str(cell.context["path"])) for cell in cells if withholds_paper(cell)
-    )
+    models = dict.fromkeys((cell.backbone, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
     sentences = [
-        f"backbone={backbone} was loaded from {path}, which need not be the {name} of the paper: "
+        f"backbone={backbone} was loaded from {path}, which need not be the {backbone_label(backbone)} of the paper: "
         "no published value stands beside it."
-        for backbone, name, path in models
+        for backbone, path in models
     ]
     if not_run := api_models_not_run(rows, table):
         names = ", ".join(f"{backbone_label(name)} (backbone={name})" for name in not_run)
