@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", metavar="T", help="0: always the likeliest words; above: sampled (default: the run's)")
     parser.add_argument("--seed", metavar="N", help="of the sampling (default: the run's)")
     parser.add_argument(
-        "--constrain", metavar="format|none", help="format: replies must open with one of the strategies (default: the run's)"
+        "--constrain",
+        metavar="format|likelihood|none",
+        help="format, likelihood: replies open with a strategy, chosen token by token or as a whole name (default: the run's)",
     )
     parser.add_argument("--web", action="store_true", help="talk on a page at 127.0.0.1, which no other machine can open")
     parser.add_argument(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from cso_lab.config.cells import is_api, trains
+from cso_lab.config.model_names import model_label
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.records import Turn, prompt_messages
 from cso_lab.core.strategies import StrategySet, parse_reply, strategy_set
@@ -40,10 +41,11 @@ def mass_note(reply: Reply) -> str:
 class Partner:
     """A model to talk to. It stores no conversation: every call passes the whole history."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, checkpoint: Path | None):
+    def __init__(self, cfg: DictConfig, folder: Path, checkpoint: Path | None, label: str | None = None):
+        """`label`: the name of the backbone, where `cfg` names its checkpoint as the backbone's path."""
         from cso_lab.generation.local import LocalModel
 
-        self.name = _name(cfg)
+        self.name = _name(cfg, label or model_label(cfg))
         self.strategies: StrategySet = strategy_set(cfg.data.strategies)
         self._method = _method(cfg, folder)
         self._model = LocalModel(cfg, checkpoint, self.strategies)
@@ -85,8 +87,9 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> Partner:
             f"{folder}: {cfg.backbone.name} is asked over HTTP, and only models of this machine can be talked to: give a run of a"
             " local backbone with generation.engine=local"
         )
+    label = model_label(cfg)
     cfg, checkpoint = run_model(cfg, folder)
-    return Partner(cfg, folder, checkpoint)
+    return Partner(cfg, folder, checkpoint, label)
 
 
 def _method(cfg: DictConfig, folder: Path) -> "Plain":
@@ -103,9 +106,9 @@ def _method(cfg: DictConfig, folder: Path) -> "Plain":
     return method
 
 
-def _name(cfg: DictConfig) -> str:
+def _name(cfg: DictConfig, label: str) -> str:
     mode = f" ({cfg.finetune_mode.name})" if trains(cfg) else ""
-    return f"{cfg.backbone.label}, {cfg.algorithm.name}{mode}"
+    return f"{label}, {cfg.algorithm.name}{mode}"
 
 
 def find_strategy(label: str, strategies: StrategySet) -> str:

@@ -58,6 +58,29 @@ def start_of(cfg: DictConfig) -> DictConfig | None:
     algorithm = {key: value for key, value in OmegaConf.to_container(start).items() if key != "training"}
     cfg = cfg.copy()
     cfg.training, cfg.algorithm = training, algorithm
+    if rounds_of(cfg) > 1:
+        cfg.rounds = 1
+    return cfg
+
+
+def rounds_of(cfg: Config) -> int:
+    """Returns how often the cell searches and trains; configurations of older runs do not say."""
+    return cfg.get("rounds", 1)
+
+
+def starts_from_previous_round(cfg: Config) -> bool:
+    """Returns whether the last training of the cell starts from the model of the round before it."""
+    return rounds_of(cfg) > 1 and cfg["round_start"] == "previous"
+
+
+def previous_round(cfg: DictConfig) -> DictConfig | None:
+    """Returns the configuration of the round before the cell's last one, in the form of a cell's; None if there is none."""
+    if rounds_of(cfg) == 1:
+        return None
+    cfg = cfg.copy()
+    cfg.rounds -= 1
+    # The first search is that of a cell with one round: the supporter is the configured one.
+    cfg.roles.on_policy = cfg.rounds > 1
     return cfg
 
 

@@ -98,6 +98,7 @@ class Roles(Limits):
 
     name: str
     notice: str | None
+    on_policy: Flag
     cut_replies: Literal["trim", "refuse"]
     seeker: Role
     supporter: Role

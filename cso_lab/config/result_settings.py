@@ -6,7 +6,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import Config, expanded, generates_here, is_api, starts_server, trains, trains_here, weights_here
+from cso_lab.config.cells import (
+    Config,
+    expanded,
+    generates_here,
+    is_api,
+    rounds_of,
+    starts_server,
+    trains,
+    trains_here,
+    weights_here,
+)
 from cso_lab.config.clients import LIMITS
 
 
@@ -116,6 +126,7 @@ _AT_FIRST = {
     "preferences.gold": True,
     "preferences.choose": "all",
     "preferences.balance": "none",
+    "roles.on_policy": None,
     "backbone.chat_template_kwargs": None,
     "roles.judge.noise": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
@@ -133,7 +144,8 @@ _OF_NUMBERS = (
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Returns the nodes of a configuration that a result can depend on, resolved, as plain dicts."""
-    return {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
+    nodes = {node: OmegaConf.to_container(cfg[node], resolve=True) for node in (*_OF_NUMBERS, "inspection", "toxicity")}
+    return nodes | {"rounds": rounds_of(cfg), "round_start": cfg.get("round_start")}
 
 
 def no_effect(cfg: Config, key: str) -> str | None:

@@ -130,7 +130,7 @@ class LocalGeneration(OpenNode):
     batch_size: Count
     temperature: Temperature | None
     max_prompt_length: Count
-    constrain: Literal["none", "format"]
+    constrain: Literal["none", "format", "likelihood"]
     max_turns: Count | None
     dtype: Dtype
 
@@ -265,6 +265,8 @@ class Configuration(OpenNode):
     roles: Roles
     backbone: Backbone
     seed: Natural
+    rounds: Count
+    round_start: Literal["previous", "backbone"]
     rerun: Flag
     estimate: Flag
     debug: Flag

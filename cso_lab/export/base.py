@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from omegaconf import DictConfig
+
+from cso_lab.config.model_names import model_label
 
 # Of the backbones of conf/backbone/, by hub id or package: as their pages on the hub, or the GGUF file, name them. A card of the model on
 # this machine comes first.
@@ -28,17 +30,19 @@ class Base:
     random: bool = False
 
 
-def base_model(backbone: DictConfig) -> Base:
-    """Returns the base model of a run's backbone; nothing is downloaded for it."""
-    path, label = backbone.get("path"), str(backbone.label)
+def base_model(cfg: DictConfig) -> Base:
+    """Returns the base model of a run; nothing is downloaded for it. A local folder is named without the folders that it lies in."""
+    backbone, label = cfg.backbone, model_label(cfg)
+    path = backbone.get("path")
     if path is not None and Path(path).expanduser().is_dir():
         folder = Path(path).expanduser()
         licence = _card_licence(folder / "README.md")
-        return Base(label, f"loaded from a local folder named {folder.resolve().name}", licence=licence)
+        name = folder.resolve().name
+        return Base(name if label == path else label, f"loaded from a local folder named {name}", licence=licence)
     if path is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return Base(label, f"`{path}` on the model hub", path, _cached_licence(path) or _LICENCES.get(path))
     if path is not None:
-        return Base(label, "loaded from a local folder")
+        return Base(PurePath(path).name if label == path else label, "loaded from a local folder")
     if backbone.get("gguf") is not None:
         gguf = backbone.gguf
         origin = f"converted from {gguf.file} in the Python package {gguf.package} (dequantized, so only close to the original weights)"

@@ -68,7 +68,7 @@ def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     with new_folder(out) as folder:
         for name in _ADAPTER_FILES:
             shutil.copyfile(checkpoint / name, folder / name)
-        start, hub_id = checkpoint / START, base_model(cfg.backbone).hub_id
+        start, hub_id = checkpoint / START, base_model(cfg).hub_id
         own_base = hub_id is None or start.is_dir()
         if own_base:
             (folder / BASE).mkdir()
@@ -135,7 +135,7 @@ def _generation_config(cfg: DictConfig, model: "PreTrainedModel", tokenizer: "Pr
 
 
 def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind: str, own_base: bool = False) -> None:
-    base, cell, trained = base_model(cfg.backbone), facts.measured(run), trains(cfg)
+    base, cell, trained = base_model(cfg), facts.measured(run), trains(cfg)
     strategies = strategy_set(cfg.data.strategies)
     messages = prompt_messages([Turn(SEEKER, _EXAMPLE)], strategies)
     prompt, chat_messages = chat.prompt(messages), _template_messages(chat, messages)
@@ -164,7 +164,7 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind
         cell=cell,
         data_name=cfg.data.name,
         testset=cfg.evaluation.testset,
-        constrained=cfg.generation.constrain == "format",
+        constrain=cfg.generation.constrain,
         decoding=None if cfg.decoding.name == "plain" else cfg.decoding.label,
         temperature=cfg.generation.temperature,
         max_new_tokens=cfg.generation.max_new_tokens,

@@ -1,6 +1,7 @@
 """Decodes replies to a batch of prompts; a prefix that prompts have in common is computed once and held in the cache once."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from cso_lab.generation.openings import PrefixTable, constrain
 from cso_lab.training.prefix_forest import build_prefix_trees
 from cso_lab.training.tree_attention import dense_mask, tree_attention_enabled, tree_mask
 
@@ -43,29 +45,54 @@ def reply_ids(
     decoding: Decoding,
     openings: Sequence[Ids] = (),
     carried: "CarriedContexts | None" = None,
+    by_likelihood: bool = False,
+    forced: Sequence[int] = (),
+    seeds: Sequence[int] = (),
 ) -> list[Ids]:
     """Returns the token ids of the reply to each prompt, without the token that ended it.
 
     Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
-    common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences. With `carried`,
-    what a prompt has in common with one of the call before is not computed again.
+    common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences: each token is the
+    best of those that continue one; or, `by_likelihood`, an opening is chosen as a whole, by its probability after the prompt; or it
+    is the one with the index `forced` says for each prompt. With `seeds`, one a prompt, a sampled reply depends on its own seed and not on
+    the other replies of the call. With `carried`, what a prompt has in common with one of the call before is not computed again.
     """
-    contexts, members = _contexts([prompt[:-1] for prompt in prompts])
     replies: list[Ids] = [[] for _ in prompts]
-    # Contexts with about as many prompts each go into one grid (context, prompt), so that few of its cells are empty.
-    size_of = [(len(rows) - 1).bit_length() for rows in members]
     with torch.inference_mode():
-        if carried is not None:
-            carried.advance(model, contexts)
-        for size in sorted(set(size_of)):
-            chosen = [i for i, context_size in enumerate(size_of) if context_size == size]
-            context_prompts = [[prompts[row] for row in members[i]] for i in chosen]
-            states = carried.rows(chosen) if carried is not None else _context_states(model, [contexts[i] for i in chosen])
-            grid = _ReplyGrid(model, states, context_prompts, decoding)
-            decoded = grid.decode(openings)
-            for row, reply in zip((row for i in chosen for row in members[i]), decoded, strict=True):
+        for rows, grid in _grids(model, prompts, decoding, carried):
+            if seeds:
+                grid.sample_by([seeds[row] for row in rows])
+            chosen = grid.choose_openings(openings) if by_likelihood else [forced[row] for row in rows] if forced else None
+            allowed = [openings] * len(rows) if chosen is None else [[openings[index]] for index in chosen]
+            for row, reply in zip(rows, grid.decode(allowed), strict=True):
                 replies[row] = _until_end(reply, decoding.ends)
     return replies
+
+
+def opening_log_probabilities(model: "PreTrainedModel", prompts: Sequence[Ids], openings: Sequence[Ids]) -> list[list[float]]:
+    """Returns for each prompt the log-probability of each of `openings` (token ids, none empty) after it, at temperature 1."""
+    found: list[list[float]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        for rows, grid in _grids(model, prompts, Decoding(max_new_tokens=0, temperature=0, ends=())):
+            for row, scores in zip(rows, grid.opening_scores(openings).tolist(), strict=True):
+                found[row] = scores
+    return found
+
+
+def _grids(
+    model: "PreTrainedModel", prompts: Sequence[Ids], decoding: Decoding, carried: "CarriedContexts | None" = None
+) -> "Iterator[tuple[list[int], _ReplyGrid]]":
+    """Yields grids of prompts whose contexts are computed, each with the indices of its prompts."""
+    contexts, members = _contexts([prompt[:-1] for prompt in prompts])
+    # Contexts with about as many prompts each go into one grid (context, prompt), so that few of its cells are empty.
+    size_of = [(len(rows) - 1).bit_length() for rows in members]
+    if carried is not None:
+        carried.advance(model, contexts)
+    for size in sorted(set(size_of)):
+        chosen = [i for i, context_size in enumerate(size_of) if context_size == size]
+        states = carried.rows(chosen) if carried is not None else _context_states(model, [contexts[i] for i in chosen])
+        grid = _ReplyGrid(model, states, [[prompts[row] for row in members[i]] for i in chosen], decoding)
+        yield [row for i in chosen for row in members[i]], grid
 
 
 class _ReplyGrid:
@@ -76,6 +103,7 @@ class _ReplyGrid:
 
     def __init__(self, model: "PreTrainedModel", contexts: States, prompts: list[list[Ids]], decoding: Decoding):
         self.model, self.decoding = model, decoding
+        self.samplers: list[random.Random] | None = None
         columns, device = max(map(len, prompts)), model.device
         # Empty cells repeat the last prompt of their context; what is decoded there is not used.
         padded = [row + row[-1:] * (columns - len(row)) for row in prompts]
@@ -90,17 +118,68 @@ class _ReplyGrid:
         self.cache = DynamicCache()
         self.cache.layers = [_PreallocatedLayer(*states, reserved) for states in contexts]
 
-    def decode(self, openings: Sequence[Ids]) -> list[Ids]:
-        """Returns the tokens of all replies, row by row, with the token that ended each of them."""
+    def sample_by(self, seeds: Sequence[int]) -> None:
+        """Makes every reply be sampled by the numbers that its own seed gives; `seeds` are row by row."""
+        self.samplers = [random.Random(seed) for seed in seeds]
+
+    def choose_openings(self, openings: Sequence[Ids]) -> list[int]:
+        """Returns for every reply, row by row, the index of the opening that is chosen by its log-probability after the prompt."""
+        scores = self.opening_scores(openings)
+        return self._choose(scores, range(len(scores))).tolist()
+
+    def opening_scores(self, openings: Sequence[Ids]) -> torch.Tensor:
+        """Returns the log-probability of every opening after the prompt of every reply, row by row: (replies, openings).
+
+        It takes one pass, in which all tokens that some opening has before its last one follow the prompt of their cell; they are removed
+        from the cache afterwards.
+        """
+        table = PrefixTable(openings)
+        depth = torch.tensor(table.depth, device=self.model.device)
+        tokens = torch.tensor(table.last_tokens, device=self.model.device).repeat(*self.last.shape, 1)
+        tokens[..., 0] = self.last
+        position = (self.lengths - 1)[..., None] + depth
+        follows = torch.tensor(table.follows, device=self.model.device)
+        config = self.model.config.get_text_config()
+        with tree_attention_enabled(config):
+            logits = self.model(
+                input_ids=tokens.flatten(1),
+                position_ids=position.flatten(1),
+                attention_mask=dense_mask(lambda window: self._in_table(position, follows, window), config, self.model.dtype),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+        for layer in self.cache.layers:
+            layer.crop(-tokens[0].numel())
+        return table.log_probabilities(logits.unflatten(1, position.shape[1:])[self.reply >= 0].float())
+
+    def _in_table(self, position: torch.Tensor, follows: torch.Tensor, window: int | None) -> torch.Tensor:
+        """Returns (contexts, 1, tokens, keys) bool: whether a token of a cell's openings attends to a key of its context or of a cell."""
+        columns = position.shape[1]
+        query, context_position = position.flatten(1), torch.arange(self.context_length, device=position.device)
+        in_prompt = context_position < (self.lengths - 1).repeat_interleave(len(follows), dim=1)[..., None]
+        # Block by block: a cell's tokens attend to those of the same cell that they follow.
+        in_own_cell = torch.block_diag(*[follows.int()] * columns).bool().expand(len(position), -1, -1)
+        attends = torch.cat([in_prompt, in_own_cell], dim=-1)
+        if window is not None:
+            key = torch.cat([context_position.expand(len(position), -1), query], dim=-1)
+            attends = attends & (query[..., None] - key[:, None] < window)
+        return attends[:, None]
+
+    def decode(self, openings: Sequence[Sequence[Ids]]) -> list[Ids]:
+        """Returns the tokens of all replies, row by row, with the token that ended each of them.
+
+        A reply begins with one of its `openings`, if it has any.
+        """
         replies: list[Ids] = [[] for _ in range(int((self.reply >= 0).sum()))]
         ends = torch.tensor(self.decoding.ends, device=self.model.device)
         tokens = self.last
         for step in tqdm(range(self.decoding.max_new_tokens), desc="write", unit="token", leave=False, delay=_PROGRESS_DELAY):
             unfinished = self.reply >= 0
             scores = self._scores(tokens, step)[unfinished].float()
-            unfinished_replies = [replies[index] for index in self.reply[unfinished].tolist()]
-            _constrain(openings, unfinished_replies, scores)
-            chosen = self._choose(scores)
+            indices = self.reply[unfinished].tolist()
+            unfinished_replies = [replies[index] for index in indices]
+            constrain([openings[index] for index in indices], unfinished_replies, scores)
+            chosen = self._choose(scores, indices)
             for reply, token in zip(unfinished_replies, chosen.tolist(), strict=True):
                 reply.append(token)
             tokens = tokens.masked_scatter(unfinished, chosen)
@@ -152,22 +231,21 @@ class _ReplyGrid:
             attends = attends & (position[..., None] - torch.cat([context_position, cell_position], dim=-1) < window)
         return attends[:, None]
 
-    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+    def _choose(self, scores: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+        """Returns the column chosen in every row of `scores`; the rows are those of the replies `indices`."""
         if self.decoding.temperature == 0:
             return scores.argmax(-1)
-        return torch.multinomial(torch.softmax(scores / self.decoding.temperature, dim=-1), 1).squeeze(1)
-
-
-def _constrain(openings: Sequence[Ids], replies: Sequence[Ids], scores: torch.Tensor) -> None:
-    """Masks, in the scores of replies whose opening is incomplete, all tokens that continue none of the openings."""
-    for row, start in enumerate(replies):
-        if any(tuple(opening) == tuple(start[: len(opening)]) for opening in openings):
-            continue
-        allowed = sorted({opening[len(start)] for opening in openings if list(opening[: len(start)]) == start})
-        if allowed:
-            kept = scores[row, allowed].clone()
-            scores[row] = -torch.inf
-            scores[row, allowed] = kept
+        probabilities = torch.softmax(scores / self.decoding.temperature, dim=-1)
+        if self.samplers is None:
+            return torch.multinomial(probabilities, 1).squeeze(1)
+        cumulative = probabilities.double().cumsum(-1)
+        drawn = torch.tensor([self.samplers[index].random() for index in indices], dtype=torch.double, device=scores.device)
+        # The first column whose cumulative probability is above the number, so that one of probability 0 is never chosen.
+        return (
+            torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)
+            .squeeze(1)
+            .clamp(max=scores.shape[1] - 1)
+        )
 
 
 class CarriedContexts:
@@ -340,6 +418,7 @@ class _PreallocatedLayer(DynamicLayer):
         """Appends keys and values, (batch, heads, tokens, head size); returns all of them."""
         start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
         if end > self.buffers[0].shape[2]:
+            self.reserved = max(self.reserved, key_states.shape[2])
             self._allocate([self.keys, self.values])
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states

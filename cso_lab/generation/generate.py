@@ -46,8 +46,8 @@ def generate(
     """Writes `out`/predictions.jsonl, one Prediction a labelled supporter turn, in the order of the dialogues.
 
     `checkpoint` is a checkpoint folder of `train.train`; None for the untrained backbone or a model on another's server.
-    `cfg.decoding.method` is the decoding strategy, which may use the `training` dialogues. `cfg.generation.constrain` = "format" makes
-    every reply begin with one of `strategies`. `served_identity` identifies the model that a server holds under its name. Predictions
+    `cfg.decoding.method` is the decoding strategy, which may use the `training` dialogues. `cfg.generation.constrain` can
+    make every reply begin with one of `strategies`. `served_identity` identifies the model that a server holds under its name. Predictions
     and server replies of an interrupted run are kept, and the run is continued.
 
     Raises UserError if there is no turn to predict, a prompt is too long, or the model cannot be used.

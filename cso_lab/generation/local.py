@@ -3,13 +3,14 @@
 import gc
 from collections.abc import Sequence
 from functools import cached_property
+from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from cso_lab.core.errors import UserError
-from cso_lab.core.strategies import StrategySet, format_reply
+from cso_lab.core.strategies import StrategySet, format_reply, parse_reply
 from cso_lab.llm.reasoning import ReplyText, strip_reasoning
 from cso_lab.training.backbone import load_chat_format, load_model
 from cso_lab.training.chat_format import ChatFormat, Messages
@@ -60,20 +61,41 @@ class LocalModel:
     def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[ReplyText]:
         """Returns the replies. Raises UserError if a conversation is too long.
 
-        Every reply begins with `strategy` if given, else with any strategy if `generation.constrain` = "format". `free` replies are not
+        Every reply begins with `strategy` if given, else with any strategy as `generation.constrain` says. `free` replies are not
         constrained.
         """
         from cso_lab.generation.batched_decoding import reply_ids
 
         fitted = [self._fitted(messages) for messages in conversations]
-        openings = []
-        if not free and (strategy or self._cfg.generation.constrain == "format"):
+        openings, form = [], self._cfg.generation.constrain
+        if not free and (strategy or form != "none"):
             openings = strategy_openings(self._chat, fitted[0], self._strategies)
         if openings and strategy:
             openings = [openings[self._strategies.names.index(strategy)]]
         prompts = [self._chat.prompt_ids(messages) for messages in fitted]
-        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried)
+        by_likelihood = form == "likelihood" and len(openings) > 1
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, by_likelihood)
         return [self._reply(ids) for ids in replies]
+
+    def replies_in(
+        self, conversations: Sequence[Messages], strategies: Sequence[str], seeds: Sequence[int]
+    ) -> list[tuple[str, bool, int, int]]:
+        """Returns for each conversation (the reply's text after "(Strategy)", whether it is cut, tokens of the prompt, of the reply).
+
+        Each reply is in its own strategy; it is sampled by its own seed, whatever is generated beside it.
+        """
+        from cso_lab.generation.batched_decoding import reply_ids
+
+        fitted = [self._fitted(messages) for messages in conversations]
+        openings = strategy_openings(self._chat, fitted[0], self._strategies)
+        forced = [self._strategies.names.index(strategy) for strategy in strategies]
+        prompts = [self._chat.prompt_ids(messages) for messages in fitted]
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, forced=forced, seeds=seeds)
+        texts = [self._reply(ids) for ids in replies]
+        return [
+            (parse_reply(text, self._strategies)[1], text.cut, len(prompt), len(ids))
+            for text, prompt, ids in zip(texts, prompts, replies, strict=True)
+        ]
 
     def _reply(self, ids: Sequence[int]) -> ReplyText:
         """Returns the text of a reply; it is cut if no token ended it."""
@@ -94,12 +116,12 @@ class LocalModel:
         It is the probability of the tokens with which training responses begin. The sum is below 1 by the probability of all other
         openings.
         """
-        from cso_lab.generation.probabilities import continuation_probabilities
+        from cso_lab.generation.batched_decoding import opening_log_probabilities
 
         fitted = self._fitted(messages)
         openings = strategy_openings(self._chat, fitted, self._strategies)
-        probabilities = continuation_probabilities(self._model, self._chat.prompt_ids(fitted), openings)
-        return dict(zip(self._strategies.names, probabilities, strict=True))
+        (scores,) = opening_log_probabilities(self._model, [self._chat.prompt_ids(fitted)], openings)
+        return {name: exp(score) for name, score in zip(self._strategies.names, scores, strict=True)}
 
     def _fitted(self, messages: Messages) -> Messages:
         fitted = self.fit(messages)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from inspect import isawaitable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -140,7 +141,7 @@ class Transport:
         name = model["model"]
         provider = self.check(role, name)
         if provider in in_process_providers():
-            return self._in_process(provider, role, name, messages, seed)
+            return await self._in_process(provider, role, name, messages, seed)
         over_http = provider == "openai" and prices.uses_chat_completions(name)
         send = self._over_http if over_http else self._over_litellm
         given = _parameters(name, model["temperature"], model["max_tokens"]) if over_http else _LITELLM_PARAMETERS
@@ -254,14 +255,15 @@ class Transport:
             reasoning_tokens,
         )
 
-    def _in_process(self, provider: str, role: str, name: str, messages: list[dict], seed: int) -> Reply:
+    async def _in_process(self, provider: str, role: str, name: str, messages: list[dict], seed: int) -> Reply:
         from litellm.llms.custom_llm import CustomLLMError
 
         try:
-            text, prompt_tokens, reply_tokens = in_process_providers()[provider].answer(name.partition("/")[2], messages, seed)
+            answer = in_process_providers()[provider].answer(name.partition("/")[2], messages, seed)
+            text, prompt_tokens, reply_tokens, *cut = await answer if isawaitable(answer) else answer
         except CustomLLMError as error:
             raise fault(role, name, error.status_code, error.message, {}) from None
-        return Reply(text, prompt_tokens, reply_tokens, 0.0)
+        return Reply(text, prompt_tokens, reply_tokens, 0.0, cut=any(cut))
 
     def _url(self) -> str:
         return self._base_url() + address.CHAT_COMPLETIONS

@@ -1,5 +1,6 @@
 """The context of one cell: its configuration, run folder and stage cache, and the inputs that several stages read."""
 
+from copy import copy
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -19,6 +20,12 @@ class CellContext:
     def __init__(self, cfg: DictConfig, folder: Path, in_sweep: bool = False, tracker: Tracker | None = None):
         self.cfg, self.folder, self.in_sweep = cfg, folder, in_sweep
         self.cache = StageCache(cfg, folder, tracker)
+
+    def with_config(self, cfg: DictConfig) -> "CellContext":
+        """Returns the same cell, folder and cache, with another configuration, such as that of an earlier round."""
+        other = copy(self)
+        other.cfg = cfg
+        return other
 
     def dialogues(self) -> tuple:
         """Returns (corpus, training dialogues, test dialogues)."""

@@ -6,7 +6,8 @@ from functools import cache
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_name, is_api, trains
+from cso_lab.config.cells import algorithm_name, rounds_of, trains
+from cso_lab.config.model_names import model_slug
 from cso_lab.config.result_settings import Config, counts, plain, resolved
 from cso_lab.core.hashing import digest
 from cso_lab.pipeline.conversation_settings import conversation_settings
@@ -25,7 +26,10 @@ def cell_name(cfg: DictConfig) -> str:
     # Parts of a search give the same results, but two at once need a run folder each.
     part = [f"shard{cfg.data.shard}".replace("/", "of").replace(" ", "")] if cfg.data.shard != "1/1" else []
     decoding = [cfg.decoding.name] if cfg.decoding.name != "plain" else []
-    return "-".join([cfg.backbone.name, algorithm_name(cfg.algorithm), *mode, *decoding, *seed, config_hash(cfg), *part])
+    several = [f"rounds{rounds_of(cfg)}"] if trains(cfg) and rounds_of(cfg) > 1 else []
+    return "-".join(
+        [model_slug(cfg), algorithm_name(cfg.algorithm), *several, *mode, *decoding, *seed, config_hash(cfg), *part]
+    )
 
 
 def run_folder(cfg: DictConfig) -> str:
@@ -83,17 +87,6 @@ def _without_seed(value: object, seed: int) -> object:
         if isinstance(value.get(node), dict) and value[node].get("seed") == seed:
             del value[node]["seed"]
     return value
-
-
-def other_path(cfg: DictConfig) -> str | None:
-    """Returns `backbone.path` (of an API model, `.model`) where it is not the one the backbone's own YAML names, so that another model goes
-    by its name; else None."""
-    file = CONF / "backbone" / f"{cfg.backbone.name}.yaml"
-    key = "model" if is_api(cfg) else "path"
-    default = OmegaConf.load(file) if file.is_file() else None
-    if default is None or OmegaConf.is_missing(default, key) or default[key] == cfg.backbone[key]:
-        return None
-    return str(cfg.backbone[key])
 
 
 def varied(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, str]:

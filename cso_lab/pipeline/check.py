@@ -11,6 +11,7 @@ from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
 from cso_lab.pipeline.conversation_settings import check_conversations
 from cso_lab.pipeline.generate import no_dialogue
+from cso_lab.pipeline.rounds import check_rounds
 from cso_lab.pipeline.stages import STAGES
 
 
@@ -42,6 +43,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"toxicity={cfg.toxicity.name} needs its model: give toxicity.model=PROVIDER/NAME")
     if trains(cfg) and cfg.preferences.dialogues == 0:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
+    check_rounds(cfg)
     if trains(cfg):
         _check_token_weights(cfg)
         _check_start(cfg)

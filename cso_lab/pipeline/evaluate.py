@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cso_lab.config.cells import algorithm_label, algorithm_name, trains
+from cso_lab.config.model_names import model_label
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.files import write_json, write_jsonl
 from cso_lab.core.hashing import file_digest
@@ -44,6 +45,8 @@ class Evaluate(Result, Stage):
                 "preferences": ("name",),
             }
         names = {node: [cfg[node].get(key) for key in keys] for node, keys in label_keys.items()}
+        if cfg["backbone"].get("label") != (label := model_label(cfg)):
+            names["backbone"].append(label)
         names["algorithm"] = [algorithm_name(cfg["algorithm"]), algorithm_label(cfg["algorithm"])]
         evaluation = cfg["evaluation"]
         text = {"text": [evaluation["text"], evaluation["bertscore"]]} if evaluation["text"] else {}

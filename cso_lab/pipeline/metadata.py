@@ -6,26 +6,38 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_label, algorithm_name, is_api, start_node, start_of, starts_server, trains
+from cso_lab.config.cells import (
+    algorithm_label,
+    algorithm_name,
+    is_api,
+    rounds_of,
+    start_node,
+    start_of,
+    starts_server,
+    trains,
+)
+from cso_lab.config.model_names import model_label, model_slug, other_path
 from cso_lab.core.files import read_json
-from cso_lab.pipeline.cell_names import cell_name, config_hash, other_path, uses_seed, varied
+from cso_lab.pipeline.cell_names import cell_name, config_hash, uses_seed, varied
 from cso_lab.pipeline.run_record import RunRecord, typed_overrides
 from cso_lab.tracking import TrackedCell
 
 
 def cell_metadata(cfg: DictConfig) -> dict:
     """Returns the choices that make it this cell; the report groups and names cells by them."""
-    trained, start = trains(cfg), start_node(cfg.algorithm)
+    trained, start, label = trains(cfg), start_node(cfg.algorithm), cfg.algorithm.label
+    if several := trained and rounds_of(cfg) > 1:
+        label = f"On-policy {label}" if rounds_of(cfg) == 2 else f"On-policy {label} ({rounds_of(cfg)} rounds)"
     return {
         "backbone": cfg.backbone.name,
-        "label": cfg.backbone.label,
+        "label": model_label(cfg),
         "family": None if is_api(cfg) else cfg.backbone.family,
         "algo": cfg.algorithm.name,
-        "algo_label": cfg.algorithm.label,
+        "algo_label": label,
         "mode": cfg.finetune_mode.name if trained else None,
         "mode_label": cfg.finetune_mode.label if trained else None,
-        "start_from": "base" if start is None else algorithm_name(start),
-        "start_label": None if start is None else algorithm_label(start),
+        "start_from": algorithm_name(cfg.algorithm if several else start) if several or start is not None else "base",
+        "start_label": algorithm_label(cfg.algorithm if several else start) if several or start is not None else None,
         "decoding": cfg.decoding.name,
         "decoding_label": cfg.decoding.label,
         "seed": cfg.seed if uses_seed(cfg) else None,
@@ -51,9 +63,14 @@ def context(cfg: DictConfig, record: RunRecord) -> dict:
     file = record.stage_folder("train") / "training.json"
     training = read_json(file) if file.exists() else {}
     if start := start_of(cfg):
-        before = training.get("start") or {}
+        first = training
+        while "previous_round" in first:
+            first = first["previous_round"]
+        before = first.get("start") or {}
         data["start_training_rows"] = before.get("rows")
         data["start_training_steps"] = f"{before.get('steps')} of {start.training.batch_size} rows"
+    if rounds_of(cfg) > 1:
+        data |= {"rounds": rounds_of(cfg), "round_start": cfg.round_start}
     return data | {
         "roles": cfg.roles.name,
         "roles_notice": cfg.roles.notice,
@@ -102,7 +119,7 @@ def tracked_cell(cfg: DictConfig, folder: Path) -> TrackedCell:
         name=cell_name(cfg),
         folder=Path(folder),
         group=_group(cfg, Path(folder)),
-        tags=(cfg.backbone.name, cfg.algorithm.name, *mode),
+        tags=(model_slug(cfg), cfg.algorithm.name, *mode),
         config=_without_credentials(OmegaConf.to_container(cfg, resolve=True)) | {"cell": cell_metadata(cfg)},
         table=None if cfg.report.table is None else str(cfg.report.table),
         rerun=bool(cfg.rerun),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import start_of, starts_server, trains, weights_here
+from cso_lab.config.cells import rounds_of, start_of, starts_server, trains, weights_here
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
@@ -147,7 +147,7 @@ def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> dict[str, Need]
     needs = {
         f"checkpoint {training}": Need("checkpoints", folder, final, temporary=step, max_temporary=step if one else 3 * step)
     }
-    if start_of(cfg) is not None:
+    if start_of(cfg) is not None or rounds_of(cfg) > 1:
         needs[f"start {training}"] = Need("the model to start from", Path(cfg.shared_dir), model)
     return needs
 

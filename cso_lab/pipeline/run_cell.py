@@ -18,6 +18,7 @@ from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.preflight import check_tracking, preflight
+from cso_lab.pipeline.rounds import rounds, run_earlier_rounds
 from cso_lab.pipeline.search import check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
@@ -64,7 +65,7 @@ def run_stages(cell: CellContext) -> None:
         cell.cache.record.keys.clear()
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
-        check_role_players(cell)
+        check_role_players(rounds(cell)[0])  # the supporter of a later round is the cell's own model
     if any(stage.name == "dataset" for stage in stages):
         check_negatives(cell)
     if any(stage.name == "converse" for stage in stages):
@@ -73,6 +74,8 @@ def run_stages(cell: CellContext) -> None:
         preflight([(cell.cfg, cell.folder, unfinished)])
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
+    if any(stage.name == "search" for stage in stages):
+        run_earlier_rounds(cell)
     for stage in stages:
         stage.run(cell)
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.cells import expanded
+from cso_lab.config.cells import expanded, previous_round, rounds_of
 from cso_lab.config.result_settings import Config, plain
+from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_json
+from cso_lab.llm.in_process import OWN_SUPPORTER
 from cso_lab.pipeline.cell_context import CellContext
+from cso_lab.pipeline.rounds import own_supporter, rounds, supporter_identity
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.stage_cache import is_done
 
@@ -54,8 +57,8 @@ def check_role_players(cell: CellContext) -> None:
 
 
 def search_folder(cell: CellContext) -> Path:
-    """Returns the folder of the whole search, whichever part `data.shard` names."""
-    return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest()))
+    """Returns the folder of the whole search, whichever part `data.shard` names. Raises UserError if an earlier round has not run."""
+    return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest(), *supporter_identity(cell)))
 
 
 def tree_files(cell: CellContext, make: str) -> list[Path]:
@@ -76,8 +79,23 @@ def print_estimate(cell: CellContext) -> None:
         return
     from cso_lab.expansion.expand import estimate_rest
 
-    dialogues, settings = _dialogues_and_settings(cell, _part_folder(cell, search_folder(cell)))
-    print(estimate_rest(dialogues, **settings))
+    for each in rounds(cell):
+        try:
+            folder = _part_folder(each, search_folder(each))
+        except UserError:  # the round before is still to come, so nothing of this search is there
+            folder = Path(each.cfg.shared_dir) / "search" / "to come"
+        dialogues, settings = _dialogues_and_settings(each, folder)
+        print(f"{_round(each)}{estimate_rest(dialogues, **settings)}{_in_process(each)}")
+
+
+def _round(cell: CellContext) -> str:
+    """Returns how the lines of a cell with several rounds begin."""
+    return f"round {rounds_of(cell.cfg)}: " if cell.cfg.roles.on_policy or rounds_of(cell.cfg) > 1 else ""
+
+
+def _in_process(cell: CellContext) -> str:
+    own = previous_round(cell.cfg) is not None
+    return "; the supporter is the cell's own model, which answers in this process and costs nothing" if own else ""
 
 
 def _part_folder(cell: CellContext, whole: Path) -> Path:
@@ -109,7 +127,8 @@ def _search(cell: CellContext, whole: Path, out: Path) -> bool:
     if copied := shards.copy_finished_trees(whole, out, (dialogue.id for dialogue in dialogues)):
         print(f"took over {copied} trees that other parts of this search have finished")
     watch = partial(cell.cache.tracker.log, "search")
-    summary = expand(dialogues, **settings, corpus_report=corpus.rejects(), log_metrics=watch)
+    with own_supporter(cell):
+        summary = expand(dialogues, **settings, corpus_report=corpus.rejects(), log_metrics=watch)
     if parts := shards.usage_of_parts(whole) if out == whole else {}:
         write_json(out / SUMMARY, summary | {"parts": parts})
     if summary["trees"]:
@@ -126,9 +145,12 @@ def _dialogues_and_settings(cell: CellContext, folder: Path) -> tuple[list, dict
 
     cfg = cell.cfg
     _, train, _ = cell.dialogues()
+    roles = OmegaConf.to_container(cfg.roles, resolve=True)
+    if previous_round(cfg) is not None:
+        roles["supporter"]["model"] = OWN_SUPPORTER
     return seeds(train, cfg.data.seed_dialogues, cfg.data.shard), {
         "mcts": OmegaConf.to_container(cfg.mcts, resolve=True),
-        "roles": OmegaConf.to_container(cfg.roles, resolve=True),
+        "roles": roles,
         "strategies": cell.strategies,
         "folder": folder,
         "theta": cfg.preferences.theta,

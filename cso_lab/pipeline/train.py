@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import start_node, start_of
+from cso_lab.config.cells import previous_round, rounds_of, start_node, start_of, starts_from_previous_round
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
@@ -36,7 +36,8 @@ class Train(Result, Stage):
         without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
         values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
-        return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
+        values["start"] = start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"], "rounds": 1})
+        return values | ({"rounds": [rounds_of(cfg), cfg["round_start"]]} if rounds_of(cfg) > 1 else {})
 
     @classmethod
     def key(cls, cfg: DictConfig, *inputs: object) -> str:
@@ -81,8 +82,8 @@ def trained_folder(cell: CellContext) -> Path | None:
 
 def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
     """Returns the key of the checkpoint of `cfg`: the cell's configuration, or that of the training its algorithm starts from."""
-    start = start_of(cfg)
-    start_key = None if start is None else _key(cell, start, rows)
+    before = _training_before(cell, cfg, rows)
+    start_key = None if before is None else _key(cell, *before)
     return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
 
 
@@ -90,23 +91,48 @@ def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool
     """Trains into `folder` and writes training.json about this training and the one it starts from."""
     from cso_lab.training.train import train
 
-    start = _start_checkpoint(cell, cfg, rows)
-    earlier = {} if start is None else {"start": read_json(start.with_name("training.json"))}
+    before = _training_before(cell, cfg, rows)
+    start = None if before is None else _shared_checkpoint(cell, *before)
+    earlier = {} if start is None else {_name_before(cfg): read_json(start.with_name("training.json"))}
     write_json(folder / "training.json", train(cfg, rows, folder, start) | earlier)
     return True
 
 
-def _start_checkpoint(cell: CellContext, cfg: DictConfig, rows: Path) -> Path | None:
-    """Returns the checkpoint that the algorithm of `cfg` starts from; None if it starts from the backbone.
+def _training_before(cell: CellContext, cfg: DictConfig, rows: Path) -> tuple[DictConfig, Path] | None:
+    """Returns the training that that of `cfg` on `rows` starts from, with its rows: that of the round before, or that which the algorithm
+    starts from. None if it starts from the backbone. Raises UserError if the round before has no dataset."""
+    if starts_from_previous_round(cfg):
+        previous = previous_round(cfg)
+        return previous, finished_dataset(cell.with_config(previous)) / "preferences"
+    start = start_of(cfg)
+    return None if start is None else (start, rows)
+
+
+def _name_before(cfg: DictConfig) -> str:
+    return "previous_round" if starts_from_previous_round(cfg) else "start"
+
+
+def _shared_checkpoint(cell: CellContext, cfg: DictConfig, rows: Path) -> Path:
+    """Returns the checkpoint of a training that another one starts from, or whose model is the supporter of a search.
 
     It is that of a sibling cell with the same training; without one, it is trained into a shared folder.
     """
-    start = start_of(cfg)
-    if start is None:
-        return None
-    key = _key(cell, start, rows)
+    key = _key(cell, cfg, rows)
     if sibling := cell.cache.find_sibling("train", key, CHECKPOINT):
         return sibling / CHECKPOINT
     folder = cell.cache.shared_folder("train", key)
-    cell.cache.compute_shared("start", folder, lambda: _train(cell, start, rows, folder))
+    cell.cache.compute_shared("start", folder, lambda: _train(cell, cfg, rows, folder))
     return folder / CHECKPOINT
+
+
+def round_key(cell: CellContext) -> str:
+    """Returns the key of the training of a cell as it is in one of its rounds. Raises UserError if there is no dataset to train on."""
+    return _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
+
+
+def round_checkpoint(cell: CellContext) -> Path:
+    """Returns the checkpoint of a cell as it is in a round before its last one, which is trained unless it is finished.
+
+    Raises UserError if there is no dataset to train on.
+    """
+    return _shared_checkpoint(cell, cell.cfg, rows_folder(cell))

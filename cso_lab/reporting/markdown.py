@@ -46,6 +46,10 @@ _ELSEWHERE = ("roles_notice", "constrain", "start_from", "seed", "path")
 _DECODED = {
     "none": "a reply is whatever the model writes (generation.constrain=none, as in the paper)",
     "format": "a reply must open with one of the strategies (generation.constrain=format; the paper's cells use none)",
+    "likelihood": (
+        "a reply opens with the strategy whose whole name the model finds likeliest (generation.constrain=likelihood; the paper's cells use"
+        " none)"
+    ),
 }
 
 
@@ -109,11 +113,11 @@ def _warnings(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> 
 def remarks(cells: Sequence[Cell], rows: Sequence[Row], table: str | None) -> list[str]:
     """Returns which rows have no published scores beside them and why, which API models of the paper were not run, and what trainings
     warn of."""
-    models = dict.fromkeys((cell.backbone, cell.label, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
+    models = dict.fromkeys((cell.backbone, str(cell.context["path"])) for cell in cells if withholds_paper(cell))
     sentences = [
-        f"backbone={backbone} was loaded from {path}, which need not be the {name} of the paper: "
+        f"backbone={backbone} was loaded from {path}, which need not be the {backbone_label(backbone)} of the paper: "
         "no published value stands beside it."
-        for backbone, name, path in models
+        for backbone, path in models
     ]
     if not_run := api_models_not_run(rows, table):
         names = ", ".join(f"{backbone_label(name)} (backbone={name})" for name in not_run)

@@ -77,9 +77,11 @@ def method_name(cell: Cell) -> str:
 
 
 def model_name(cell: Cell) -> str:
-    """Returns the label of a cell's model, with the path where another model than the backbone's own was loaded."""
+    """Returns the label of a cell's model; of another model than the backbone's own its path, after a label of the user's."""
     path = cell.context.get("path")
-    return f"{cell.label} (path={path})" if path else cell.label
+    if not path or path == cell.label:
+        return cell.label
+    return path if cell.label == backbone_label(cell.backbone) else f"{cell.label} (path={path})"
 
 
 def backbone_label(backbone: str) -> str:

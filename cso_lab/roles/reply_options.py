@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from cso_lab.core.strategies import StrategySet
+from cso_lab.llm.in_process import OWN_SUPPORTER
 from cso_lab.llm.reply_form import ReplyForm, integer_schema, object_schema
 from cso_lab.roles import parsing
 
@@ -24,4 +25,8 @@ def reply_options(config: Mapping, strategies: StrategySet) -> dict[str, dict]:
         for role, schema in schemas.items()
         if config[role].get("structured")
     }
-    return dict.fromkeys(("seeker", "supporter"), {"trim": trim, "more_room": True}) | forms
+    # The cell's own model has no more room: its replies are limited as they are in generation. One without a whole sentence is its reply.
+    own = {"trim": trim and (lambda text: trim(text) or text), "more_room": False}
+    given = {"trim": trim, "more_room": True}
+    spoken = {"seeker": given, "supporter": own if config["supporter"]["model"] == OWN_SUPPORTER else given}
+    return spoken | forms

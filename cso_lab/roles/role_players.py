@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn
-from cso_lab.core.strategies import StrategySet
+from cso_lab.core.records import Dialogue, Scores, SeekerReply, Turn, prompt_messages
+from cso_lab.core.strategies import StrategySet, format_reply
 from cso_lab.llm.client import Client, Question
+from cso_lab.llm.in_process import OWN_SUPPORTER
 from cso_lab.roles import parsing
 from cso_lab.roles.noise import add_noise
 from cso_lab.roles.prompts import PLACEHOLDERS, check_template, messages, transcript
@@ -48,10 +49,14 @@ class RolePlayers:
 
     async def supporter(self, dialogue: Dialogue, history: History, strategy: str, sample_key: str) -> str:
         """Returns a supporter's utterance in `strategy` after the last seeker turn."""
+        parse = self._with_strategies(parsing.parse_supporter)
+        if self._config["supporter"]["model"] == OWN_SUPPORTER:
+            # The prompt it is trained with; what it goes on with after the strategy is its own reply.
+            opening = {"role": "assistant", "content": format_reply(strategy, "").rstrip()}
+            chat = [*prompt_messages(history, self._strategies), opening]
+            return await self._ask("supporter", dialogue, history, sample_key, parse, chat=chat)
         values = {"strategy": strategy, "strategy_description": self._strategies.descriptions[strategy]}
-        return await self._ask(
-            "supporter", dialogue, history, sample_key, self._with_strategies(parsing.parse_supporter), values
-        )
+        return await self._ask("supporter", dialogue, history, sample_key, parse, values)
 
     async def strategist(self, dialogue: Dialogue, history: History, sample_key: str) -> dict[str, int]:
         """Returns scores from 0 to 10 for strategies of the next supporter turn; some strategies may be missing."""
@@ -72,8 +77,8 @@ class RolePlayers:
 
     @property
     def idle(self) -> int:
-        """The number of free slots for calls; 0 if any question waits for one, and with simulated players, who need no slots."""
-        if all(self._config[role]["model"].startswith("simulated/") for role in PLACEHOLDERS):
+        """The number of free slots for calls; 0 if any question waits for one, and with players of this process, which have none idle."""
+        if all(self._config[role]["model"].startswith(("simulated/", "self/")) for role in PLACEHOLDERS):
             return 0
         return max(0, self._client.max_concurrency - self._pending)
 
@@ -85,8 +90,10 @@ class RolePlayers:
         sample_key: str,
         parse: Callable[[str], object],
         values: Mapping[str, str] = MappingProxyType({}),
+        chat: list[dict[str, str]] | None = None,
     ) -> object:
-        """Returns the parsed answer of `role`; `values` are those of the placeholders that only this role has."""
+        """Returns the parsed answer of `role`; `values` are those of the placeholders that only this role has. `chat`: the messages, in
+        place of those of the role's templates."""
         config = self._config[role]
         values = {
             "dialogue": transcript(history, config["show_strategies"]),
@@ -95,18 +102,18 @@ class RolePlayers:
             "strategies": self._strategy_list,
             **values,
         }
-        chat = messages(config["system"], config["query"], values)
-        system, query = (message["content"] for message in chat)
+        chat = chat or messages(config["system"], config["query"], values)
+        contents = [message["content"] for message in chat]
         sampling = [config["model"], str(config["temperature"]), str(config["max_tokens"])]
         if config.get("extra"):
             sampling.append(json.dumps(config["extra"], sort_keys=True))
-        key = _digest(str(self._seed), dialogue.id, role, *sampling, system, query, sample_key).hex()
+        key = _digest(str(self._seed), dialogue.id, role, *sampling, *contents, sample_key).hex()
         answers = self._answers[dialogue.id]
         pending = answers.get(key)
         if pending is not None and not isinstance(pending, _PendingAnswer):
             return pending
         if pending is None:
-            seed = self._question_seed(dialogue.id, role, query, sample_key)
+            seed = self._question_seed(dialogue.id, role, *contents[1:], sample_key)
             question = Question(key, dialogue.id, role, config, chat, seed, parse, **self._options.get(role, {}))
             pending = answers[key] = self._submit(question)
         pending.waiters += 1

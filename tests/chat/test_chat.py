@@ -160,7 +160,7 @@ def test_what_cannot_be_talked_to_is_said_in_one_line(base, tmp_path, shared):
         ([base, "generation.max_tokens=3"], "unknown key under generation 'max_tokens': did you mean"),
         ([base, "seed"], "'seed' is no KEY=VALUE"),
         ([base, "--temperature", "-1"], "generation.temperature=-1: should be greater"),
-        ([base, "--constrain", "formal"], "generation.constrain=formal: should be 'none' or 'format'"),
+        ([base, "--constrain", "formal"], "generation.constrain=formal: should be 'none', 'format' or 'likelihood'"),
         ([base, "--port", "70000"], "--port 70000"),
         ([base, "--texts", tmp_path / "none.yaml"], "cannot read"),
         ([], "RUN_DIR"),

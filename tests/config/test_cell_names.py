@@ -4,7 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 from project import CONF, composed
 
-from cso_lab.pipeline.cell_names import other_path, varied
+from cso_lab.config.model_names import model_label, model_slug, other_path
+from cso_lab.pipeline.cell_names import cell_name, varied
+from cso_lab.pipeline.metadata import cell_metadata, tracked_cell
 
 PUBLISHED = {"llama": "meta-llama/Llama-3.1-8B-Instruct", "qwen": "Qwen/Qwen2.5-7B-Instruct", "gemma": "google/gemma-2-9b-it"}
 
@@ -21,6 +23,26 @@ def test_a_backbone_that_makes_its_weights_has_another_path_only_when_given_one(
     assert other_path(composed("backbone=smollm2")) is None
     assert other_path(composed("backbone=smollm2", "backbone.path=org/model")) == "org/model"
     assert other_path(composed("backbone.name=mine", "backbone.path=org/model")) is None  # a backbone of the user's own
+
+
+@pytest.mark.parametrize(
+    ("line", "label", "slug"),
+    [
+        (["backbone=smollm2"], "SmolLM2-135M-Instruct", "smollm2"),
+        (["backbone=smollm2", "backbone.path=org/My-Model"], "org/My-Model", "My-Model"),
+        (["backbone=llama", "backbone.path=/models/mine/"], "/models/mine/", "mine"),
+        (["backbone=llama", "backbone.path=/models/mine/", "backbone.label=Mine"], "Mine", "mine"),
+        (["backbone=tiny_llama", "backbone.path=./..."], "./...", "tiny_llama"),
+        (["backbone=gpt_4o", "algo=base"], "GPT-4o", "gpt_4o"),
+        (["backbone=gpt_4o", "algo=base", "backbone.model=openai/other"], "openai/other", "other"),
+    ],
+)
+def test_another_model_is_named_by_its_path_in_numbers_folders_and_tags(line, label, slug, tmp_path):
+    cfg = composed(*line)
+    tracked = tracked_cell(cfg, tmp_path)
+    assert (model_label(cfg), cell_metadata(cfg)["label"], tracked.config["cell"]["label"]) == (label,) * 3
+    assert cell_name(cfg).startswith(f"{slug}-") and tracked.name == cell_name(cfg)
+    assert tracked.tags[0] == model_slug(cfg) == slug
 
 
 LINE = [

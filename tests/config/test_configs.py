@@ -84,6 +84,7 @@ def test_an_error_is_one_line_that_names_what_would_be_right(arguments, expected
         (["generation.engine=server"], "give generation.client.model=openai/NAME"),
         (["generation.engine=server", "generation.client.model=openai/x"], "generation.client.api_base=http://HOST:PORT/v1"),
         (["backbone=gpt_4o", "algo=base", "generation.constrain=format"], "give generation.constrain=none"),
+        (["backbone=gpt_4o", "algo=base", "generation.constrain=likelihood"], "give generation.constrain=none"),
         (["generation.client.max_attempts=0"], "generation.client.max_attempts=0"),
         (["generation.client.budget.dollars=-1"], "generation.client.budget.dollars=-1"),
         (["evaluation.testset=all"], "evaluation.testset=all"),

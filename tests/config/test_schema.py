@@ -62,7 +62,7 @@ def test_seed_dialogues_are_a_count_or_null(count):
     [
         ("training.dtype", "float16", "training.dtype=float16: should be 'auto', 'bfloat16' or 'float32'"),
         ("hardware.device", "tpu", "hardware.device=tpu: should be 'auto', 'cpu' or 'cuda'"),
-        ("generation.constrain", "all", "generation.constrain=all: should be 'none' or 'format'"),
+        ("generation.constrain", "all", "generation.constrain=all: should be 'none', 'format' or 'likelihood'"),
         ("training.gradient_checkpointing", "no", "training.gradient_checkpointing=no: should be 'auto', True or False"),
         ("algorithm.rows", "triples", "algorithm.rows=triples: should be 'pairs', 'kto' or 'sft', or null"),
         ("tracking.tags", [1], "tracking.tags=[1]: should be a valid string"),

@@ -146,6 +146,7 @@ def test_the_card_tells_how_a_prompt_is_written_for_other_templates(backbone, tm
     assert ("has no\nsystem role" in text) == (backbone == "tiny_gemma")
     assert ("switch thinking off" in text) == (backbone == "thinking")
     assert "This run has not been evaluated." in text
+    assert text.split("\n# ")[1].startswith("model, " if backbone == "thinking" else "tiny Gemma2")  # the name of its folder
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn_and_nothing_of_the_bases_decoding_is_left(sweep, tmp_path):

@@ -1,6 +1,7 @@
 """Generation on tiny random models: batches, shared prefixes and openings change how fast replies come, never what they are."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,93 @@ def test_openings_are_kept_to_and_nothing_after_them_is_forced(shared):
         assert reply[len(opening) :] == reply_ids(model, [prompt + opening], decoding)[0][: 6 - len(opening)]
 
 
+def bigram_model(probabilities, size=16):
+    """Returns a model whose next token depends on the last one alone: {token: {next token: probability}}; other tokens: evenly."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": size, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=size, tie_word_embeddings=False, rms_norm_eps=0.0, **sizes)).eval()
+    table = torch.full((size, size), 1 / size)
+    for token, following in probabilities.items():
+        table[token] = 1e-9
+        for other, probability in following.items():
+            table[token, other] = probability
+    with torch.no_grad():
+        for layer in model.model.layers:  # what the layers add is nothing, so that only the last token's embedding counts
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.lm_head.weight.copy_(
+            table.log().T / size**0.5
+        )  # the final norm multiplies a unit vector by the square root of its size
+    return model
+
+
+# Two names begin with token 3, and one with 4: 0.6 x 0.5 for either of the two, 0.4 x 1 for the other one.
+NAMES, BIGRAMS = (
+    [[3, 5], [3, 6], [4, 7]],
+    {2: {3: 0.6, 4: 0.4}, 3: {5: 0.5, 6: 0.5}, 4: {7: 1.0}, 5: {8: 1}, 6: {8: 1}, 7: {8: 1}},
+)
+
+
+def test_the_likeliest_name_is_not_the_one_of_the_likeliest_tokens():
+    from cso_lab.generation.batched_decoding import Decoding, opening_log_probabilities, reply_ids
+
+    model, decoding = bigram_model(BIGRAMS), Decoding(max_new_tokens=4, temperature=0.0, ends=(8,))
+    prompts = [[9, 2], [9, 10, 11, 2], [9, 10, 2]]
+    assert reply_ids(model, prompts, decoding, NAMES) == [[3, 5]] * 3
+    assert reply_ids(model, prompts, decoding, NAMES, by_likelihood=True) == [[4, 7]] * 3
+    for scores in opening_log_probabilities(model, prompts, NAMES):
+        assert [math.exp(score) for score in scores] == pytest.approx([0.3, 0.3, 0.4], rel=1e-4)
+
+
+@pytest.mark.parametrize(("temperature", "shares"), [(1.0, [0.3, 0.3, 0.4]), (0.5, [9 / 34, 9 / 34, 16 / 34])])
+def test_above_temperature_0_names_are_drawn_by_their_probabilities(temperature, shares):
+    import torch
+
+    from cso_lab.generation.batched_decoding import Decoding, reply_ids
+
+    decoding = Decoding(max_new_tokens=4, temperature=temperature, ends=(8,))
+    torch.manual_seed(0)
+    replies = reply_ids(bigram_model(BIGRAMS), [[9, 2]] * 2000, decoding, NAMES, by_likelihood=True)
+    assert [replies.count(name) / 2000 for name in NAMES] == pytest.approx(shares, abs=0.04)
+
+
+@pytest.mark.parametrize("carried", [False, True])
 @pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen", "tiny_gemma"])
-def test_with_format_every_reply_opens_with_a_strategy(shared, backbone, tmp_path):
+def test_names_are_scored_as_by_plain_passes_and_the_reply_goes_on_after_the_likeliest(shared, backbone, carried):
+    import torch
+
+    from cso_lab.generation.batched_decoding import CarriedContexts, Decoding, opening_log_probabilities, reply_ids
+    from cso_lab.training.backbone import load_model
+
+    model, start = load_model(config(shared, backbone)), list(range(20, 40))
+    prompts = [start + [50], start + [50, 51, 52, 53], [90, 91], start + [50, 51, 52, 53, 54, 55], start + [70, 71]]
+    names = [[300, 301, 302], [300, 301, 303, 304], [305], [306, 301, 302]]
+    decoding, expected = Decoding(max_new_tokens=7, temperature=0.0, ends=()), []
+    for prompt in prompts:
+        alone = []
+        for name in names:
+            with torch.inference_mode():
+                scores = model(torch.tensor([prompt + name])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
+            alone.append(float(scores.gather(1, torch.tensor(name)[:, None]).sum()))
+        expected.append(alone)
+    for scores, alone in zip(opening_log_probabilities(model, prompts, names), expected, strict=True):
+        assert scores == pytest.approx(alone, abs=1e-4)
+    replies = reply_ids(model, prompts, decoding, names, CarriedContexts() if carried else None, by_likelihood=True)
+    for prompt, reply, alone in zip(prompts, replies, expected, strict=True):
+        name = names[alone.index(max(alone))]
+        assert reply == name + reply_ids(model, [prompt + name], decoding)[0][: 7 - len(name)]
+
+
+@pytest.mark.parametrize("form", ["format", "likelihood"])
+@pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen", "tiny_gemma"])
+def test_every_reply_can_be_made_to_open_with_a_strategy(shared, backbone, form, tmp_path):
     from cso_lab.generation.generate import generate
 
-    cfg = config(shared, backbone, "generation.constrain=format", "generation.max_new_tokens=40", "generation.batch_size=4")
+    line = (f"generation.constrain={form}", "generation.max_new_tokens=40", "generation.batch_size=4")
+    cfg = config(shared, backbone, *line)
     generate(cfg, [dialogue("a", 2), dialogue("b", 1)], EXTES, None, tmp_path)
     found = predictions(tmp_path)
     assert [(row["dialogue"], row["turn"]) for row in found] == [("a", 1), ("a", 3), ("b", 1)]

@@ -136,7 +136,7 @@ def test_another_model_under_the_backbones_name_stands_beside_no_published_value
     rows = table_rows(read_cells([own, other]))
     assert [(row.name, row.paper is None) for row in rows] == [
         ("LLaMA-3.1-8B-Instruct, LoRA, CSO-DPO", False),
-        ("LLaMA-3.1-8B-Instruct (path=org/Other-8B), LoRA, CSO-DPO", True),
+        ("org/Other-8B, LoRA, CSO-DPO", True),
     ]
     assert text_of(rows)[1][1][3:5] == ["20.00", "–"]
 

@@ -229,7 +229,6 @@ def test_rows_generation_and_chat_are_shown_the_same_prompt(name, tmp_path, monk
     from trainings import config
 
     from cso_lab.generation import batched_decoding as decode
-    from cso_lab.generation import probabilities
     from cso_lab.generation.local import LocalModel
     from cso_lab.training.backbone import load_tokenizer, prepare_backbone
     from cso_lab.training.rows import fit_rows
@@ -243,15 +242,12 @@ def test_rows_generation_and_chat_are_shown_the_same_prompt(name, tmp_path, monk
     (row,), _ = fit_rows([{"prompt": MESSAGES, "completion": [REPLY]}], chat, 10_000, 512, None, seed=0)
     assert row["completion"] == REPLY["content"] + "<|im_end|>"
 
-    shown, reply_ids, likelihoods = [], decode.reply_ids, probabilities.continuation_probabilities
-    monkeypatch.setattr(
-        decode, "reply_ids", lambda model, prompts, *rest: shown.extend(prompts) or reply_ids(model, prompts, *rest)
-    )
-    monkeypatch.setattr(
-        probabilities,
-        "continuation_probabilities",
-        lambda model, prompt, *rest: shown.append(prompt) or likelihoods(model, prompt, *rest),
-    )
+    shown = []
+    for name in ("reply_ids", "opening_log_probabilities"):
+        function = getattr(decode, name)
+        monkeypatch.setattr(
+            decode, name, lambda model, prompts, *rest, run=function: shown.extend(prompts) or run(model, prompts, *rest)
+        )
     model = LocalModel(cfg, None, EXTES)
     assert model([MESSAGES])[0].cut
     model.opening_probabilities(MESSAGES)
