@@ -62,10 +62,10 @@ class CellContext:
 
     def backbone_digest(self) -> str | None:
         """Returns the identity of the content of the backbone's weights and tokenizer, for keys."""
-        from cso_lab.training.backbone import packaged
+        from cso_lab.training.backbone import weights_version
 
         backbone = self.cfg.backbone
-        return self.model_digest(backbone.path) if backbone.get("path") is not None else packaged(backbone)
+        return self.model_digest(backbone.path) if backbone.get("path") is not None else weights_version(backbone)
 
     def missing(self, stages: str, problem: str, parts: list[str] | None = None) -> UserError:
         """Returns an error that says what is missing and the command that makes it. `parts`: those of a search that have not run."""

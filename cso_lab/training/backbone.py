@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Subfolder of an adapter checkpoint that holds a copy of the checkpoint it was trained on, so that a run folder can be moved.
 START = "start"
 _ADAPTER_FILE = "adapter_config.json"
-# Increase when converted or random weights change.
+# Increase when converted weights change.
 _WEIGHTS_VERSION = 1
 
 
@@ -53,12 +53,21 @@ def prepare_backbone(cfg: DictConfig) -> str:
 def _weights_key(backbone: DictConfig) -> list:
     """Returns what converted or random weights depend on; their folder is named by a hash of it."""
     values = OmegaConf.to_container(backbone, resolve=True)
-    return [_WEIGHTS_VERSION, values.get("gguf"), values.get("random"), packaged(backbone)]
+    return [_WEIGHTS_VERSION, values.get("gguf"), values.get("random"), weights_version(backbone)]
 
 
-def packaged(backbone: DictConfig) -> str | None:
-    """Returns name and version of the installed package that holds the backbone's weights, or None if no package does."""
-    return None if backbone.get("gguf") is None else installed_version(backbone.gguf.package)
+def weights_version(backbone: DictConfig) -> str | None:
+    """Returns the version of weights that do not lie at `backbone.path`, None if they do.
+
+    That of converted weights is name and version of the installed package that holds them.
+    """
+    if backbone.get("gguf") is not None:
+        return installed_version(backbone.gguf.package)
+    if backbone.get("random") is not None:
+        from cso_lab.training.tiny_models import VERSION
+
+        return f"random {VERSION}"
+    return None
 
 
 def load_chat_format(cfg: DictConfig) -> "ChatFormat":

@@ -72,9 +72,14 @@ class ChatFormat:
         """Returns the text after which a model writes its reply to `messages`."""
         return self._text(messages, add_generation_prompt=True).removesuffix(self._surplus) + self._lacking
 
-    def response(self, messages: Messages, reply: dict[str, str]) -> str:
-        """Returns what follows `prompt(messages)` for this reply, up to and including the token that ends the turn."""
-        prompt, whole = self.prompt(messages), self._text([*messages, reply], add_generation_prompt=False)
+    def response(self, messages: Messages, reply: dict[str, str], prompt: str | None = None) -> str:
+        """Returns what follows `prompt(messages)` for this reply, up to and including the token that ends the turn.
+
+        The prompt is rendered unless it is given.
+        """
+        if prompt is None:
+            prompt = self.prompt(messages)
+        whole = self._text([*messages, reply], add_generation_prompt=False)
         if whole.startswith(prompt):
             return whole[len(prompt) :].removesuffix(self._after_reply) + self._end
         return self._blanks + reply["content"].strip() + self._end
@@ -87,11 +92,10 @@ class ChatFormat:
         """Returns the token ids of `prompt(messages)`."""
         return self.ids(self.prompt(messages))
 
-    def response_length(self, messages: Messages, reply: dict[str, str]) -> int:
+    def response_length(self, prompt: str, prompt_ids: Sequence[int], response: str) -> int:
         """Returns the number of tokens of prompt + response after those of the prompt; some tokenizers merge tokens across the border."""
-        prompt = self.prompt(messages)
-        alone, whole = self.ids(prompt), self.ids(prompt + self.response(messages, reply))
-        return len(whole) - _common(alone, whole)
+        whole = self.ids(prompt + response)
+        return len(whole) - _common(prompt_ids, whole)
 
     def fit(self, messages: Messages, max_length: int) -> Messages | None:
         """Returns `messages` without the fewest oldest turns, so that the prompt has at most `max_length` tokens.

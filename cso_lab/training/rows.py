@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
-from cso_lab.training.chat_format import USER, ChatFormat
+from cso_lab.training.chat_format import USER, ChatFormat, Messages
 
 # The fields of a row that hold a response: a pair has the first two, an SFT or KTO row the last.
 RESPONSES = ("chosen", "rejected", "completion")
@@ -67,19 +67,19 @@ def fit_rows(
     shuffled = random.Random(seed).sample(rows, len(rows))
     chosen = shuffled if max_rows is None else shuffled[:max_rows]
     counts = RowCounts(read=len(rows), not_chosen=len(rows) - len(chosen))
-    fitted = []
+    fitted, prompts = [], _Prompts(chat, max_prompt_length)
     for row in chosen:
-        replies = {field: row[field][0] for field in RESPONSES if field in row}
-        messages = chat.fit(row["prompt"], max_prompt_length)
+        messages, prompt, prompt_ids = prompts[row["prompt"]]
         if messages is None:
             counts.prompt_too_long += 1
-        elif any(chat.response_length(messages, reply) > max_target_length for reply in replies.values()):
+            continue
+        texts = {field: chat.response(messages, row[field][0], prompt) for field in RESPONSES if field in row}
+        if any(chat.response_length(prompt, prompt_ids, text) > max_target_length for text in texts.values()):
             counts.response_too_long += 1
-        else:
-            counts.shortened += len(messages) < len(row["prompt"])
-            texts = {field: chat.response(messages, reply) for field, reply in replies.items()}
-            label = {"label": row["label"]} if "label" in row else {}
-            fitted.append({"prompt": chat.prompt(messages), **texts, **label, "dialogue": row.get("dialogue", "")})
+            continue
+        counts.shortened += len(messages) < len(row["prompt"])
+        label = {"label": row["label"]} if "label" in row else {}
+        fitted.append({"prompt": prompt, **texts, **label, "dialogue": row.get("dialogue", "")})
     counts.used = len(fitted)
     if not fitted:
         raise UserError(
@@ -87,3 +87,19 @@ def fit_rows(
             f" training.max_target_length ({max_target_length})"
         )
     return fitted, counts
+
+
+class _Prompts:
+    """Fitted prompts: {messages: (fitted messages or None, their text, its token ids)}. The rows of a turn have the same one."""
+
+    def __init__(self, chat: ChatFormat, max_length: int):
+        self._chat, self._max_length = chat, max_length
+        self._fitted: dict[tuple, tuple] = {}
+
+    def __getitem__(self, messages: Messages) -> tuple[Messages | None, str, list[int]]:
+        key = tuple((message["role"], message["content"]) for message in messages)
+        if key not in self._fitted:
+            fitted = self._chat.fit(messages, self._max_length)
+            text = "" if fitted is None else self._chat.prompt(fitted)
+            self._fitted[key] = (fitted, text, self._chat.ids(text))
+        return self._fitted[key]

@@ -1,14 +1,19 @@
 """Tiny random models with the tokenizer and chat template peculiarities of real model families, for tests without downloads."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from cso_lab.core.errors import unknown
 
-VOCABULARY_SIZE = 512
+# Increase when the weights or the tokenizer change for the same architecture and seed.
+VERSION = 2
+# So many that English text has about as many tokens as with a real model's tokenizer.
+_VOCABULARY_SIZE = 4096
 _SHAPE = {
-    "vocab_size": VOCABULARY_SIZE,
+    "vocab_size": _VOCABULARY_SIZE,
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -16,16 +21,6 @@ _SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 8192,
 }
-
-# Text from which the tokenizer learns its merges: enough English for a prompt to have a few hundred tokens, not thousands.
-_ENGLISH = [
-    "You are a caring supporter in a conversation with someone who is having a hard time.",
-    "I feel so tired and I do not know what to do. It has been like this for weeks now.",
-    "That sounds really hard, and it makes sense that you feel this way. What would help you most right now?",
-    "Could you talk with a friend about it? Taking a short walk and getting some sleep can give you strength again.",
-    "(Emotional Validation) (Affirmation) (Collaborative Planning) (Empathetic Statements) (Share Information)",
-    "(Avoid Judgment and Criticism) (Provide Different Perspectives) (Reframe Negative Thoughts) Strategies",
-]
 
 _LLAMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -103,9 +98,10 @@ _ARCHITECTURES = {
 
 
 def save_tiny_model(architecture: str, folder: Path, seed: int) -> None:
-    """Writes a random two-layer model (width 64, vocabulary 512) and its byte-level tokenizer to `folder`.
+    """Writes a random two-layer model (width 64) and its tokenizer to `folder`.
 
-    The weights depend on `seed` only, and the process's random state does not change. Raises UserError if the architecture is unknown.
+    The tokenizer has the words of the sample corpus, and single bytes for any other text. The weights depend on `seed` only, and the
+    process's random state does not change. Raises UserError if the architecture is unknown.
     """
     import torch
     import transformers
@@ -136,12 +132,12 @@ def _tokenizer(parts: _Architecture):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=_VOCABULARY_SIZE,
         special_tokens=list(parts.specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_ENGLISH, trainer)
+    tokenizer.train_from_iterator(_english(), trainer)
     if parts.adds_bos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{parts.bos} $A", special_tokens=[(parts.bos, tokenizer.token_to_id(parts.bos))]
@@ -155,3 +151,11 @@ def _tokenizer(parts: _Architecture):
         model_max_length=_SHAPE["max_position_embeddings"],
         clean_up_tokenization_spaces=False,
     )
+
+
+def _english() -> Iterator[str]:
+    """Yields the texts of the sample corpus, from which the tokenizer learns its merges."""
+    for record in json.loads((resources.files("cso_lab.corpora") / "sample.json").read_text(encoding="utf-8")):
+        yield record["description"]
+        for turn in record["content"]:
+            yield from turn.values()

@@ -300,7 +300,7 @@ def test_a_served_checkpoint_reads_what_it_would_read_here(backbone, tmp_path, m
     from cso_lab.training.backbone import load_tokenizer
 
     # One dialogue is too long for the prompt, so that its oldest turns go.
-    line = [f"backbone={backbone}", "algo=base", f"shared_dir={tmp_path}/shared", "generation.max_prompt_length=700"]
+    line = [f"backbone={backbone}", "algo=base", f"shared_dir={tmp_path}/shared", "generation.max_prompt_length=500"]
     line += ["hardware=cpu", "training.dtype=float32", "decoding=direct_refine"]
     dialogues = [dialogue("a", 2), dialogue("b", 8)]
     tokenizer, here, there = load_tokenizer(composed(*line)), [], []
@@ -329,7 +329,7 @@ def test_a_served_checkpoint_reads_what_it_would_read_here(backbone, tmp_path, m
     assert lines(tmp_path / "served" / "predictions.jsonl") == lines(tmp_path / "local" / "predictions.jsonl")
     roles = {body["messages"][0]["role"] for body in server.requests}
     assert roles == ({"user"} if backbone == "tiny_gemma" else {"system"})
-    assert max(map(len, here)) <= 700 and max(len(body["messages"]) for body in server.requests) < 18
+    assert max(map(len, here)) <= 500 and max(len(body["messages"]) for body in server.requests) < 18
 
 
 CHECKPOINT = ("backbone=tiny_llama", "generation.engine=server", "generation.client.model=openai/x", "generation.max_turns=2")

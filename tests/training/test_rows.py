@@ -62,7 +62,8 @@ def test_prompt_and_response_are_what_the_template_writes(chats, name):
         assert ids.count(chat.tokenizer.bos_token_id) == 1 and ids[0] == chat.tokenizer.bos_token_id
     assert ids[-1] == chat.tokenizer.eos_token_id and ids[-2] != chat.tokenizer.eos_token_id
     assert ids[: len(chat.prompt_ids(messages))] == chat.prompt_ids(messages)
-    assert chat.response_length(messages, REPLY) == len(ids) - len(chat.prompt_ids(messages))
+    prompt, response = EXPECTED[name]
+    assert chat.response_length(prompt, chat.ids(prompt), response) == len(ids) - len(chat.prompt_ids(messages))
 
 
 def test_a_template_that_renders_a_reply_otherwise_still_gives_the_reply(chats):
@@ -112,7 +113,8 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(chats):
 
 def test_a_target_length_is_reached_exactly(chats):
     chat, row = chats["tiny_qwen"], {"prompt": [SYSTEM, user("Hello")], "completion": [REPLY], "label": True}
-    length = chat.response_length(row["prompt"], REPLY)
+    prompt, response = chat.prompt(row["prompt"]), chat.response(row["prompt"], REPLY)
+    length = chat.response_length(prompt, chat.ids(prompt), response)
     rows, _ = fit_rows([row], chat, 100, length, None, seed=0)
     assert rows[0]["label"] is True and rows[0]["completion"] == "(Affirmation) You are strong.<|im_end|>"
     with pytest.raises(UserError, match="no training row fits"):

@@ -10,7 +10,7 @@ from trainings import ALGOS, ARCHITECTURES, config
 MODES = ("lora", "full")
 # The form of a tree's mask, and what makes a step one of whole trees, or of cut ones that are recomputed one by one as well.
 WHOLE = ("training.tokens_per_tree=100000",)
-CUT = ("training.tokens_per_tree=300", "training.max_activation_tokens=400")
+CUT = ("training.tokens_per_tree=340", "training.max_activation_tokens=400")
 FORMS = {"blocks": CUT, "dense": WHOLE, "flex": WHOLE}
 # Gemma-2 has neither SDPA nor only full layers, which blocks need: on CPUs too, auto gives it the dense mask.
 GEMMA_FORMS = {"auto": CUT, "dense": WHOLE, "flex": WHOLE}
