@@ -13,7 +13,7 @@ def other_path(cfg: Config) -> str | None:
     """Returns `backbone.path` (of an API model, `.model`) where it is not the one the backbone's own YAML names, so that another model goes
     by its name; else None."""
     default, key = _own_file(cfg), "model" if is_api(cfg) else "path"
-    if default is None or OmegaConf.is_missing(default, key) or default[key] == cfg["backbone"].get(key):
+    if default is None or key not in default or OmegaConf.is_missing(default, key) or default[key] == cfg["backbone"].get(key):
         return None
     return str(cfg["backbone"].get(key))
 

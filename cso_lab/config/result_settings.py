@@ -80,6 +80,10 @@ NO_EFFECT = (
         "of a training or of the data for it; nothing is trained",
         lambda cfg: not trains(cfg),
     ),
+    NoEffect(("rounds", "round_start"), "nothing is trained", lambda cfg: not trains(cfg)),
+    NoEffect(
+        ("round_start",), "there is one round, which starts from what the algorithm says", lambda cfg: rounds_of(cfg) == 1
+    ),
     NoEffect(("inspection", "toxicity"), "no dataset is made that could be looked at", lambda cfg: not trains_here(cfg)),
     NoEffect(
         ("mcts", "preferences.theta", "preferences.min_end_visits", "preferences.builder"),

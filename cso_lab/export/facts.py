@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import algorithm_label, expanded, start_of
+from cso_lab.config.cells import algorithm_label, expanded, previous_round, rounds_of, start_of, starts_from_previous_round
 from cso_lab.core.files import read_json
 from cso_lab.core.run_folders import stage_folder
 from cso_lab.core.tables import NONE, markdown_table
@@ -95,9 +95,13 @@ def trainings(cfg: DictConfig, training: Mapping) -> list[tuple[str, str]]:
 
     `training` is the content of training.json.
     """
-    start = start_of(cfg)
-    before = trainings(start, training.get("start") or {}) if start is not None else []
-    name = f"{algorithm_label(cfg.algorithm)}, {cfg.finetune_mode.label}"
+    if starts_from_previous_round(cfg):
+        start, earlier = previous_round(cfg), "previous_round"
+    else:
+        start, earlier = start_of(cfg), "start"
+    before = trainings(start, training.get(earlier) or {}) if start is not None else []
+    several = f", round {rounds_of(cfg)}" if rounds_of(cfg) > 1 else ""
+    name = f"{algorithm_label(cfg.algorithm)}, {cfg.finetune_mode.label}{several}"
     rows = [[key, str(value)] for key, value in _hyperparameters(cfg, training)]
     return [*before, (name, markdown_table(["hyperparameter", "value"], rows))]
 

@@ -85,12 +85,8 @@ def print_estimate(cell: CellContext) -> None:
         except UserError:  # the round before is still to come, so nothing of this search is there
             folder = Path(each.cfg.shared_dir) / "search" / "to come"
         dialogues, settings = _dialogues_and_settings(each, folder)
-        print(f"{_round(each)}{estimate_rest(dialogues, **settings)}{_in_process(each)}")
-
-
-def _round(cell: CellContext) -> str:
-    """Returns how the lines of a cell with several rounds begin."""
-    return f"round {rounds_of(cell.cfg)}: " if cell.cfg.roles.on_policy or rounds_of(cell.cfg) > 1 else ""
+        label = f"round {rounds_of(each.cfg)}: " if rounds_of(cell.cfg) > 1 else ""
+        print(f"{label}{estimate_rest(dialogues, **settings)}{_in_process(each)}")
 
 
 def _in_process(cell: CellContext) -> str:

@@ -164,6 +164,20 @@ def test_names_are_scored_as_by_plain_passes_and_the_reply_goes_on_after_the_lik
         assert reply == name + reply_ids(model, [prompt + name], decoding)[0][: 7 - len(name)]
 
 
+def test_replies_in_given_strategies_depend_on_their_seeds_and_not_on_their_batch(shared):
+    from cso_lab.core.records import prompt_messages
+    from cso_lab.generation.local import LocalModel
+
+    cfg = config(shared, "tiny_llama", "generation.temperature=0.8", "generation.max_new_tokens=30")
+    history = dialogue("a", 3).turns
+    asked = [(prompt_messages(history[:n], EXTES), EXTES.names[i], 10 + i) for i, n in enumerate((1, 3, 5, 3, 1))]
+    asked.append((*asked[0][:2], 99))
+    with LocalModel(cfg, None, EXTES, carry=True) as model:
+        together = model.replies_in(*zip(*asked, strict=True))
+        assert [model.replies_in([messages], [name], [seed])[0] for messages, name, seed in asked] == together
+    assert all(text and not text.startswith("(") for text, *_ in together) and together[0] != together[-1]
+
+
 @pytest.mark.parametrize("form", ["format", "likelihood"])
 @pytest.mark.parametrize("backbone", ["tiny_llama", "tiny_qwen", "tiny_gemma"])
 def test_every_reply_can_be_made_to_open_with_a_strategy(shared, backbone, form, tmp_path):

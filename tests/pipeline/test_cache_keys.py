@@ -51,6 +51,8 @@ OF_NODE = {
     "evaluation": {"evaluate", "testset"},
     "conversation": {"converse"},
     "hardware": {"train", "generate"},
+    "rounds": {"train"},
+    "round_start": {"train"},
 }
 START = {"name": "x", "label": "x", "recipe": "sft", "rows": "sft", "start": None, "trainer": None, "training": {"seed": 0}}
 
@@ -131,6 +133,7 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
         ("data.validation_share", 0.3, {"search", "inspect", "testset", "generate", "converse"}),
         ("generation.dialogues", "validation", {"testset", "generate", "converse"}),
         ("roles.cut_replies", "refuse", {"search", "dataset"}),
+        ("roles.on_policy", True, {"search", "dataset"}),
         ("backbone.chat_template_kwargs", {"enable_thinking": True}, {"train", "generate", "converse"}),
         ("roles.judge.noise", 0.5, {"search", "dataset"}),
         ("preferences.choose", "nearest", {"dataset"}),
