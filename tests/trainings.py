@@ -1,6 +1,12 @@
 """Small trainings for tests: configurations of tiny random models."""
 
-from project import composed
+import json
+import os
+import subprocess
+import sys
+
+from omegaconf import OmegaConf
+from project import ROOT, composed
 
 ALGOS = ("sft", "dpo", "ipo", "kto", "simpo", "orpo")
 ARCHITECTURES = ("tiny_llama", "tiny_qwen", "tiny_gemma")
@@ -25,3 +31,36 @@ def trainer_of(cfg, data, out):
     limits = (cfg.training.max_prompt_length, cfg.training.max_target_length)
     rows, counts = fit_rows(read_rows(data, cfg.algorithm.rows), chat, *limits, cfg.training.max_rows, 0)
     return build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None), chat, rows, counts
+
+
+_WORKER = """
+import os, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from cso_lab.core.files import write_json
+from cso_lab.training.train import train_here
+
+folder, data = map(Path, sys.argv[1:])
+for file in sorted(folder.glob("*.yaml")):
+    out = folder / file.stem
+    summary = train_here(OmegaConf.load(file), data, out, None)
+    write_json(out / f"summary-{os.environ['RANK']}.json", summary)
+"""
+
+
+def train_in_two_processes(cfgs, data, folder):
+    """Trains {name: configuration}, one after the other in the same two processes, which take longer to start than to train.
+
+    Each training's files are left in `folder`/name. Returns {name: (summary of process 0, summary of process 1)}.
+    """
+    for name, cfg in cfgs.items():
+        OmegaConf.save(cfg, folder / f"{name}.yaml", resolve=True)
+    (folder / "worker.py").write_text(_WORKER, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost", "--nproc-per-node=2"]
+    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # ninja, with which DeepSpeed builds, is there
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PATH": path}
+    subprocess.run([*command, str(folder / "worker.py"), str(folder), str(data)], env=environment, check=True, timeout=900)
+    return {
+        name: tuple(json.loads((folder / name / f"summary-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+        for name in cfgs
+    }

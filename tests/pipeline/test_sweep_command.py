@@ -46,10 +46,6 @@ def test_one_cell_fails_the_others_are_reported_and_the_same_line_does_only_what
     assert sorted(first) == [("base", 0), ("sft", 1e-4)]
     searched = [file.stat().st_mtime_ns for file in (tmp_path / "shared" / "search").glob("*/done.json")]
 
-    again = sweep("1e-4,1e30")
-    assert again.returncode == 1 and "training stopped: " in again.stderr
-    assert written() == first
-
     more = sweep("1e-4,1e-5")
     assert more.returncode == 0, more.stderr[-3000:]
     second = written()

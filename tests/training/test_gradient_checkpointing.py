@@ -1,30 +1,13 @@
 """Gradient checkpointing changes no number: whole trainings with it and without, in one process and in two, and through run.py."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-from project import ROOT, run_py
-from trainings import config
+from project import run_py
+from trainings import config, train_in_two_processes
 
 # One algorithm of each trainer class.
 TRAINERS = [("dpo", "lora"), ("kto", "full"), ("sft", "full"), ("simpo", "lora"), ("orpo", "full")]
-
-_WORKER = """
-import os, sys
-from pathlib import Path
-from omegaconf import OmegaConf
-from cso_lab.core.files import write_json
-from cso_lab.training.train import train_here
-
-folder, data = map(Path, sys.argv[1:])
-for file in sorted(folder.glob("*.yaml")):
-    out = folder / file.stem
-    summary = train_here(OmegaConf.load(file), data, out, None)
-    write_json(out / f"summary-{os.environ['RANK']}.json", summary)
-"""
 
 
 def losses(folder):
@@ -33,23 +16,17 @@ def losses(folder):
 
 @pytest.mark.long
 def test_two_processes_log_the_same_losses_with_it_and_without(shared, data, tmp_path):
-    """All trainings one after the other in the same two processes, which take longer to start than to train."""
-    from omegaconf import OmegaConf
-
+    cfgs = {}
     for algo, mode in TRAINERS:
         for checkpointing in ("true", "false"):
             line = [f"algo={algo}", f"mode={mode}", f"training.gradient_checkpointing={checkpointing}", "hardware.processes=2"]
             line += ["training.max_prompt_length=2000", "training.batch_size=8", "training.max_steps=3"]
-            OmegaConf.save(config(shared, *line), tmp_path / f"{algo}-{checkpointing}.yaml", resolve=True)
-    (tmp_path / "worker.py").write_text(_WORKER, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "worker.py"), str(tmp_path), str(data)], env=environment, check=True, timeout=900)
+            cfgs[f"{algo}-{checkpointing}"] = config(shared, *line)
+    of_ranks = train_in_two_processes(cfgs, data, tmp_path)
     for algo, _ in TRAINERS:
         again, kept = (losses(tmp_path / f"{algo}-{checkpointing}") for checkpointing in ("true", "false"))
         assert len(again) == 3 and again == pytest.approx(kept, rel=1e-5)
-        of_ranks = [json.loads((tmp_path / f"{algo}-true" / f"summary-{rank}.json").read_text()) for rank in (0, 1)]
-        tokens = [(of_rank["tokens_computed"], of_rank["tokens_as_rows"], of_rank["token_ratio"]) for of_rank in of_ranks]
+        tokens = [(s["tokens_computed"], s["tokens_as_rows"], s["token_ratio"]) for s in of_ranks[f"{algo}-true"]]
         computed, as_rows, ratio = tokens[0]
         assert tokens[0] == tokens[1] and 0 < computed < as_rows and ratio == round(as_rows / computed, 3)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from project import ROOT
-from trainings import config
+from trainings import config, train_in_two_processes
 
 from cso_lab.core.errors import UserError
 from cso_lab.pipeline.check import check
@@ -115,14 +115,8 @@ EPOCHS = ["training.max_steps=-1", "training.num_train_epochs=2", "training.batc
     ("hardware", "mode", "algo", "rows", "at_once"),
     [
         ("ddp", "full", "dpo", 27, 4),
-        # the last step has one row, for the first process
-        ("zero2", "lora", "dpo", 25, 4),
         # two passes a step, against one of a single process
         ("zero2", "full", "dpo", 27, 2),
-        ("zero2", "lora", "ipo", 27, 4),
-        ("zero2", "full", "kto", 27, 4),
-        ("zero2", "lora", "sft", 9, 4),
-        ("zero2", "lora", "simpo", 27, 4),
         ("ddp", "lora", "orpo", 25, 2),
         ("ddp", "lora", "dpo_sft", 25, 2),
         ("zero2", "lora", "dpo_strategy", 25, 2),
@@ -130,24 +124,61 @@ EPOCHS = ["training.max_steps=-1", "training.num_train_epochs=2", "training.batc
     ],
 )
 def test_two_processes_agree_with_one(shared, uneven, tmp_path, hardware, mode, algo, rows, at_once):
+    from cso_lab.training.train import train
+
+    alone, together = lines_of(hardware, mode, algo, rows, at_once)
+    one = train(config(shared, *alone), uneven, tmp_path / "one")
+    two = train(config(shared, *together), uneven, tmp_path / "two")
+    assert two["steps"] == one["steps"] == 2 * math.ceil(rows / 8) and two["device"] == "cpu"
+    assert_same_training(tmp_path / "one", tmp_path / "two")
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["checkpoint", "train_log.jsonl"]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".jinja", ".jsonl"}
+
+
+@pytest.mark.long
+def test_under_zero2_every_algorithm_agrees_and_bfloat16_leaves_reference_log_probabilities_as_they_are(
+    shared, uneven, tmp_path
+):
+    """In bfloat16: before the first step policy and reference are one, so DPO's loss is log 2, whatever beta, and KTO's is half of the
+    mean of its weights."""
+    from cso_lab.training.train import train
+
+    # In the first one, the last step has one row, for the first process.
+    cells = [("lora", "dpo", 25), ("lora", "ipo", 27), ("full", "kto", 27), ("lora", "sft", 9), ("lora", "simpo", 27)]
+    lines = {f"{algo}-{mode}": lines_of("zero2", mode, algo, rows, at_once=4) for mode, algo, rows in cells}
+    first_losses = {}
+    for mode, algo in (("lora", "dpo"), ("full", "dpo"), ("lora", "kto")):
+        line = [*TWO, f"algo={algo}", f"mode={mode}", "algorithm.beta=5", "training.dtype=bfloat16", "training.max_steps=1"]
+        line += ["algorithm.undesirable_weight=1.0", "algorithm.desirable_weight=1.0"] if algo == "kto" else []
+        lines[f"bfloat16-{algo}-{mode}"] = None, [*line, "hardware=zero2", "hardware.device=cpu"]
+        first_losses[f"bfloat16-{algo}-{mode}"] = math.log(2) if algo == "dpo" else 0.5
+    train_in_two_processes({name: config(shared, *together) for name, (_, together) in lines.items()}, uneven, tmp_path)
+    for name, (alone, _) in lines.items():
+        if alone is None:
+            assert losses(tmp_path / name)[0] == pytest.approx(first_losses[name], abs=1e-3)
+        else:
+            train(config(shared, *alone), uneven, tmp_path / f"{name}-alone")
+            assert_same_training(tmp_path / f"{name}-alone", tmp_path / name)
+
+
+def lines_of(hardware, mode, algo, rows, at_once):
+    """The command lines of a training in one process and in two."""
+    rate = 1e-2 if mode == "lora" else 1e-3
+    alone = [*EPOCHS, f"algo={algo}", f"mode={mode}", f"training.max_rows={rows}", f"training.learning_rate={rate}"]
+    two = [f"hardware={hardware}", "hardware.device=cpu", "hardware.processes=2", f"training.per_device_batch_size={at_once}"]
+    return alone, [*alone, *two]
+
+
+def assert_same_training(one, two):
+    """Two finished trainings have the same losses and weights."""
     import torch
     from safetensors.torch import load_file
 
-    from cso_lab.training.train import train
-
-    rate = 1e-2 if mode == "lora" else 1e-3
-    line = [*EPOCHS, f"algo={algo}", f"mode={mode}", f"training.max_rows={rows}", f"training.learning_rate={rate}"]
-    one = train(config(shared, *line), uneven, tmp_path / "one")
-    line += [f"hardware={hardware}", "hardware.device=cpu", "hardware.processes=2", f"training.per_device_batch_size={at_once}"]
-    two = train(config(shared, *line), uneven, tmp_path / "two")
-    assert two["steps"] == one["steps"] == 2 * math.ceil(rows / 8) and two["device"] == "cpu"
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["checkpoint", "train_log.jsonl"]
-    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".jinja", ".jsonl"}
-    one, two = (load_file(next((tmp_path / name / "checkpoint").glob("*.safetensors"))) for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=0.05, atol=5e-4)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    weights, others = (load_file(next((folder / "checkpoint").glob("*.safetensors"))) for folder in (one, two))
+    assert weights.keys() == others.keys()
+    for name in weights:
+        torch.testing.assert_close(others[name].float(), weights[name].float(), rtol=0.05, atol=5e-4)
 
 
 @pytest.mark.long
@@ -161,18 +192,6 @@ def test_rows_taken_a_few_at_a_time_count_as_rows_taken_at_once(shared, uneven, 
         cfg = config(shared, *line, f"algo={algo}", "mode=lora", f"training.per_device_batch_size={at_once}")
         train(cfg, uneven, tmp_path / str(at_once))
     assert losses(tmp_path / "3") == pytest.approx(losses(tmp_path / "12"), rel=1e-5)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("mode", "algo"), [("lora", "dpo"), ("full", "dpo"), ("lora", "kto")])
-def test_in_bfloat16_deepspeed_leaves_reference_log_probabilities_as_they_are(shared, data, tmp_path, mode, algo):
-    """Before the first step policy and reference are one, whatever beta: DPO's loss is log 2, KTO's half of its weights' mean."""
-    from cso_lab.training.train import train
-
-    line = [f"algo={algo}", f"mode={mode}", "algorithm.beta=5", "training.dtype=bfloat16", "training.max_steps=1"]
-    line += ["algorithm.undesirable_weight=1.0", "algorithm.desirable_weight=1.0"] if algo == "kto" else []
-    train(config(shared, *TWO, *line, "hardware=zero2", "hardware.device=cpu"), data, tmp_path)
-    assert losses(tmp_path)[0] == pytest.approx(math.log(2) if algo == "dpo" else 0.5, abs=1e-3)
 
 
 @pytest.mark.long
