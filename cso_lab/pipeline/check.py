@@ -214,20 +214,13 @@ def _check_shares(cfg: DictConfig) -> None:
 
 
 def _check_tree_mask(cfg: DictConfig) -> None:
-    """Raises UserError if the backbone's attention does not support the configured form of mask on this device."""
-    from cso_lab.training.backbone import device
-
+    """Raises UserError if the backbone's attention does not support the configured form of mask."""
     form, attention = cfg.training.tree_mask, cfg.backbone.attn_implementation
     if form == "dense" and attention == "flex_attention":
         raise UserError(f"training.tree_mask=dense takes backbone.attn_implementation=sdpa or eager, not {attention}")
     if form == "blocks" and attention != "sdpa":
         raise UserError(
             f"training.tree_mask=blocks takes backbone.attn_implementation=sdpa, not {attention}: give auto or dense"
-        )
-    if "flex" in (form, str(attention)[:4]) and device(cfg) == "cpu":
-        raise UserError(
-            f"FlexAttention (training.tree_mask={form}, backbone.attn_implementation={attention}) trains on GPUs only: give"
-            " training.tree_mask=auto and backbone.attn_implementation=sdpa or eager"
         )
 
 

@@ -19,6 +19,8 @@ _PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
 
 # A version of trainings in which a step's rows are taken in several parts; the others do not depend on how parts are weighed.
 _ROW_WEIGHTS = "row weights 1"
+# A version of the attention of trainings with shared prefixes on GPUs.
+_GPU_ATTENTION = "gpu attention 1"
 
 
 class Train(Result, Stage):
@@ -44,7 +46,10 @@ class Train(Result, Stage):
         """See `Result.key`. An "auto" device and number type are resolved on this machine first."""
         from cso_lab.training.machine import resolve_auto
 
-        return super().key(resolve_auto(cfg), *inputs, *([_ROW_WEIGHTS] if _takes_rows_in_parts(cfg) else []))
+        cfg = resolve_auto(cfg)
+        row_weights = [_ROW_WEIGHTS] if _takes_rows_in_parts(cfg) else []
+        attention = [_GPU_ATTENTION] if cfg.hardware.device == "cuda" and cfg.training.share_prefixes else []
+        return super().key(cfg, *inputs, *row_weights, *attention)
 
     def run(self, cell: CellContext) -> None:
         """Trains the checkpoint unless it is finished here or in a sibling cell. Raises UserError if the rows are missing."""

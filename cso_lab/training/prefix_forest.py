@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cso_lab.training.tree_attention import tree_mask, use_tree_attention
+from cso_lab.training.tree_attention import tree_inputs, use_tree_attention
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -138,7 +138,7 @@ def share_prefixes(
     """
     fused = model.forward
     config = model.config.get_text_config()
-    use_tree_attention(config, mask)
+    use_tree_attention(config, mask, model.device.type)
 
     @wraps(type(model).forward)
     def forward(self, input_ids=None, attention_mask=None, labels=None, fused_lm_head=False, **kwargs):
@@ -146,6 +146,7 @@ def share_prefixes(
             scored = {} if labels is None else {"labels": labels}
             return fused(input_ids=input_ids, attention_mask=attention_mask, fused_lm_head=fused_lm_head, **scored, **kwargs)
         kwargs.pop("num_items_in_batch", None)
+        use_tree_attention(config, mask, input_ids.device.type)  # the model may have been moved since
         forest = build_prefix_forest(input_ids, attention_mask, labels, tokens_per_tree)
         if count is not None:
             count.add(attention_mask, len(forest) or input_ids.numel())
@@ -172,11 +173,9 @@ def _scores(model, fused, config, mask: str, kwargs: dict, tree: Tree):
     hook = model.base_model.register_forward_hook(keep_parents)
     try:
         return fused(
-            input_ids=tree.tokens[None],
-            position_ids=tree.depth[None],
             shift_labels=tree.tokens[tree.scored][None],
             fused_lm_head=True,
-            **tree_mask(tree.end, tree.depth, config, model.dtype, mask),
+            **tree_inputs(tree.tokens, tree.depth, tree.end, config, model.dtype, mask),
             **kwargs,
         )
     finally:

@@ -34,9 +34,11 @@ def train(cfg: DictConfig, data: Path, out: Path, start: Path | None = None) -> 
     ends with the same weights; damaged later ones are removed and named on stderr. If `cfg.hardware` asks for several processes, this
     call starts them and waits for them.
 
-    Returns `rows` (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step, and, if
-    prefixes are shared, `tokens_computed`, `tokens_as_rows` (see TokenCount) and `token_ratio` over all processes and forward passes,
-    the reference model's included. A resumed training counts seconds and tokens from this call on.
+    Returns `rows` (see RowCounts), `steps`, `seconds`, `rows_per_second`, `dtype`, `device` and `loss` of the last step. If prefixes are
+    shared, there are also `tokens_computed`, `tokens_as_rows` (see TokenCount) and `token_ratio` over all processes and forward passes,
+    the reference model's included, `attention`, the form of the mask of a tree of `training.tokens_per_tree` tokens, and `compilations`,
+    the number of graphs that torch compiled for this training in the first process. A resumed training counts seconds, tokens and
+    compilations from this call on.
 
     Raises UserError if the algorithm trains nothing, if torchrun started this run, or if rows or settings do not allow a training.
     """
@@ -59,6 +61,9 @@ def train_here(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> di
 def _train(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> dict:
     from peft.helpers import disable_input_dtype_casting
 
+    from cso_lab.training.flex_attention import compilations
+    from cso_lab.training.tree_attention import attention_form
+
     algorithm, training = cfg.algorithm, cfg.training
     per_device_batch, accumulation = batches(cfg)
 
@@ -70,6 +75,7 @@ def _train(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> dict:
     arguments = trainer_arguments(cfg, per_device_batch, accumulation, out / _STEPS)
     if "label" in rows[0] and arguments.process_index == 0 and (warning := _kto_balance_warning(cfg.algorithm, rows)):
         print(warning, file=sys.stderr)
+    compiled_before = compilations()
     trainer = build_trainer(cfg, arguments, rows, chat.tokenizer, out, start)
     start_time = time.perf_counter()
     resumed = last_checkpoint(out / _STEPS)
@@ -78,7 +84,11 @@ def _train(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> dict:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     seconds = time.perf_counter() - start_time
 
-    tokens = {} if trainer.token_count is None else trainer.token_count.summary(trainer.accelerator)
+    sharing = {} if trainer.token_count is None else trainer.token_count.summary(trainer.accelerator)
+    if training.share_prefixes:
+        config = trainer.accelerator.unwrap_model(trainer.model).config.get_text_config()
+        sharing["attention"] = attention_form(config, training.tree_mask, device(cfg), training.tokens_per_tree)
+        sharing["compilations"] = compilations() - compiled_before
     save(trainer, chat.tokenizer, out / CHECKPOINT, start)
     if arguments.process_index == 0:
         shutil.rmtree(out / _STEPS, ignore_errors=True)
@@ -91,7 +101,7 @@ def _train(cfg: DictConfig, data: Path, out: Path, start: Path | None) -> dict:
         "rows_per_second": round(steps_done * training.batch_size / seconds, 3),
         "dtype": str(resolve_dtype(training.dtype, device(cfg))).removeprefix("torch."),
         "device": device(cfg),
-        **tokens,
+        **sharing,
         "loss": log[-1]["loss"] if log else None,
     }
     _free(trainer)

@@ -1,28 +1,35 @@
 """Attention over the tokens of a prefix tree, with a mask by which a token attends to its ancestors only.
 
-In a prefix tree in pre-order, token j attends to token i exactly if i <= j < end[i].
+In a prefix tree in pre-order, token j attends to token i exactly if i <= j < end[i]. The mask has one of three forms: `blocks` of queries
+with the keys they attend to (SDPA, layers without a window), `dense` (SDPA or eager, one mask for all layers of a kind) and `flex`
+(FlexAttention, see `flex_attention`).
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
 
 from cso_lab.core.errors import UserError
+from cso_lab.training.flex_attention import flex, pad_tree, tree_block_mask
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 # Queries of a tree that are computed together on CPUs, where masked scores are computed too and only missing keys save time.
 _BLOCK = 128
-# Name under which the attention below is registered with transformers.
+# Names under which the attentions below are registered with transformers.
 _PACKED = "packed_sdpa"
+_TREE_FLEX = "tree_flex"
+# The library's own FlexAttention, which takes no mask of another form.
 _FLEX = "flex_attention"
 
 
@@ -43,30 +50,52 @@ def ancestors(end: torch.Tensor, depth: torch.Tensor, window: int | None = None)
     return attends if window is None else attends & (depth[:, None] - depth[None, :] < window)
 
 
-def use_tree_attention(config: "PretrainedConfig", form: str = "auto") -> None:
-    """Makes a model with this configuration accept the masks of this module, of this form; calls with other masks are not affected.
+def use_tree_attention(config: "PretrainedConfig", form: str, device: str) -> None:
+    """Makes a model with this configuration accept masks of this form of `training.tree_mask`; calls with other masks are not affected.
 
-    It stays so after a forward pass, because the backward pass runs the layers again if activations are recomputed.
-    Raises UserError if the form does not go with the model's attention.
+    It stays so after a forward pass, because the backward pass runs the layers again if activations are recomputed. `device` is the
+    type of device that the pass runs on. Raises UserError if the form does not go with the model's attention.
     """
     previous = config._attn_implementation
     if form in ("blocks", "dense") and previous == _FLEX:
         raise UserError(f"training.tree_mask={form} goes with backbone.attn_implementation=sdpa or eager, not {previous}")
-    if form == "flex":
-        config._attn_implementation = _FLEX
+    on_gpu = device == "cuda" and previous in ("sdpa", "eager", _PACKED)
+    if form == "flex" or (form == "auto" and (on_gpu or previous in (_FLEX, _TREE_FLEX))):
+        config._attn_implementation = _TREE_FLEX
     elif previous == "sdpa":
         config._attn_implementation = _PACKED
 
 
 @contextmanager
 def tree_attention_enabled(config: "PretrainedConfig") -> Iterator[None]:
-    """Makes a model with this configuration accept the masks of this module within the context. Only for passes without gradients."""
+    """Makes a model with this configuration accept `blocks` and `dense` masks within the context. Only for passes without gradients."""
     previous = config._attn_implementation
-    use_tree_attention(config)
+    if previous in ("sdpa", _FLEX, _TREE_FLEX):
+        # SDPA caps no scores.
+        config._attn_implementation = (
+            "eager" if getattr(config, "attn_logit_softcapping", None) and previous != "sdpa" else _PACKED
+        )
     try:
         yield
     finally:
         config._attn_implementation = previous
+
+
+def tree_inputs(
+    tokens: torch.Tensor,
+    depth: torch.Tensor,
+    end: torch.Tensor,
+    config: "PretrainedConfig",
+    dtype: torch.dtype,
+    form: str = "auto",
+) -> dict:
+    """Returns the arguments of a forward pass over one tree, given its fields, (tokens,) each: tokens, positions and mask.
+
+    In the form `flex` tokens are appended, and so are their states to the model's output. Other arguments are those of `tree_mask`.
+    """
+    if config._attn_implementation == _TREE_FLEX:
+        tokens, depth, end = pad_tree(tokens, depth, end)
+    return {"input_ids": tokens[None], "position_ids": depth[None], **tree_mask(end, depth, config, dtype, form)}
 
 
 def tree_mask(
@@ -76,26 +105,39 @@ def tree_mask(
 
     `form` is one of `training.tree_mask`, `dtype` the model's. Raises UserError if the model's layers do not allow the form.
     """
-    windows = _windows(config)
-    if config._attn_implementation == _FLEX:
-        return {"attention_mask": _one_or_all({kind: _flex_mask(end, depth, window) for kind, window in windows.items()})}
-    takes_blocks = config._attn_implementation == _PACKED and set(windows.values()) == {None}
+    used = attention_form(config, form, end.device.type, len(end))
+    if used == "flex":
+        return {"attention_mask": _by_kind(config, len(end), lambda window: tree_block_mask(end, depth, window))}
+    if used == "blocks":
+        # The mask is not used, but if there were none the model would build its own.
+        unused = _by_kind(config, len(end), lambda window: torch.ones(1, 1, 1, 1, dtype=torch.bool))
+        return {"attention_mask": unused, "tree_blocks": _blocks(ancestors(end, depth))}
+    return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype, len(end))}
+
+
+def attention_form(config: "PretrainedConfig", form: str, device: str, tokens: int) -> str:
+    """Returns the form of the mask, `blocks`, `dense` or `flex`, of a tree of so many tokens on a device of this type.
+
+    The model accepts masks already (see `use_tree_attention`); `form` is one of `training.tree_mask`. Raises UserError if the model's
+    layers do not allow the form.
+    """
+    if config._attn_implementation == _TREE_FLEX:
+        return "flex"
+    takes_blocks = config._attn_implementation == _PACKED and set(_windows(config, tokens).values()) == {None}
     if form == "blocks" and not takes_blocks:
         raise UserError(
             "training.tree_mask=blocks needs SDPA and layers that all see everything before them: use dense or flex"
         )
-    if takes_blocks and (form == "blocks" or (form == "auto" and end.device.type == "cpu")):
-        # The mask is not used, but if there were none the model would build its own.
-        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool), "tree_blocks": _blocks(ancestors(end, depth))}
-    return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype)}
+    return "blocks" if takes_blocks and (form == "blocks" or (form == "auto" and device == "cpu")) else "dense"
 
 
 def dense_mask(
-    attends: Callable[[int | None], torch.Tensor], config: "PretrainedConfig", dtype: torch.dtype
+    attends: Callable[[int | None], torch.Tensor], config: "PretrainedConfig", dtype: torch.dtype, positions: int | None = None
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """Returns `attends(window)`, (batch, 1, queries, keys) bool, as the mask that the model's attention adds to its scores.
 
-    For a model with several kinds of layers it is {kind of layer: mask}. Raises UserError if the attention takes no mask.
+    For a model with several kinds of layers it is {kind of layer: mask}; `positions` is as in `_windows`. Raises UserError if the
+    attention takes no mask.
     """
     implementation = config._attn_implementation
     if implementation not in (_PACKED, "eager"):
@@ -105,36 +147,45 @@ def dense_mask(
         )
 
     def additive(window: int | None) -> torch.Tensor:
-        # SDPA would convert a bool mask to the same in every layer.
+        # SDPA would convert a bool mask to the same in every layer, and keep each of them for the backward pass. Eager attention adds it.
         mask = attends(window)
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return mask.repeat(1, 1, _group(config), 1) if implementation == _PACKED else mask
 
-    return _one_or_all({kind: additive(window) for kind, window in _windows(config).items()})
+    return _by_kind(config, positions, additive)
 
 
-def _windows(config: "PretrainedConfig") -> dict[str, int | None]:
-    """Returns {kind of layer: its sliding window in tokens, None if it attends to all}. Raises UserError for any other kind."""
-    window_by_kind = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+def _group(config: "PretrainedConfig") -> int:
+    """Returns the number of query heads of one key head."""
+    return config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _windows(config: "PretrainedConfig", positions: int | None = None) -> dict[str, int | None]:
+    """Returns {kind of layer: its sliding window in tokens, None if it attends to all}. Raises UserError for any other kind.
+
+    A window of at least `positions` tokens, where that is given, hides nothing and is None.
+    """
+    window = getattr(config, "sliding_window", None)
+    if window is not None and positions is not None and window >= positions:
+        window = None
+    window_by_kind = {"full_attention": None, "sliding_attention": window}
+    # A model without kinds of layers has its window, if any, in all of them.
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
     if unknown := kinds - window_by_kind.keys():
         raise UserError(f"no mask is known for layers of {sorted(unknown)}: use training.share_prefixes=false")
     return {kind: window_by_kind[kind] for kind in kinds}
 
 
-def _one_or_all(masks: dict):
-    # transformers takes a single mask for a model with full layers only, and a mask a kind for any other.
-    return masks["full_attention"] if masks.keys() == {"full_attention"} else masks
+def _by_kind(config: "PretrainedConfig", positions: int | None, mask_of: Callable[[int | None], object]):
+    """Returns `mask_of(window)` in the way the model takes it: as {kind of layer: mask}, or one mask for a model without kinds of layers.
 
-
-def _flex_mask(end: torch.Tensor, depth: torch.Tensor, window: int | None):
-    """Returns the mask for FlexAttention, which skips blocks that are masked as a whole."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def attends(batch, head, query, key):
-        ancestor = (key <= query) & (query < end[key])
-        return ancestor if window is None else ancestor & (depth[query] - depth[key] < window)
-
-    return create_block_mask(attends, None, None, len(end), len(end), device=end.device)
+    Kinds with the same window have the same mask. transformers takes a single mask for full layers only, too.
+    """
+    windows = _windows(config, positions)
+    masks = {window: mask_of(window) for window in set(windows.values())}
+    if not getattr(config, "layer_types", None) or windows.keys() == {"full_attention"}:
+        return next(iter(masks.values()))
+    return {kind: masks[window] for kind, window in windows.items()}
 
 
 def _blocks(attends: torch.Tensor) -> list[Block]:
@@ -175,11 +226,28 @@ def _packed(query, key, value, mask, scaling):
     group = heads // key.shape[1]
     if group > 1:
         query = query.reshape(batch, key.shape[1], group * queries, width)
-        mask = mask.repeat(1, 1, group, 1)
+        if mask.shape[2] == queries:  # not yet repeated for all layers
+            mask = mask.repeat(1, 1, group, 1)
     output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     return output.reshape(batch, heads, queries, width)
 
 
+def _tree_flex(module, query, key, value, attention_mask, scaling=None, softcap: float | None = None, **kwargs):
+    """FlexAttention under the mask of a tree, and the model's eager attention under any other. Shapes are those of `_packed_sdpa`."""
+    if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise UserError(
+            "training.tree_mask=flex knows no attention sinks and no position biases: use training.share_prefixes=false"
+        )
+    if not isinstance(attention_mask, BlockMask):
+        eager = sys.modules[type(module).__module__].eager_attention_forward
+        capped = {} if softcap is None else {"softcap": softcap}
+        return eager(module, query, key, value, attention_mask, scaling=scaling, **capped, **kwargs)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return flex(query, key, value, attention_mask, scale, softcap).transpose(1, 2), None
+
+
 AttentionInterface.register(_PACKED, _packed_sdpa)
-# The mask that a model builds itself for this attention, in calls without a mask or with one of padding.
+AttentionInterface.register(_TREE_FLEX, _tree_flex)
+# The masks that a model builds itself for these attentions, in calls without a mask or with one of padding.
 AttentionMaskInterface.register(_PACKED, sdpa_mask)
+AttentionMaskInterface.register(_TREE_FLEX, eager_mask)

@@ -82,8 +82,6 @@ def test_the_effective_batch_does_not_depend_on_the_number_of_processes(shared):
         (["training.tree_mask=block"], "training.tree_mask=block: should be 'auto', 'blocks', 'dense' or 'flex'"),
         (["training.tree_mask=blocks", "backbone=tiny_gemma"], "tree_mask=blocks takes .*=sdpa, not eager"),
         (["training.tree_mask=dense", "backbone.attn_implementation=flex_attention"], "tree_mask=dense takes"),
-        (["training.tree_mask=flex"], "trains on GPUs only"),
-        (["backbone.attn_implementation=flex_attention"], "trains on GPUs only"),
     ],
 )
 def test_what_cannot_be_trained_so_is_said_before_work_starts(shared, line, expected):

@@ -1,7 +1,6 @@
 """TRL's six trainers with shared prefixes against the same trainers without: losses, gradients, whole trainings; the order of rows."""
 
 from collections import Counter
-from importlib import import_module
 
 import pytest
 import torch
@@ -22,25 +21,6 @@ CELLS = [
         ("tiny_llama", "lora", "dpo_sft"),
     )
 ]
-
-
-@pytest.fixture
-def flex_on_cpus(monkeypatch):
-    """FlexAttention as it is without being compiled. Torch refuses to train it on CPUs, where only the compiled one cannot."""
-    from torch.nn.attention import flex_attention
-    from transformers.integrations.flex_attention import WrappedFlexAttention
-
-    operators = import_module("torch._higher_order_ops.flex_attention")
-    trace = operators.create_fw_bw_graph
-
-    def trace_alone(*args):
-        # Uncompiled, it traces the score function in the middle of a layer; a checkpoint around the layer has no part in that.
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-            return trace(*args)
-
-    monkeypatch.setattr(operators, "create_fw_bw_graph", trace_alone)
-    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
 
 
 def before_training(cfg, data, out):
@@ -88,7 +68,7 @@ def step_of(backbone, mode, algo):
 
 
 @pytest.mark.parametrize(("backbone", "mode", "algo"), CELLS)
-def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path, flex_on_cpus, backbone, mode, algo):
+def test_loss_and_gradient_are_those_of_the_stock_trainer(shared, data, tmp_path, backbone, mode, algo):
     """Whatever the form of the mask, with activations kept and with layers that are run again in the backward pass."""
     line = step_of(backbone, mode, algo)
     stock = one_step(*before_training(config(shared, *line, "training.share_prefixes=false"), data, tmp_path / "stock"))
