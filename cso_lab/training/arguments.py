@@ -125,13 +125,13 @@ def _check_names(config_class: type, algorithm_arguments: dict, training: DictCo
 def _parallel_arguments(cfg: DictConfig, on_cpu: bool) -> dict:
     """Returns the trainer's arguments for training in several processes."""
     if cfg.hardware.deepspeed is not None:
-        return {"deepspeed": _deepspeed(cfg.hardware, on_cpu)}
+        return {"deepspeed": deepspeed_settings(cfg.hardware, on_cpu)}
     if cfg.hardware.processes == 1:
         return {}
     return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if on_cpu else {})}
 
 
-def _deepspeed(hardware: DictConfig, on_cpu: bool) -> dict:
+def deepspeed_settings(hardware: DictConfig, on_cpu: bool) -> dict:
     """Returns DeepSpeed's configuration, with the optimizer's states in the CPU's memory if `hardware.offload`."""
     settings = OmegaConf.to_container(hardware.deepspeed, resolve=True)
     if hardware.offload:
