@@ -47,6 +47,11 @@ def trains_here(cfg: Config) -> bool:
     return trains(cfg) and weights_here(cfg)
 
 
+def zero_stage(cfg: DictConfig) -> int:
+    """Returns the stage of ZeRO at which DeepSpeed trains (3 shares out the weights too), 0 without DeepSpeed."""
+    return OmegaConf.select(cfg, "hardware.deepspeed.zero_optimization.stage") or 0
+
+
 def start_of(cfg: DictConfig) -> DictConfig | None:
     """Returns the configuration of the training that the cell's algorithm starts from, in the form of a cell's; None if the algorithm
     starts from the backbone."""

@@ -42,7 +42,10 @@ NO_EFFECT = (
     NoEffect(("hyperparameters",), "tables of values: those in use count where they are used"),
     NoEffect(("seed",), "counts by the seeds that follow it: training.seed, generation.seed, decoding.method.seed"),
     NoEffect(("algorithm.recipe", "training.recipe"), "the row of Table 14: its values count in training"),
-    NoEffect(("backbone.family",), "the rows of Tables 14 and 15: their values count in training and algorithm"),
+    NoEffect(
+        ("backbone.family", "finetune_mode.family"),
+        "the rows of Tables 14 and 15: their values count in training and algorithm",
+    ),
     NoEffect(
         ("backbone.max_new_tokens", "backbone.batch_size"), "count by the values of generation that interpolate from them"
     ),
@@ -73,7 +76,9 @@ NO_EFFECT = (
     NoEffect(("hardware.nodes", "hardware.launcher"), "where the processes run; their number counts, by how sums are rounded"),
     NoEffect(("hardware",), "nothing is trained or generated here", lambda cfg: not weights_here(cfg)),
     NoEffect(
-        ("hardware.processes", "hardware.deepspeed"), "of a training; nothing is trained", lambda cfg: not trains_here(cfg)
+        ("hardware.processes", "hardware.deepspeed", "hardware.offload"),
+        "of a training; nothing is trained",
+        lambda cfg: not trains_here(cfg),
     ),
     NoEffect(
         ("algorithm", "finetune_mode", "training", "mcts", "roles", "preferences"),
@@ -133,6 +138,8 @@ _AT_FIRST = {
     "roles.on_policy": None,
     "backbone.chat_template_kwargs": None,
     "roles.judge.noise": None,
+    "finetune_mode.quantization": None,
+    "hardware.offload": None,
     **{f"roles.{role}.extra": None for role in ("seeker", "supporter", "strategist", "judge")},
     **dict.fromkeys(("generation.client.extra", "toxicity.extra", "toxicity.scorer.model.extra")),
 }

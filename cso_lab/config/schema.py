@@ -202,6 +202,7 @@ class Hardware(Node):
     nodes: Count
     launcher: list[str]
     deepspeed: dict[str, Any] | None
+    offload: Flag
 
 
 class Algorithm(OpenNode):

@@ -113,9 +113,10 @@ def _hyperparameters(cfg: DictConfig, training: Mapping) -> Iterator[tuple[str, 
     for key in _TRAINING:
         if cfg.training.get(key) is not None:
             yield key, cfg.training[key]
-    for key, value in (cfg.finetune_mode.get("peft") or {}).items():
-        if key not in ("_target_", "task_type"):
-            yield f"adapter: {key}", value
+    for node, name in (("peft", "adapter"), ("quantization", "quantization")):
+        for key, value in (cfg.finetune_mode.get(node) or {}).items():
+            if key not in ("_target_", "task_type"):
+                yield f"{name}: {key}", value
     if rows := training.get("rows"):
         yield "rows used", f"{rows['used']:,} of {rows['read']:,}"
     for key, name in (("steps", "optimizer steps done"), ("dtype", "number type"), ("device", "device")):

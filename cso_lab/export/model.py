@@ -20,8 +20,9 @@ from cso_lab.export.folder import check_free, new_folder
 from cso_lab.generation.local import reply_ends
 from cso_lab.generation.run_folder import run_checkpoint, run_configuration, run_model
 from cso_lab.reporting.rows import method_name
-from cso_lab.training.backbone import START, device, load_tokenizer, load_weights, resolve_dtype
+from cso_lab.training.backbone import START, device, load_base, load_tokenizer, load_weights, resolve_dtype
 from cso_lab.training.chat_format import ChatFormat, fold_system
+from cso_lab.training.quantization import is_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -40,21 +41,22 @@ def export_model(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     """Writes the run's model to the folder `out`: an adapter merged, a full model or an untrained base as it is.
 
     The weights have the values and the number type with which the run generates, bit for bit, so that greedy replies and the card's numbers
-    are theirs. Raises UserError if the run has no model on this machine, or `out` is not empty.
+    are theirs. Weights that are quantized in the run are written as the values they stand for, before the adapter is merged: the same model
+    with other rounding. Raises UserError if the run has no model on this machine, or `out` is not empty.
     """
     check_free(out)
     cfg = _configuration(run, overrides)
     loaded, checkpoint = run_model(cfg, run)
     with new_folder(out) as folder:
-        chat = _save(loaded, checkpoint, _dtype(cfg, run), folder)
+        chat = _save(loaded, load_weights(loaded, checkpoint, _dtype(cfg, run)), folder)
         _write_card(cfg, run, folder, chat, "model")
 
 
 def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     """Writes the run's adapter to the folder `out`, unmerged, in PEFT's form.
 
-    adapter_config.json names the base by its hub id. A base that is not the hub's own (converted from GGUF, random, a local folder, or the
-    result of an earlier training) is saved in `out`/base, and adapter_config.json names that folder.
+    adapter_config.json names the base by its hub id. A base that is not the hub's own (converted from GGUF, random, quantized, a local
+    folder, or the result of an earlier training) is saved in `out`/base, and adapter_config.json names that folder.
     Raises UserError if the run has no adapter on this machine, or `out` is not empty.
     """
     check_free(out)
@@ -69,10 +71,11 @@ def export_adapter(run: Path, out: Path, overrides: Sequence[str] = ()) -> None:
         for name in _ADAPTER_FILES:
             shutil.copyfile(checkpoint / name, folder / name)
         start, hub_id = checkpoint / START, base_model(cfg).hub_id
-        own_base = hub_id is None or start.is_dir()
+        own_base = hub_id is None or start.is_dir() or is_quantized(cfg)
         if own_base:
             (folder / BASE).mkdir()
-            chat = _save(cfg, start if start.is_dir() else None, _dtype(cfg, run), folder / BASE)
+            base = load_base(cfg, start if start.is_dir() else None, _dtype(cfg, run), whole=True)
+            chat = _save(cfg, base, folder / BASE)
         else:
             chat = _chat_format(cfg)
         chat.tokenizer.save_pretrained(folder)
@@ -108,10 +111,9 @@ def _chat_format(cfg: DictConfig) -> ChatFormat:
     return ChatFormat(load_tokenizer(cfg))
 
 
-def _save(cfg: DictConfig, checkpoint: Path | None, dtype: "torch.dtype", folder: Path) -> ChatFormat:
+def _save(cfg: DictConfig, model: "PreTrainedModel", folder: Path) -> ChatFormat:
     """Saves a model with tokenizer and generation configuration; returns how its prompts are rendered."""
     chat = _chat_format(cfg)
-    model = load_weights(cfg, checkpoint, dtype)
     model.generation_config = _generation_config(cfg, model, chat.tokenizer)
     model.save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
@@ -151,6 +153,7 @@ def _write_card(cfg: DictConfig, run: Path, folder: Path, chat: ChatFormat, kind
         base=base,
         own_base=own_base,
         trained=trained,
+        quantized=is_quantized(cfg),
         merged=trained and cfg.finetune_mode.get("peft") is not None,
         corpus=facts.corpus(cfg),
         rows=statistics.get("rows", {}),

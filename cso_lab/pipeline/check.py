@@ -5,7 +5,7 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import expanded, is_api, start_of, starts_server, trains, trains_here
+from cso_lab.config.cells import expanded, is_api, start_of, starts_server, trains, trains_here, zero_stage
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -50,6 +50,7 @@ def check(cfg: DictConfig) -> None:
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
         _check_tree_mask(cfg)
+        _check_offload(cfg)
 
 
 def _check_token_weights(cfg: DictConfig) -> None:
@@ -221,6 +222,14 @@ def _check_tree_mask(cfg: DictConfig) -> None:
     if form == "blocks" and attention != "sdpa":
         raise UserError(
             f"training.tree_mask=blocks takes backbone.attn_implementation=sdpa, not {attention}: give auto or dense"
+        )
+
+
+def _check_offload(cfg: DictConfig) -> None:
+    """Raises UserError if optimizer states are to be kept on the CPU, and no ZeRO stage of DeepSpeed is there to do it."""
+    if cfg.hardware.offload and not zero_stage(cfg):
+        raise UserError(
+            "hardware.offload=true keeps the optimizer's states on the CPU by DeepSpeed's ZeRO: give hardware=zero2 (or zero3) with it"
         )
 
 

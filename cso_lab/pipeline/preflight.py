@@ -113,7 +113,9 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     from cso_lab.pipeline.dry_build import adapter_parameters, check_training
     from cso_lab.pipeline.weights import find_weights
     from cso_lab.training.backbone import load_tokenizer, quiet_libraries
+    from cso_lab.training.quantization import check_quantization
 
+    check_quantization(cfg)
     quiet_libraries()
     backbone = [_values(cfg, "backbone"), str(cfg.shared_dir)]
     path, needs = cfg.backbone.path, {}

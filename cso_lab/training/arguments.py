@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from cso_lab.config.cells import zero_stage
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.training.backbone import device, resolve_dtype
 
@@ -84,7 +85,7 @@ def trainer_arguments(cfg: DictConfig, per_device_batch: int, accumulation: int,
     }
     algorithm = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
     settings = {**shared, **algorithm.keywords}
-    if "precompute_ref_log_probs" in settings and _is_zero3(cfg):
+    if "precompute_ref_log_probs" in settings and zero_stage(cfg) == 3:
         # Precomputing would wrap the same model in a second DeepSpeed engine, whose hooks then break the training.
         settings["precompute_ref_log_probs"] = False
     _check_names(algorithm.func, algorithm.keywords, training)
@@ -121,15 +122,20 @@ def _check_names(config_class: type, algorithm_arguments: dict, training: DictCo
         raise unknown("key under algorithm.arguments", invalid, valid)
 
 
-def _is_zero3(cfg: DictConfig) -> bool:
-    """Returns whether DeepSpeed runs at ZeRO's stage 3, which splits the weights among the processes."""
-    return OmegaConf.select(cfg, "hardware.deepspeed.zero_optimization.stage") == 3
-
-
 def _parallel_arguments(cfg: DictConfig, on_cpu: bool) -> dict:
     """Returns the trainer's arguments for training in several processes."""
     if cfg.hardware.deepspeed is not None:
-        return {"deepspeed": OmegaConf.to_container(cfg.hardware.deepspeed, resolve=True)}
+        return {"deepspeed": deepspeed_settings(cfg.hardware, on_cpu)}
     if cfg.hardware.processes == 1:
         return {}
     return {"ddp_find_unused_parameters": False, **({"ddp_backend": "gloo"} if on_cpu else {})}
+
+
+def deepspeed_settings(hardware: DictConfig, on_cpu: bool) -> dict:
+    """Returns DeepSpeed's configuration, with the optimizer's states in the CPU's memory if `hardware.offload`."""
+    settings = OmegaConf.to_container(hardware.deepspeed, resolve=True)
+    if hardware.offload:
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": not on_cpu}
+        # PyTorch's own optimizer, as without offload; DeepSpeed's for CPUs would have to be compiled.
+        settings["zero_force_ds_cpu_optimizer"] = False
+    return settings

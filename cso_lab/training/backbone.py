@@ -16,9 +16,11 @@ from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.core.installed import installed_version
 from cso_lab.core.manifest import MANIFEST, damage
+from cso_lab.training.quantization import dequantized, is_quantized, keep_unpacked, loading_options, set_dtypes
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cso_lab.training.chat_format import ChatFormat
@@ -112,31 +114,67 @@ def load_tokenizer(cfg: DictConfig) -> "PreTrainedTokenizerBase":
 def load_model(cfg: DictConfig, checkpoint: Path | None = None, *, dtype: str | None = None) -> "PreTrainedModel":
     """Returns the backbone, or the model in a training run's checkpoint folder, in evaluation mode on `device(cfg)`.
 
-    `checkpoint` is a full model or an adapter; an adapter is merged into the weights it was trained on. `dtype` is the name of the
-    weights' type (default: `cfg.training.dtype`). Raises UserError if the model cannot be loaded.
+    `checkpoint` is a full model or an adapter; an adapter is merged into the weights it was trained on, unless those are quantized: merging
+    would round them anew. `dtype` is the name of the weights' type (default: `cfg.training.dtype`). Raises UserError if the model cannot
+    be loaded.
     """
     resolved_device = device(cfg)
     torch_dtype = resolve_dtype(cfg.training.dtype if dtype is None else dtype, resolved_device)
-    return load_weights(cfg, checkpoint, torch_dtype).to(resolved_device).eval()
+    if checkpoint is None or not is_quantized(cfg):
+        return load_weights(cfg, checkpoint, torch_dtype).to(resolved_device).eval()
+    check_whole(checkpoint)
+    return _with_adapter(load_base(cfg, _start(checkpoint), torch_dtype), checkpoint).get_base_model().eval()
 
 
 def load_weights(cfg: DictConfig, checkpoint: Path | None, torch_dtype: "torch.dtype") -> "PreTrainedModel":
-    """Returns the model of `load_model` on the CPU, with weights of type `torch_dtype`."""
-    from transformers import AutoModelForCausalLM
-
-    options = {"dtype": torch_dtype, "attn_implementation": cfg.backbone.attn_implementation}
+    """Returns the model of `load_model` on the CPU, with weights of type `torch_dtype`, an adapter merged into them in any case."""
     if checkpoint is None:
-        return _from_pretrained(AutoModelForCausalLM, prepare_backbone(cfg), **options)
+        return _pretrained_model(cfg, prepare_backbone(cfg), dtype=torch_dtype)
     checkpoint = Path(checkpoint)
     check_whole(checkpoint)
     if not is_adapter(checkpoint):
-        return _from_pretrained(AutoModelForCausalLM, str(checkpoint), **options)
+        return _pretrained_model(cfg, str(checkpoint), dtype=torch_dtype)
+    base = load_base(cfg, _start(checkpoint), torch_dtype, whole=True)
+    return _with_adapter(base, checkpoint).merge_and_unload()
+
+
+def load_base(cfg: DictConfig, start: Path | None, torch_dtype: "torch.dtype", *, whole: bool = False) -> "PreTrainedModel":
+    """Returns the weights that a training changes or puts an adapter on: the backbone's, or the model in the checkpoint `start`.
+
+    Quantized weights are on `device(cfg)`, others on the CPU. An adapter in `start` is merged; what it is merged into is quantized
+    again. `whole`: quantized weights are returned as the values they stand for, on the CPU.
+    """
+    if not is_quantized(cfg):
+        return load_weights(cfg, start, torch_dtype)
+    if start is None:
+        options = loading_options(cfg, device(cfg), torch_dtype)
+        model = _pretrained_model(cfg, prepare_backbone(cfg), **options)
+        keep_unpacked(model)
+    else:
+        check_whole(start)
+        model = _with_adapter(load_base(cfg, _start(start), torch_dtype), start).merge_and_unload()
+    set_dtypes(model, torch_dtype)
+    return dequantized(model, torch_dtype).cpu() if whole else model
+
+
+def _pretrained_model(cfg: DictConfig, path: str, **options) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    return _from_pretrained(AutoModelForCausalLM, path, attn_implementation=cfg.backbone.attn_implementation, **options)
+
+
+def _with_adapter(base: "PreTrainedModel", checkpoint: Path) -> "PeftModel":
+    """Returns the model with the adapter of a checkpoint on it."""
     from peft import PeftModel
 
-    start = checkpoint / START
-    base = load_weights(cfg, start if start.exists() else None, torch_dtype)
     with _load_errors(checkpoint, "if its files are damaged, delete that folder, and the run's own command trains it again"):
-        return PeftModel.from_pretrained(base, str(checkpoint)).merge_and_unload()
+        return PeftModel.from_pretrained(base, str(checkpoint))
+
+
+def _start(checkpoint: Path) -> Path | None:
+    """Returns the checkpoint that an adapter was trained on, None if that is the backbone."""
+    start = Path(checkpoint) / START
+    return start if start.exists() else None
 
 
 def check_whole(checkpoint: Path) -> None:
@@ -191,6 +229,8 @@ def _cpu_multiplies_bfloat16() -> bool:
 def quiet_libraries() -> None:
     """Silences warnings and progress bars of the libraries that load models and rows; the stages have their own."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    # When it is imported it notes that it could download kernels for CPUs, which are not needed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import torch
     import transformers

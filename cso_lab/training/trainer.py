@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from cso_lab.training.backbone import device, load_weights, resolve_dtype
+from cso_lab.training.backbone import device, load_base, resolve_dtype
 from cso_lab.training.processes import WORKERS
+from cso_lab.training.quantization import is_quantized, set_dtypes
 from cso_lab.training.rows import RESPONSES
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def build_trainer(
     # learning rates bfloat16's rounding would lose most updates.
     weights_dtype = torch.float32 if mode.peft is None else torch_dtype
     set_seed(training.seed)
-    model = load_weights(cfg, start, weights_dtype)
+    model = load_base(cfg, start, weights_dtype)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
     rows, sampler = _order_rows(rows, training, arguments)
     layout = Layout(len(rows), training.batch_size, arguments.per_device_train_batch_size, arguments.world_size)
@@ -70,6 +71,8 @@ def build_trainer(
             **adapter,
         )
         share_prefixes_of(trainer)
+    if is_quantized(cfg):
+        set_dtypes(trainer.model, torch_dtype)
     trainer.remove_callback(PrinterCallback)
     if cfg.hardware.deepspeed is not None:
         _keep_float_inputs(trainer)

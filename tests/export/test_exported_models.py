@@ -38,6 +38,7 @@ _CELLS = {
     "full": ("algo=dpo", "mode=full", "training.dtype=bfloat16"),
     "after": ("algo=dpo_after_sft", "mode=lora", "algorithm.start.training.max_steps=2"),
     "base": ("algo=base",),
+    "qlora": ("algo=dpo", "mode=qlora", "training.learning_rate=1e-1"),
 }
 
 
@@ -49,6 +50,8 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
 
     def run(name):
+        if name == "qlora":
+            pytest.importorskip("bitsandbytes")
         if not (folder / "runs" / name).exists():
             (folder / "runs" / name).mkdir(parents=True)
             cfg = config(folder / "shared", *_SMALL, *_CELLS[name])
@@ -83,7 +86,7 @@ def assert_says_nothing_of_this_machine(folder, *secrets):
             assert [secret for secret in secrets if str(secret).encode() in content] == [], file
 
 
-@pytest.mark.parametrize("name", ["lora", "full", "after", "base"])
+@pytest.mark.parametrize("name", ["lora", "full", "after", "base", "qlora"])
 def test_the_exported_model_replies_as_the_run_does(name, sweep, tmp_path, monkeypatch):
     run = sweep(name)
     main([str(run), str(tmp_path / "out")])
@@ -99,7 +102,7 @@ def test_the_exported_model_replies_as_the_run_does(name, sweep, tmp_path, monke
     assert_says_nothing_of_this_machine(tmp_path / "out", run.parents[1], tmp_path, "shared/backbones")
 
 
-@pytest.mark.parametrize("name", ["lora", "after"])
+@pytest.mark.parametrize("name", ["lora", "after", "qlora"])
 def test_an_unmerged_adapter_has_a_base_that_loads(name, sweep, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 

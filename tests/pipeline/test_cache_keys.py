@@ -22,6 +22,7 @@ SERVER = ("generation.engine=server", "generation.client.model=openai/m", "gener
 CELLS = {
     "base": ("algo=base", "backbone=tiny_llama", "evaluation.testset=strategy"),
     "dpo": ("algo=dpo", "backbone=llama"),
+    "qlora": ("algo=dpo", "mode=qlora", "hardware=zero2", "hardware.offload=true"),
     "kto, full, sampled": ("algo=kto", "mode=full", "backbone=gemma", "generation.temperature=1", "hardware=zero2"),
     "sft": ("algo=sft", "mcts=paper", "decoding=self_refine", "toxicity=detoxify"),
     "simpo": ("algo=simpo", "mcts=greedy", "mcts/reward=weakest", "toxicity=perspective"),
@@ -139,6 +140,8 @@ def test_every_key_that_is_said_to_change_no_result_is_one():
         ("preferences.choose", "nearest", {"dataset"}),
         ("preferences.gold", False, {"dataset"}),
         ("preferences.balance", "strategy", {"dataset"}),
+        ("finetune_mode.quantization", {"load_in_4bit": True}, {"train"}),
+        ("hardware.offload", True, {"train"}),
     ],
 )
 def test_a_key_that_came_later_leaves_results_at_its_first_value_found(key, other, stages):
