@@ -123,24 +123,36 @@ class Benchmark:
 
     def stock(self, overrides: list[str], title: str) -> dict[str, dict]:
         """TRL as it is at its fastest number of rows at once, which is found on fewer rows; `tried` has what was found there."""
-        rows = min(self.setting.rows, TRIED_ROWS)
-        tried: dict[str, dict[int, dict]] = {algo: {} for algo in self.setting.algos}
-        for size in self.setting.sizes:
-            algos = [algo for algo in tried if size >= LEAST_AT_ONCE.get(algo, 1) and worth_trying(list(tried[algo].values()))]
-            jobs = [replace(self._timed(algo, [*stock_overrides(size), *overrides], 1, rows), parts=False) for algo in algos]
-            for algo, outcome in zip(algos, self._run(jobs, f"{title}, {size} at once"), strict=True):
-                tried[algo][size] = outcome
-        best = {algo: max(outcomes, key=lambda size: _rate(outcomes[size]), default=0) for algo, outcomes in tried.items()}
+        tried = self._tried(overrides, title)
+        best = {algo: max(outcomes, key=lambda size: _rate(outcomes[size])) for algo, outcomes in tried.items()}
         found: dict[str, dict] = {}
         for size in sorted(set(best.values())):
-            algos = [algo for algo in best if best[algo] == size and _rate(tried[algo].get(size, {}))]
+            algos = [algo for algo in best if best[algo] == size and "failed" not in tried[algo][size]]
             jobs = [
                 self._timed(algo, [*stock_overrides(size), *overrides], self.setting.repeats, self.setting.rows)
                 for algo in algos
             ]
-            for algo, outcome in zip(algos, self._run(jobs, f"{title} at its fastest, {size} at once"), strict=True):
-                found[algo] = {"at_once": size, **outcome}
-        return {algo: {**found.get(algo, {"failed": _last_failure(tried[algo])}), "tried": tried[algo]} for algo in tried}
+            outcomes = self._run(jobs, f"{title} at its fastest, {size} at once")
+            found |= {algo: {"at_once": size, **outcome} for algo, outcome in zip(algos, outcomes, strict=True)}
+        return {algo: {**found.get(algo, list(tried[algo].values())[-1]), "tried": tried[algo]} for algo in tried}
+
+    def _tried(self, overrides: list[str], title: str) -> dict[str, dict[int, dict]]:
+        """One warm step of TRL by algorithm and number of rows at once, as far as more may be faster; a single number is not tried."""
+        rows = min(self.setting.rows, TRIED_ROWS)
+        sizes = {
+            algo: [size for size in self.setting.sizes if size >= LEAST_AT_ONCE.get(algo, 1)] for algo in self.setting.algos
+        }
+        tried: dict[str, dict[int, dict]] = {algo: {sizes[algo][0]: {}} if len(sizes[algo]) == 1 else {} for algo in sizes}
+        for size in self.setting.sizes:
+            algos = [
+                algo
+                for algo in tried
+                if len(sizes[algo]) > 1 and size in sizes[algo] and worth_trying(list(tried[algo].values()))
+            ]
+            jobs = [replace(self._timed(algo, [*stock_overrides(size), *overrides], 1, rows), parts=False) for algo in algos]
+            for algo, outcome in zip(algos, self._run(jobs, f"{title}, {size} at once"), strict=True):
+                tried[algo][size] = outcome
+        return tried
 
     def steady(self) -> dict | None:
         """What is compiled over a training of so many steps by shared prefixes, whose batches differ."""
@@ -246,10 +258,6 @@ def summary(contenders: dict[str, dict], exact: bool) -> dict:
     }
 
 
-def _last_failure(tried: dict[int, dict]) -> str:
-    return list(tried.values())[-1]["failed"] if tried else "no number of rows at once divides the step"
-
-
 def _rate(outcome: dict) -> float:
     return outcome.get("rows_per_second", 0.0)
 
@@ -286,8 +294,8 @@ def failures(models: dict[str, dict]) -> list[str]:
     found = []
     for model, result in models.items():
         for algo, outcome in result["algos"].items():
-            if not outcome["exactness"]["exact"]:
-                found.append(f"{model}, {algo}: not exact in float32, so no speedup is printed: {outcome['exactness']}")
+            if "failed" not in outcome["exactness"] and not outcome["exactness"]["exact"]:
+                found.append(f"{model}, {algo}: differs from TRL in float32, so no speedup is printed: {outcome['exactness']}")
         found += [f"{model}: {reason}" for reason in _reasons(result) if reason not in (OUT_OF_MEMORY, TIME_IS_UP)]
     return found
 
@@ -324,7 +332,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     models, algos = _known(parser, "model", options.models, MODELS), _known(parser, "algorithm", options.algos, ALGOS)
-    sizes = tuple(size for size in map(int, options.sizes.split(",")) if options.rows % size == 0)
+    # TRL is tried on the first of the rows, in whole batches.
+    tried_rows = min(options.rows, TRIED_ROWS)
+    sizes = tuple(size for size in map(int, options.sizes.split(",")) if tried_rows % size == options.rows % size == 0)
+    if not sizes or max(sizes) < max(LEAST_AT_ONCE.get(algo, 1) for algo in algos):
+        parser.error(f"--sizes: none of {options.sizes} divides {options.rows} rows and is 2 or more for kto")
     device = _device(parser, options.device)
     setting = Setting(
         device=device,
@@ -365,9 +377,9 @@ def run(setting: Setting, models: Sequence[str], tokenizer_of: str) -> dict:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         data, many = Path(folder) / "rows", Path(folder) / "many"
-        write_rows(data, max(8, setting.rows // 4))
+        write_rows(data, max(2, setting.rows // 4))
         if setting.steps:
-            write_rows(many, max(8, setting.rows * setting.steps // 15))
+            write_rows(many, max(2, setting.rows * setting.steps // 15))
         for model in models:
             results[model] = Benchmark(setting, model, tokenizer, data, many, say).run()
             show(model, setting.dtype, results[model])

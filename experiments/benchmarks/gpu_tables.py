@@ -39,7 +39,7 @@ def _speed(model: str, dtype: str, algos: dict) -> Table:
             _rate(stock),
             f"{stock.get('at_once', '–')}{', FlashAttention-2' if outcome.get('against') == 'trl_flash' else ''}",
             _rate(ours),
-            "[bold red]not exact[/]" if not exact else _number(outcome["speedup"]),
+            "[bold red]refused[/]" if not exact else _number(outcome["speedup"]),
             _number(outcome.get("token_ratio")),
             f"{_number(ours.get('gib'))}, {_number(stock.get('gib'))}",
             f"{_compiled(ours, 'first_step')}, {_compiled(ours, 'warm_steps')}",
