@@ -1,12 +1,15 @@
 """Where the time of an optimizer step goes: prefix trees, attention, matrix products, output layer, optimizer."""
 
-from functools import wraps
+from contextlib import ExitStack
+from functools import partial, wraps
 from unittest.mock import patch
 
 from experiments.benchmarks.steps import OPTIMIZER, Step
 
 PARTS = ("fold", "attention", "matrix products", "head", "optimizer", "other")
 _FOLD = "benchmark: fold"
+# What is called of `prefix_forest` to make trees, and masks from them.
+_FOLDING = ("build_prefix_forest", "tree_mask", "tree_inputs")
 # What names of operations of attention contain. bmm and softmax are those of eager attention: linear layers use mm.
 _ATTENTION = ("scaled_dot_product", "attention", "flashattn", "fmha", "triton_tem", "aten::bmm", "aten::_softmax")
 _PRODUCTS = ("aten::mm", "aten::addmm", "aten::_addmm", "aten::linear", "aten::matmul", "mkldnn")
@@ -24,11 +27,10 @@ def seconds_by_part(step: Step, vocabulary: int, batches: int | None = None) -> 
 
     on_gpu = step.model.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with (
-        patch.object(prefix_forest, "build_prefix_forest", _recorded(prefix_forest.build_prefix_forest)),
-        patch.object(prefix_forest, "tree_mask", _recorded(prefix_forest.tree_mask)),
-        profile(activities=activities, record_shapes=True) as profiler,
-    ):
+    with ExitStack() as stack:
+        for name in filter(partial(hasattr, prefix_forest), _FOLDING):
+            stack.enter_context(patch.object(prefix_forest, name, _recorded(getattr(prefix_forest, name))))
+        profiler = stack.enter_context(profile(activities=activities, record_shapes=True))
         step.take(batches, update=True)
     seconds = dict.fromkeys(PARTS, 0.0)
     known: dict[int, str] = {}
