@@ -371,9 +371,10 @@ def run(setting: Setting, models: Sequence[str], tokenizer_of: str) -> dict:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    say("rows and tokenizer")
+    say("tokenizer")
     with config(f"backbone={tokenizer_of}") as cfg:
         tokenizer = str(Path(prepare_backbone(cfg)).resolve())
+    say("rows")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         data, many = Path(folder) / "rows", Path(folder) / "many"

@@ -1,5 +1,7 @@
 """The tables of the benchmark on GPUs."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 
@@ -24,9 +26,21 @@ def show(model: str, dtype: str, result: dict) -> None:
     for algo, outcome in result["algos"].items():
         if any("parts" in outcome[side] for side in ("ours", "trl")):
             console.print(_parts(algo, outcome))
+    for algo, outcome in result["algos"].items():
+        for name, found in _contenders(outcome):
+            if "failed" in found:
+                console.print(f"{algo}, {name}: {found['failed']}")
     for name in ("steady", "generation"):
         if result[name]:
             console.print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in result[name].items()))
+
+
+def _contenders(outcome: dict) -> Iterator[tuple[str, dict]]:
+    """What was found of each contender of an algorithm, with its name."""
+    for side in ("exactness", "agreement", "ours", "trl", "trl_flash"):
+        if side in outcome:
+            yield side, outcome[side]
+            yield from ((f"{side}, {size} at once", found) for size, found in outcome[side].get("tried", {}).items())
 
 
 def _speed(model: str, dtype: str, algos: dict) -> Table:
