@@ -8,6 +8,7 @@ batch of 8, 16 and 32 turns, found on the first 32; the sides then alternate ove
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from experiments.benchmarks.training import config
+from experiments.benchmarks.steps import config
 
 PLAIN_BATCHES = (8, 16, 32)
 
@@ -62,8 +63,8 @@ def plain(model, prompts: Sequence[list[int]], new_tokens: int, batch: int) -> l
     for first in range(0, len(prompts), batch):
         rows = prompts[first : first + batch]
         width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
         with torch.inference_mode():
             written = model.generate(
                 input_ids=ids, attention_mask=mask, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens
@@ -74,6 +75,7 @@ def plain(model, prompts: Sequence[list[int]], new_tokens: int, batch: int) -> l
 
 def measure(model, prompts: Sequence[list[int]], new_tokens: int, repeats: int) -> dict:
     """Turns a second of the three, and the share of replies that agree token by token with those of `generate`."""
+    import torch
 
     def seconds(write: Callable[..., list], *more: int) -> tuple[float, list]:
         began = time.perf_counter()
@@ -82,7 +84,10 @@ def measure(model, prompts: Sequence[list[int]], new_tokens: int, repeats: int) 
 
     def first(size: int) -> float:
         began = time.perf_counter()
-        plain(model, prompts[: max(PLAIN_BATCHES)], new_tokens, size)
+        try:
+            plain(model, prompts[: max(PLAIN_BATCHES)], new_tokens, size)
+        except torch.OutOfMemoryError:
+            return math.inf
         return time.perf_counter() - began
 
     batch = min(PLAIN_BATCHES, key=first)
