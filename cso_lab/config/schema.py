@@ -205,7 +205,7 @@ class Algorithm(OpenNode):
     name: Name
     label: str
     recipe: str
-    rows: Literal["pairs", "kto", "sft"] | None
+    rows: Literal["pairs", "kto", "sft", "prompts"] | None
     trainer: Target | None
     arguments: Target | None
 

@@ -43,8 +43,9 @@ def reply_ids(
     decoding: Decoding,
     openings: Sequence[Ids] = (),
     carried: "CarriedContexts | None" = None,
+    keep_end: bool = False,
 ) -> list[Ids]:
-    """Returns the token ids of the reply to each prompt, without the token that ended it.
+    """Returns the token ids of the reply to each prompt, without the token that ended it unless `keep_end`.
 
     Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
     common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences. With `carried`,
@@ -64,7 +65,7 @@ def reply_ids(
             grid = _ReplyGrid(model, states, context_prompts, decoding)
             decoded = grid.decode(openings)
             for row, reply in zip((row for i in chosen for row in members[i]), decoded, strict=True):
-                replies[row] = _until_end(reply, decoding.ends)
+                replies[row] = reply if keep_end else _until_end(reply, decoding.ends)
     return replies
 
 

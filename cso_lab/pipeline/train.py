@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import start_node, start_of
+from cso_lab.config.cells import asks_judge, start_node, start_of
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
@@ -31,10 +31,14 @@ class Train(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
-        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from."""
+        """Returns backbone, algorithm, mode, training and hardware, the judge if rewards may ask it, and under "start" what a training
+        starts from."""
         start = start_node(cfg["algorithm"])
         without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
         values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+        if asks_judge(cfg):
+            roles = plain(cfg, "roles")["roles"]
+            values["judge"] = {"judge": roles["judge"], "strategies": cfg["data"]["strategies"]}
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
         return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
 
