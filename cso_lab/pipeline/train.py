@@ -31,14 +31,13 @@ class Train(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
-        """Returns backbone, algorithm, mode, training and hardware, the judge if rewards may ask it, and under "start" what a training
-        starts from."""
+        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from; the roles,
+        too, if rewards may ask their judge."""
         start = start_node(cfg["algorithm"])
         without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
         values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
         if asks_judge(cfg):
-            roles = plain(cfg, "roles")["roles"]
-            values["judge"] = {"judge": roles["judge"], "strategies": cfg["data"]["strategies"]}
+            values |= plain(cfg, "roles") | {"strategies": cfg["data"]["strategies"]}
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
         return values | {"start": start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"]})}
 

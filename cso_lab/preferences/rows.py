@@ -77,20 +77,21 @@ def prompt_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
     `preferred` lists the strategies of the preferred turns there, and `values` is {strategy: Q} of the scored ones, {} without a search.
     """
     rows = {}
-    for path, choice in ((path, choice) for path in paths for choice in path.choices):
-        row = rows.setdefault(
-            (choice.dialogue, choice.history),
-            {
-                "prompt": prompt_messages(choice.history, strategies),
-                "preferred": [],
-                "values": _values(choice.preferred.parent),
-                "dialogue": choice.dialogue,
-                "scene": path.scene,
-                "description": path.description,
-            },
-        )
-        if choice.preferred.strategy not in row["preferred"]:
-            row["preferred"].append(choice.preferred.strategy)
+    for path in paths:
+        for choice in path.choices:
+            row = rows.setdefault(
+                (choice.dialogue, choice.history),
+                {
+                    "prompt": prompt_messages(choice.history, strategies),
+                    "preferred": [],
+                    "values": _values(choice.preferred.parent),
+                    "dialogue": choice.dialogue,
+                    "scene": path.scene,
+                    "description": path.description,
+                },
+            )
+            if choice.preferred.strategy not in row["preferred"]:
+                row["preferred"].append(choice.preferred.strategy)
     return list(rows.values())
 
 
