@@ -226,7 +226,7 @@ def configurations() -> list:
         "conversation/harm=llm",
     )
     others = ("algo=dpo_after_sft", "data=escpro", "data.path=FILE", "preferences=random", "hardware=slurm", "tracking=wandb")
-    return [jobs_of(*overrides)[0] for overrides in ((), served, others)]
+    return [jobs_of(*overrides)[0] for overrides in ((), served, others, ("algo=grpo",))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

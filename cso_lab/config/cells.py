@@ -89,6 +89,17 @@ def previous_round(cfg: DictConfig) -> DictConfig | None:
     return cfg
 
 
+def trains_on(cfg: DictConfig, rows: str) -> bool:
+    """Returns whether the cell's training, or one that it starts from, reads this file of the preference folder."""
+    start = start_of(cfg)
+    return cfg.algorithm.rows == rows or (start is not None and trains_on(start, rows))
+
+
+def asks_judge(cfg: Config) -> bool:
+    """Returns whether the training may ask the judge of the roles: it scores replies of the model by rewards."""
+    return cfg["algorithm"].get("rewards") is not None
+
+
 def algorithm_name(algorithm: Config) -> str:
     """Returns the algorithm with what it starts from, such as dpo_after_sft."""
     start = start_node(algorithm)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config.cells import (
     Config,
+    asks_judge,
     expanded,
     generates_here,
     is_api,
@@ -95,7 +96,11 @@ NO_EFFECT = (
         "the data is expanded already: nothing is searched, and no tree is read",
         expanded,
     ),
-    NoEffect(("roles",), "no role player is asked", lambda cfg: expanded(cfg) and cfg["preferences"]["negatives"] is None),
+    NoEffect(
+        ("roles",),
+        "no role player is asked",
+        lambda cfg: expanded(cfg) and cfg["preferences"]["negatives"] is None and not asks_judge(cfg),
+    ),
     NoEffect(
         ("generation.batch_size",),
         "a greedy reply does not depend on what is generated beside it (but for rounding); only samples are drawn batch by batch",

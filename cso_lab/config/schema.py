@@ -211,7 +211,7 @@ class Algorithm(OpenNode):
     name: Name
     label: str
     recipe: str
-    rows: Literal["pairs", "kto", "sft"] | None
+    rows: Literal["pairs", "kto", "sft", "prompts"] | None
     trainer: Target | None
     arguments: Target | None
     sft_weight: ZeroOrMore = 1.0

@@ -48,8 +48,9 @@ def reply_ids(
     by_likelihood: bool = False,
     forced: Sequence[int] = (),
     seeds: Sequence[int] = (),
+    keep_end: bool = False,
 ) -> list[Ids]:
-    """Returns the token ids of the reply to each prompt, without the token that ended it.
+    """Returns the token ids of the reply to each prompt, without the token that ended it unless `keep_end`.
 
     Prompts of one dialogue, each of which extends the one before, are computed in one pass over the longest, and what dialogues have in
     common (the system prompt) is computed once. With `openings`, every reply begins with one of these token sequences: each token is the
@@ -65,7 +66,7 @@ def reply_ids(
             chosen = grid.choose_openings(openings) if by_likelihood else [forced[row] for row in rows] if forced else None
             allowed = [openings] * len(rows) if chosen is None else [[openings[index]] for index in chosen]
             for row, reply in zip(rows, grid.decode(allowed), strict=True):
-                replies[row] = _until_end(reply, decoding.ends)
+                replies[row] = reply if keep_end else _until_end(reply, decoding.ends)
     return replies
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import expanded, is_api, start_of, starts_server, trains, trains_here, zero_stage
+from cso_lab.config.cells import asks_judge, expanded, is_api, start_of, starts_server, trains, trains_here, zero_stage
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -35,6 +35,7 @@ def check(cfg: DictConfig) -> None:
     _check_engine(cfg)
     searches = "search" in cfg.stages and not cfg.data.get("expanded")
     asks = searches or ("dataset" in cfg.stages and cfg.preferences.negatives is not None)
+    asks = asks or ("train" in cfg.stages and asks_judge(cfg))
     if (trains_here(cfg) and asks) or "converse" in cfg.stages:
         _check_roles(cfg)
     if "converse" in cfg.stages or cfg.conversation.reference is not None:
@@ -94,8 +95,21 @@ def _check_classes(cfg: DictConfig) -> None:
                 _check_arguments(key, instantiate(node, _partial_=True))
         if "search" in cfg.stages:
             instantiate(cfg.mcts.search, _partial_=True)
+        if "train" in cfg.stages and asks_judge(cfg):
+            _check_rewards(cfg)
     except InstantiationException as error:
         raise explain(error) from error
+
+
+def _check_rewards(cfg: DictConfig) -> None:
+    """Raises UserError if a reward of the algorithm has no weight, or is not found, or does not accept its settings."""
+    from hydra.utils import instantiate
+
+    from cso_lab.training.rewards.reward_functions import used_rewards
+
+    for name in used_rewards(cfg.algorithm):
+        _check_arguments(f"algorithm.rewards.{name}", instantiate(cfg.algorithm.rewards[name], _partial_=True))
+    instantiate(cfg.algorithm.rollouts, _partial_=True)
 
 
 def _check_arguments(key: str, deferred: partial) -> None:
@@ -207,6 +221,10 @@ def _check_shares(cfg: DictConfig) -> None:
             f"hardware.nodes={hardware.nodes} needs hardware.launcher, which starts a command on each: use hardware=slurm"
         )
     at_once, _ = batches(cfg)
+    if asks_judge(cfg):
+        from cso_lab.training.online import check_groups
+
+        check_groups(cfg)
     if cfg.algorithm.rows == "kto" and at_once < 2:
         raise UserError(
             "KTO estimates its KL term on neighbouring rows, so a process takes at least 2 at once: raise training.batch_size"

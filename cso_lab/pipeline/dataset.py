@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.cells import expanded
+from cso_lab.config.cells import expanded, trains_on
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json, write_jsonl
@@ -36,6 +36,7 @@ class Dataset(Result, Stage):
         """Makes the dataset unless it is finished. Raises UserError if it holds no rows for the cell's algorithm."""
         folder = _folder(cell, "search")
         cell.cache.compute_shared("dataset", folder, lambda: _write(cell, folder))
+        _add_prompts(cell, folder)
         _check_rows(cell, folder)
 
 
@@ -44,6 +45,7 @@ def finished_dataset(cell: CellContext) -> Path:
     folder = _folder(cell, "search,dataset")
     if not is_done(folder):
         raise cell.missing("dataset", "no preference data for this configuration")
+    _add_prompts(cell, folder)
     return folder
 
 
@@ -64,10 +66,27 @@ def _selected_paths(cell: CellContext, folder: Path) -> tuple[list, dict[str, in
     """Returns the paths of the dataset in `folder`, and what the selection of pairs left (see `Selection`)."""
     from hydra.utils import instantiate
 
-    from cso_lab.preferences.escpro import sample_paths
     from cso_lab.preferences.generate_negatives import generate_negatives
-    from cso_lab.preferences.published_escpro import expanded_paths
     from cso_lab.preferences.selection import Selection
+
+    preferences = cell.cfg.preferences
+    paths, counts = Selection.of(preferences)(_preferred_paths(cell))
+    if preferences.negatives is None:
+        return paths, counts
+    roles, strategies = OmegaConf.to_container(cell.cfg.roles, resolve=True), cell.strategies
+    swap = instantiate(preferences.negatives)
+    paths = swap(
+        paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder)
+    )
+    return paths, counts
+
+
+def _preferred_paths(cell: CellContext) -> list:
+    """Returns what `expanded_paths` does, before pairs are selected and dispreferred turns swapped."""
+    from hydra.utils import instantiate
+
+    from cso_lab.preferences.escpro import sample_paths
+    from cso_lab.preferences.published_escpro import expanded_paths
     from cso_lab.search.tree import Tree
 
     preferences = cell.cfg.preferences
@@ -79,16 +98,7 @@ def _selected_paths(cell: CellContext, folder: Path) -> tuple[list, dict[str, in
         paths = instantiate(preferences.builder)([Tree.from_json(read_json(file)) for file in tree_files(cell, "search")])
     if preferences.dialogues is not None and preferences.dialogues > len(paths):
         print(f"preferences.dialogues={preferences.dialogues}: there are {len(paths)}, and all are used", file=sys.stderr)
-    paths = sample_paths(paths, preferences.dialogues, preferences.seed)
-    paths, counts = Selection.of(preferences)(paths)
-    if preferences.negatives is None:
-        return paths, counts
-    roles, strategies = OmegaConf.to_container(cell.cfg.roles, resolve=True), cell.strategies
-    swap = instantiate(preferences.negatives)
-    paths = swap(
-        paths, strategies.names, lambda wanted: generate_negatives(wanted, roles, strategies, preferences.seed, folder)
-    )
-    return paths, counts
+    return sample_paths(paths, preferences.dialogues, preferences.seed)
 
 
 def check_negatives(cell: CellContext) -> None:
@@ -126,6 +136,19 @@ def _write(cell: CellContext, folder: Path) -> bool:
         statistics["selection"] = selection
     write_json(folder / "statistics.json", statistics)
     return True
+
+
+def _add_prompts(cell: CellContext, folder: Path) -> None:
+    """Writes prompts.jsonl into a finished dataset if the cell trains on it and it is missing.
+
+    It follows from what the dataset was made of, so that the key of a dataset does not depend on it.
+    """
+    file = folder / "preferences" / "prompts.jsonl"
+    if not trains_on(cell.cfg, "prompts") or file.exists():
+        return
+    from cso_lab.preferences.rows import prompt_rows
+
+    write_jsonl(file, prompt_rows(_preferred_paths(cell), cell.strategies))
 
 
 def _check_rows(cell: CellContext, dataset: Path) -> None:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import previous_round, rounds_of, start_node, start_of, starts_from_previous_round
+from cso_lab.config.cells import (
+    asks_judge,
+    previous_round,
+    rounds_of,
+    start_node,
+    start_of,
+    starts_from_previous_round,
+)
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
@@ -33,10 +40,13 @@ class Train(Result, Stage):
 
     @staticmethod
     def settings(cfg: Config) -> dict:
-        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from."""
+        """Returns backbone, algorithm, mode, training and hardware, and under "start" those of the training it starts from; the roles,
+        too, if rewards may ask their judge."""
         start = start_node(cfg["algorithm"])
         without_start = cfg | {"algorithm": {key: value for key, value in cfg["algorithm"].items() if key != "start"}}
         values = plain(without_start, "backbone", "algorithm", "finetune_mode", "training", "hardware")
+        if asks_judge(cfg):
+            values |= plain(cfg, "roles") | {"strategies": cfg["data"]["strategies"]}
         algorithm = start and {key: value for key, value in start.items() if key != "training"}
         values["start"] = start and Train.settings(cfg | {"algorithm": algorithm, "training": start["training"], "rounds": 1})
         return values | ({"rounds": [rounds_of(cfg), cfg["round_start"]]} if rounds_of(cfg) > 1 else {})

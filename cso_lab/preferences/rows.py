@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from cso_lab.core.records import SUPPORTER, Turn, prompt_messages, supporter_message
 from cso_lab.core.strategies import StrategySet
 from cso_lab.preferences.escpro import Path, distinct_pairs
+from cso_lab.search.paths import scored
+from cso_lab.search.tree import Node
 
 
 def pair_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
@@ -64,6 +66,34 @@ def kto_rows(pairs: Iterable[dict]) -> list[dict]:
                 },
             )
     return list(rows.values())
+
+
+def prompt_rows(paths: Sequence[Path], strategies: StrategySet) -> list[dict]:
+    """Returns rows {prompt, preferred, values, dialogue, scene, description}, one for every state in which a turn is preferred.
+
+    `preferred` lists the strategies of the preferred turns there, and `values` is {strategy: Q} of the scored ones, {} without a search.
+    """
+    rows = {}
+    for path in paths:
+        for choice in path.choices:
+            row = rows.setdefault(
+                (choice.dialogue, choice.history),
+                {
+                    "prompt": prompt_messages(choice.history, strategies),
+                    "preferred": [],
+                    "values": _values(choice.preferred.parent),
+                    "dialogue": choice.dialogue,
+                    "scene": path.scene,
+                    "description": path.description,
+                },
+            )
+            if choice.preferred.strategy not in row["preferred"]:
+                row["preferred"].append(choice.preferred.strategy)
+    return list(rows.values())
+
+
+def _values(state: Node) -> dict[str, float]:
+    return {child.strategy: child.q for child in state.children if scored(child) and child.q is not None}
 
 
 def _hashable(messages: list[dict]) -> tuple[tuple[str, str], ...]:

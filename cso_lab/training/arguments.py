@@ -84,6 +84,8 @@ def trainer_arguments(cfg: DictConfig, per_device_batch: int, accumulation: int,
         **_parallel_arguments(cfg, on_cpu),
     }
     algorithm = instantiate(cfg.algorithm.arguments, _partial_=True, _convert_="all")
+    if not _takes(algorithm.func, "max_length"):  # a trainer of prompts has no responses to limit
+        del shared["max_length"]
     settings = {**shared, **algorithm.keywords}
     if "precompute_ref_log_probs" in settings and zero_stage(cfg) == 3:
         # Precomputing would wrap the same model in a second DeepSpeed engine, whose hooks then break the training.
@@ -120,6 +122,11 @@ def _check_names(config_class: type, algorithm_arguments: dict, training: DictCo
     valid = [field.name for field in fields(config_class) if field.init]
     if invalid := next((key for key in algorithm_arguments if key not in valid), None):
         raise unknown("key under algorithm.arguments", invalid, valid)
+
+
+def _takes(config_class: type, name: str) -> bool:
+    """Returns whether a trainer's configuration has this field; a class that is no dataclass is taken to have it."""
+    return not is_dataclass(config_class) or name in {field.name for field in fields(config_class)}
 
 
 def _parallel_arguments(cfg: DictConfig, on_cpu: bool) -> dict:

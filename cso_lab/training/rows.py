@@ -11,6 +11,8 @@ from cso_lab.training.chat_format import USER, ChatFormat, Messages
 
 # The fields of a row that hold a response: a pair has the first two, an SFT or KTO row the last.
 RESPONSES = ("chosen", "rejected", "completion")
+# The file whose rows hold no response: the model writes them in training.
+PROMPTS = "prompts"
 
 
 @dataclass
@@ -33,7 +35,7 @@ def read_rows(folder: Path, rows: str) -> list[dict]:
     """Returns the rows of `folder`/`rows`.jsonl.
 
     A pair is {prompt, chosen, rejected}, an SFT row {prompt, completion}, a KTO row {prompt, completion, label} with a bool; prompts and
-    responses are lists of {role, content}. Other fields are allowed and not used.
+    responses are lists of {role, content}. A row of prompts.jsonl is {prompt, preferred, values}. Other fields are allowed and not used.
 
     Raises UserError if there is no row, or with file and line if a row is not a prompt with its response(s).
     """
@@ -44,10 +46,12 @@ def read_rows(folder: Path, rows: str) -> list[dict]:
     for number, row in enumerate(records, start=1):
         fields = [field for field in RESPONSES if field in row]
         complete = fields in (["chosen", "rejected"], ["completion"]) and all(len(row[field]) == 1 for field in fields)
+        if rows == PROMPTS:
+            complete = isinstance(row.get("preferred"), list) and isinstance(row.get("values"), dict)
         if not complete or not row.get("prompt") or row["prompt"][-1]["role"] != USER:
             raise UserError(
                 f"{path}:{number}: expected a prompt that ends with a user turn, and chosen and rejected or completion of one"
-                " message each"
+                " message each (in prompts.jsonl, preferred and values)"
             )
     return records
 
@@ -57,7 +61,8 @@ def fit_rows(
 ) -> tuple[list[dict], RowCounts]:
     """Returns the rows as TRL takes them, in a seeded random order, and how many were left out.
 
-    A returned row has plain strings under `prompt` and its response fields, `label` if it had one, and `dialogue`. Responses are limited
+    A returned row has plain strings under `prompt` and its response fields, `label` if it had one, and `dialogue`; one without a
+    response has the row as it was under `row`. Responses are limited
     to `max_target_length` tokens and prompts, separately, to `max_prompt_length` (appendix F; see `ChatFormat.fit`); a row that does not
     fit is left out and counted. `max_rows` keeps that many rows, chosen by `seed`. The order is random because KTO's trainer reads rows
     in the given order, and a KTO file holds the desirable half of each pair first.
@@ -79,7 +84,8 @@ def fit_rows(
             continue
         counts.shortened += len(messages) < len(row["prompt"])
         label = {"label": row["label"]} if "label" in row else {}
-        fitted.append({"prompt": prompt, **texts, **label, "dialogue": row.get("dialogue", "")})
+        own = {} if texts else {"row": row}
+        fitted.append({"prompt": prompt, **texts, **label, **own, "dialogue": row.get("dialogue", "")})
     counts.used = len(fitted)
     if not fitted:
         raise UserError(

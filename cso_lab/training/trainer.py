@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from cso_lab.training.backbone import device, load_base, resolve_dtype
 from cso_lab.training.processes import WORKERS
 from cso_lab.training.quantization import is_quantized, set_dtypes
-from cso_lab.training.rows import RESPONSES
+from cso_lab.training.rows import PROMPTS, RESPONSES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,6 +53,11 @@ def build_trainer(
     set_seed(training.seed)
     model = load_base(cfg, start, weights_dtype)
     adapter = {} if mode.peft is None else {"peft_config": instantiate(mode.peft, _convert_="all")}
+    if cfg.algorithm.rows == PROMPTS:
+        from cso_lab.training.online import online_trainer
+
+        callbacks = [StepLog(out / LOG), StepManifest(), StepProgress(cfg.algorithm.label)]
+        return online_trainer(cfg, arguments, rows, tokenizer, out, model=model, callbacks=callbacks, **adapter)
     rows, sampler = _order_rows(rows, training, arguments)
     layout = Layout(len(rows), training.batch_size, arguments.per_device_train_batch_size, arguments.world_size)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])

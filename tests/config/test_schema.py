@@ -64,7 +64,7 @@ def test_seed_dialogues_are_a_count_or_null(count):
         ("hardware.device", "tpu", "hardware.device=tpu: should be 'auto', 'cpu' or 'cuda'"),
         ("generation.constrain", "all", "generation.constrain=all: should be 'none', 'format' or 'likelihood'"),
         ("training.gradient_checkpointing", "no", "training.gradient_checkpointing=no: should be 'auto', True or False"),
-        ("algorithm.rows", "triples", "algorithm.rows=triples: should be 'pairs', 'kto' or 'sft', or null"),
+        ("algorithm.rows", "triples", "algorithm.rows=triples: should be 'pairs', 'kto', 'sft' or 'prompts', or null"),
         ("tracking.tags", [1], "tracking.tags=[1]: should be a valid string"),
         ("tracking.mode", "on", "tracking.mode=on: should be 'auto', 'online' or 'offline'"),
         ("toxicity.client", None, "toxicity.client=None: should be a valid dictionary"),

@@ -5,7 +5,7 @@ from small_search import ABC, hand_made
 
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn, prompt_messages
 from cso_lab.preferences.escpro import EscPro
-from cso_lab.preferences.rows import kto_rows, pair_rows, sft_rows
+from cso_lab.preferences.rows import kto_rows, pair_rows, prompt_rows, sft_rows
 from cso_lab.preferences.statistics import strategy_counts, table5
 
 FIRST = (Turn(SEEKER, "k0"),)
@@ -52,6 +52,14 @@ def test_sft_rows_are_the_preferred_turns_once_each(paths):
     assert [row["completion"] for row in rows] == replies("(A) a", "(A) a a", "(B) a b")
     assert [row["strategy"] for row in rows] == ["A", "A", "B"]
     assert [len(row["prompt"]) for row in rows] == [len(prompt_messages(history, ABC)) for history in (FIRST, SECOND, SECOND)]
+
+
+def test_prompts_are_the_states_with_a_preferred_turn_and_what_the_tree_knows_of_them(paths):
+    rows = prompt_rows(paths, ABC)
+    assert [row["prompt"] for row in rows] == [prompt_messages(history, ABC) for history in (FIRST, SECOND)]
+    assert [row["preferred"] for row in rows] == [["A"], ["A", "B"]]
+    assert [row["values"] for row in rows] == [{"A": 0.8, "B": -1.0}, {"A": 0.7, "B": 0.6, "C": 0.1}]
+    assert {row["dialogue"] for row in rows} == {"t"}
 
 
 def test_kto_rows_are_the_halves_of_the_pairs_once_each(paths):

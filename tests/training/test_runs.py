@@ -27,6 +27,7 @@ def data(tmp_path_factory):
     bad = [{"role": "assistant", "content": "(Share Information) Sleep has several stages."}]
     write_jsonl(folder / "pairs.jsonl", [{"prompt": p, "chosen": good, "rejected": bad} for p in prompts])
     write_jsonl(folder / "sft.jsonl", [{"prompt": p, "completion": good} for p in prompts])
+    write_jsonl(folder / "prompts.jsonl", [{"prompt": p, "preferred": ["Affirmation"], "values": {}} for p in prompts])
     write_jsonl(
         folder / "kto.jsonl", [{"prompt": p, "completion": r, "label": r is good} for p in prompts for r in (good, bad)]
     )
@@ -164,7 +165,7 @@ train(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("algo", "mode"),
-    [("sft", "lora"), ("dpo", "full"), ("kto", "full"), ("orpo", "lora")],  # a trainer class each
+    [("sft", "lora"), ("dpo", "full"), ("kto", "full"), ("orpo", "lora"), ("grpo", "lora")],  # a trainer class each
 )
 def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, mode, shared, data, tmp_path):
     import torch
@@ -172,6 +173,8 @@ def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, mode, share
 
     # warm-up and decay make steps differ, so a wrong step count, order of rows or optimizer state would show
     line = [f"algo={algo}", f"mode={mode}", "training.max_steps=12", "training.save_steps=2", "training.warmup_ratio=0.2"]
+    if algo == "grpo":  # three steps an epoch
+        line += ["algorithm.num_generations=2", "algorithm.max_new_tokens=6", "generation.constrain=format"]
     cfg = config(shared, *line)
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
 
