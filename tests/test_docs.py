@@ -226,7 +226,8 @@ def configurations() -> list:
         "conversation/harm=llm",
     )
     others = ("algo=dpo_after_sft", "data=escpro", "data.path=FILE", "preferences=random", "hardware=slurm", "tracking=wandb")
-    return [jobs_of(*overrides)[0] for overrides in ((), served, others, ("algo=grpo",))]
+    variants = (("algo=dpo_sft",), ("algo=dpo_strategy",), ("algo=grpo",))
+    return [jobs_of(*overrides)[0] for overrides in ((), served, others, *variants)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
