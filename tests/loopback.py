@@ -3,20 +3,17 @@
 import json
 import random
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 from fakes import FakeOpenAI, Reply, failure
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from project import composed
 
 from cso_lab.core.strategies import strategy_set
 from cso_lab.corpora import load
 from cso_lab.expansion.expand import expand
-from cso_lab.pipeline.cell_names import register_resolvers
 from cso_lab.roles.simulated.provider import simulated_reply
 
-CONF = str(Path(__file__).parents[1] / "conf")
 # JSON is left to the prompt here, so that every call is one of the search; test_structured.py asks for it.
 UNSTRUCTURED = ("roles.strategist.structured=none", "roles.judge.structured=none")
 SMALL = (
@@ -93,12 +90,9 @@ def answering(share: float = 0.0, faults=tuple(FAULTS), seeded: bool = False, **
     return FakeOpenAI(reply, **forms)
 
 
-@cache
 def config(overrides: tuple[str, ...]):
     """Returns the composed configuration of a small search with a server."""
-    register_resolvers()
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("config", overrides=["roles=server", *SMALL, *overrides])
+    return composed("roles=server", *SMALL, *overrides)
 
 
 def search(folder: Path, api_base: str, *overrides: str, dialogues: int = 2) -> dict:

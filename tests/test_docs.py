@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from project import ROOT, jobs_of, without_hydra
+from project import ROOT, composed, jobs_of, without_hydra
 from test_imports import ORDER
 
 import cso_lab
@@ -125,7 +125,8 @@ def test_a_command_line_composes(command, tmp_path, monkeypatch):
         for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
             monkeypatch.delitem(sys.modules, name)  # another page's example
         overrides = [*overrides, f"hydra.searchpath=[pkg://experiments,file://{tmp_path / command.config_dir}]"]
-    for job in map(without_hydra, jobs_of(*overrides)):
+    sweeps = "-m" in command.words or re.search(r"\+(table|figure)=", str(command))
+    for job in map(without_hydra, jobs_of(*overrides)) if sweeps else [composed(*overrides)]:
         assert OmegaConf.to_container(job, resolve=True)
         if not PLACEHOLDER.search(str(command)):
             check(job)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,24 +101,26 @@ def turns_to_predict(
     model: "LocalModel | ServedModel",
 ) -> list[_Request]:
     """Returns the turns to be predicted. Raises UserError if there is none or a prompt is too long."""
-    requests, shortened = [], []
-    for dialogue in dialogues:
-        for turn in dialogue.supporter_turns():
-            if dialogue.turns[turn].strategy is None:
-                continue
-            opening = method.opening(prompt_messages(dialogue.turns[:turn], strategies))
-            messages = model.fit(opening)
-            if messages is None:
-                raise UserError(
-                    f"dialogue {dialogue.id}, turn {turn}: system prompt and last seeker turn alone are longer than"
-                    f" generation.max_prompt_length={cfg.generation.max_prompt_length}: raise it"
-                )
-            requests.append(_Request(dialogue, turn, messages))
-            shortened.append(len(messages) < len(opening))
-    requests = requests[: cfg.generation.max_turns]
-    if count := sum(shortened[: cfg.generation.max_turns]):
+    turns = (
+        (dialogue, turn)
+        for dialogue in dialogues
+        for turn in dialogue.supporter_turns()
+        if dialogue.turns[turn].strategy is not None
+    )
+    requests, shortened = [], 0
+    for dialogue, turn in islice(turns, cfg.generation.max_turns):
+        opening = method.opening(prompt_messages(dialogue.turns[:turn], strategies))
+        messages = model.fit(opening)
+        if messages is None:
+            raise UserError(
+                f"dialogue {dialogue.id}, turn {turn}: system prompt and last seeker turn alone are longer than"
+                f" generation.max_prompt_length={cfg.generation.max_prompt_length}: raise it"
+            )
+        requests.append(_Request(dialogue, turn, messages))
+        shortened += len(messages) < len(opening)
+    if shortened:
         print(
-            f"{count} of {len(requests)} prompts are longer than generation.max_prompt_length={cfg.generation.max_prompt_length}"
+            f"{shortened} of {len(requests)} prompts are longer than generation.max_prompt_length={cfg.generation.max_prompt_length}"
             " and lose their oldest turns"
         )
     if not requests:

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from project import composed
 from reporting.trees import hand_made, write_search
 
 from cso_lab.expansion.shards import copy_finished_trees, part_folder, union, usage_of_parts
-from cso_lab.pipeline.cell_names import cell_name, register_resolvers
+from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.stages import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +88,7 @@ def test_the_usage_of_each_part(tmp_path):
 
 
 def test_parts_are_one_search_in_run_folders_of_their_own():
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cells = [compose("config", overrides=[f"data.shard={which}"]) for which in ("1/1", "1/2", "2/2")]
+    cells = [composed(f"data.shard={which}") for which in ("1/1", "1/2", "2/2")]
     assert len({RESULTS["search"].key(cfg) for cfg in cells}) == 1
     names = [cell_name(cfg) for cfg in cells]
     assert names[1:] == [f"{names[0]}-shard1of2", f"{names[0]}-shard2of2"]

@@ -2,17 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from project import composed
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.records import SEEKER, SUPPORTER, Dialogue, Turn
 from cso_lab.core.strategies import EXTES, parse_reply
-from cso_lab.pipeline.cell_names import register_resolvers
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +17,8 @@ def shared(tmp_path_factory):
 
 
 def config(shared, backbone, *overrides):
-    register_resolvers()
     fixed = [f"backbone={backbone}", "algo=base", f"shared_dir={shared}", "training.dtype=float32", "hardware=cpu"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=[*fixed, "generation.max_new_tokens=6", *overrides])
+    return composed(*fixed, "generation.max_new_tokens=6", *overrides)
 
 
 def dialogue(name, turns, opening=()):
