@@ -15,7 +15,7 @@ _COLUMNS = (
     "speedup",
     "tokens: TRL's over ours",
     "peak GiB: ours, TRL's",
-    "compiled: first step, later",
+    "compiled: at first, later",
 )
 
 
@@ -56,7 +56,7 @@ def _speed(model: str, dtype: str, algos: dict) -> Table:
             "[bold red]refused[/]" if not exact else _number(outcome["speedup"]),
             _number(outcome.get("token_ratio")),
             f"{_number(ours.get('gib'))}, {_number(stock.get('gib'))}",
-            f"{_compiled(ours, 'first_step')}, {_compiled(ours, 'warm_steps')}",
+            f"{_compiled(ours, 'compiled_at_first')}, {_compiled(ours, 'compiled_later')}",
         )
     return table
 
