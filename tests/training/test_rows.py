@@ -137,3 +137,10 @@ def test_a_row_that_is_none_is_named(tmp_path):
     write_jsonl(tmp_path / "sft.jsonl", [])
     with pytest.raises(UserError, match="holds no row"):
         read_rows(tmp_path, "sft")
+
+
+def test_a_tiny_models_tokenizer_reads_english_by_words_and_can_write_any_text(chats):
+    english, other = "I have not slept well for weeks, and I do not know what to do.", "Grüße 🙂 日本\n\tx"
+    for chat in chats.values():
+        assert len(chat.ids(english)) < 25
+        assert chat.tokenizer.decode(chat.ids(other), skip_special_tokens=True) == other
