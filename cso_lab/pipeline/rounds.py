@@ -1,12 +1,13 @@
 """On-policy CSO: the rounds of search and training before the last one, and the model of a round as supporter of the next search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import expanded, previous_round, rounds_of, trains, trains_here
+from cso_lab.config.cells import expanded, previous_round, trains, trains_here
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 
@@ -50,17 +51,14 @@ def rounds(cell: "CellContext") -> list["CellContext"]:
     return [*(rounds(cell.with_config(previous)) if previous is not None else ()), cell]
 
 
-def run_earlier_rounds(cell: "CellContext") -> None:
-    """Searches, builds the dataset and trains in every round before the last one; what is finished is not done again."""
-    from cso_lab.pipeline.dataset import Dataset
-    from cso_lab.pipeline.search import Search
-    from cso_lab.pipeline.train import round_checkpoint
+# {"key" and "checkpoint": the functions of the train stage for one round}. A search needs the training of the round before, and a training
+# needs the search before it; so the train stage registers them here instead of being imported.
+_training: dict[str, Callable] = {}
 
-    for earlier in rounds(cell)[:-1]:
-        print(f"round {rounds_of(earlier.cfg)} of {rounds_of(cell.cfg)}")
-        Search().run(earlier)
-        Dataset().run(earlier)
-        round_checkpoint(earlier)
+
+def register_training(key: "Callable[[CellContext], str]", checkpoint: "Callable[[CellContext], Path]") -> None:
+    """Registers the functions that return the key and the checkpoint of the training of a cell as it is in one of its rounds."""
+    _training.update(key=key, checkpoint=checkpoint)
 
 
 def supporter_identity(cell: "CellContext") -> list:
@@ -69,12 +67,11 @@ def supporter_identity(cell: "CellContext") -> list:
     previous = previous_round(cell.cfg)
     if previous is None:
         return []
-    from cso_lab.pipeline.train import round_key
     from cso_lab.training.machine import resolve_auto
 
     cfg = resolved(resolve_auto(cell.cfg))
     replying = {key: cfg["generation"][key] for key in ("max_prompt_length", "dtype")} | {"device": cfg["hardware"]["device"]}
-    return [round_key(cell.with_config(previous)), replying]
+    return [_training["key"](cell.with_config(previous)), replying]
 
 
 @contextmanager
@@ -86,12 +83,11 @@ def own_supporter(cell: "CellContext") -> Iterator[None]:
         return
     from cso_lab.generation.local import LocalModel
     from cso_lab.llm.in_process import OWN_MODEL
-    from cso_lab.pipeline.train import round_checkpoint
     from cso_lab.training.machine import resolve_auto
 
     cfg, player = resolve_auto(cell.cfg), cell.cfg.roles.supporter
     cfg.generation.temperature, cfg.generation.max_new_tokens = player.temperature, player.max_tokens
-    with LocalModel(cfg, round_checkpoint(cell.with_config(previous)), cell.strategies, carry=True) as model:
+    with LocalModel(cfg, _training["checkpoint"](cell.with_config(previous)), cell.strategies, carry=True) as model:
         model.load()
 
         def reply(conversations: Sequence, seeds: Sequence[int]) -> list[tuple[str, int, int, bool]]:

@@ -6,23 +6,23 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, starts_server, trains_here
+from cso_lab.config.cells import is_api, rounds_of, starts_server, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.conversation_settings import check_players
 from cso_lab.pipeline.converse import has_conversed, print_conversation_estimate
-from cso_lab.pipeline.dataset import check_negatives
+from cso_lab.pipeline.dataset import Dataset, check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.preflight import check_tracking, preflight
-from cso_lab.pipeline.rounds import rounds, run_earlier_rounds
-from cso_lab.pipeline.search import check_role_players, print_estimate
+from cso_lab.pipeline.rounds import rounds
+from cso_lab.pipeline.search import Search, check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
-from cso_lab.pipeline.train import is_trained
+from cso_lab.pipeline.train import is_trained, round_checkpoint
 from cso_lab.reporting.cells import FAILED_FILE
 from cso_lab.tracking import tracker
 
@@ -75,9 +75,18 @@ def run_stages(cell: CellContext) -> None:
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
     if any(stage.name == "search" for stage in stages):
-        run_earlier_rounds(cell)
+        _run_earlier_rounds(cell)
     for stage in stages:
         stage.run(cell)
+
+
+def _run_earlier_rounds(cell: CellContext) -> None:
+    """Searches, builds the dataset and trains in every round before the last one; what is finished is not done again."""
+    for earlier in rounds(cell)[:-1]:
+        print(f"round {rounds_of(earlier.cfg)} of {rounds_of(cell.cfg)}")
+        Search().run(earlier)
+        Dataset().run(earlier)
+        round_checkpoint(earlier)
 
 
 def unfinished_stages(cell: CellContext) -> list[str]:

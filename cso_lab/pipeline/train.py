@@ -18,6 +18,7 @@ from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import file_digest
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import finished_dataset, rows_folder
+from cso_lab.pipeline.rounds import register_training
 from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
@@ -151,3 +152,6 @@ def round_checkpoint(cell: CellContext) -> Path:
     Raises UserError if there is no dataset to train on.
     """
     return _shared_checkpoint(cell, cell.cfg, rows_folder(cell))
+
+
+register_training(round_key, round_checkpoint)
