@@ -197,6 +197,8 @@ class Hardware(Node):
     nodes: Count
     launcher: list[str]
     deepspeed: dict[str, Any] | None
+    memory: Positive | None
+    flops: Positive | None
 
 
 class Algorithm(OpenNode):
