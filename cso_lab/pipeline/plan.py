@@ -140,9 +140,10 @@ def _inputs(cell: CellContext) -> tuple["PretrainedConfig", "TokenPlan", list[st
     except UserError:
         if published_config(str(cfg.backbone.path)) is None:
             raise
-        stand_in = cfg.copy()
-        OmegaConf.update(stand_in, "backbone", OmegaConf.load(CONF / "backbone" / "smollm2.yaml"))
-        stand_in.backbone.chat_template_kwargs = None
+        smollm2 = OmegaConf.load(CONF / "backbone" / "smollm2.yaml")
+        stand_in = OmegaConf.create(
+            {"backbone": {"name": smollm2.name, "path": None, "gguf": smollm2.gguf}, "shared_dir": cfg.shared_dir}
+        )
         chat = load_chat_format(stand_in)
         notes.append("tokens are those of SmolLM2's tokenizer, since the backbone's own cannot be read here")
     try:
