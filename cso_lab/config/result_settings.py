@@ -75,6 +75,7 @@ NO_EFFECT = (
     NoEffect(("mcts.speculation", "mcts.search.speculation"), "leaves worked on ahead of time change no tree"),
     NoEffect(("training.save_steps", "training.logging_steps"), "how often something is written, and not what is trained"),
     NoEffect(("hardware.nodes", "hardware.launcher"), "where the processes run; their number counts, by how sums are rounded"),
+    NoEffect(("hardware.memory", "hardware.flops"), "what is planned with, and not what is computed"),
     NoEffect(("hardware",), "nothing is trained or generated here", lambda cfg: not weights_here(cfg)),
     NoEffect(
         ("hardware.processes", "hardware.deepspeed", "hardware.offload"),

@@ -203,6 +203,8 @@ class Hardware(Node):
     launcher: list[str]
     deepspeed: dict[str, Any] | None
     offload: Flag
+    memory: Positive | None
+    flops: Positive | None
 
 
 class Algorithm(OpenNode):

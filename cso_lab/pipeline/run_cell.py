@@ -17,6 +17,7 @@ from cso_lab.pipeline.dataset import Dataset, check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
+from cso_lab.pipeline.plan import check_memory, print_training_estimate
 from cso_lab.pipeline.preflight import check_tracking, preflight
 from cso_lab.pipeline.rounds import rounds
 from cso_lab.pipeline.search import Search, check_role_players, print_estimate
@@ -48,11 +49,13 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 
 
 def _print_estimates(cell: CellContext) -> None:
-    """Print what the stages that ask models would take: generation on a server, or the search; and conversations. Run nothing."""
+    """Print what would be taken: by the search, or generation on a server; by the training; by conversations. Run nothing."""
     cfg = cell.cfg
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
+    if "train" in cfg.stages and trains_here(cfg):
+        print_training_estimate(cell)
     if "converse" in cfg.stages:
         print_conversation_estimate(cell)
 
@@ -72,6 +75,8 @@ def run_stages(cell: CellContext) -> None:
         check_players(cell.cfg)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
+    if "train" in unfinished:
+        check_memory(cell)
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
     if any(stage.name == "search" for stage in stages):
