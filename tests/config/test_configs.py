@@ -24,7 +24,7 @@ SWEEPS = [(kind.name, sweep.stem) for kind in (ROOT / "experiments").iterdir() f
 API = {f"backbone={file.stem}" for file in CONF.glob("backbone/*.yaml") if "engine" in option("backbone", file.stem)}
 NEEDED = {choice: ["algo=base"] for choice in API} | {"backbone=api": ["algo=base", "backbone.model=openai/x"]}
 NEEDED |= {f"serving={file.stem}": ["generation.engine=server"] for file in CONF.glob("serving/*.yaml") if file.stem != "none"}
-NEEDED |= {"roles=transformers": ["roles.seeker.model=openai/x", "roles.supporter.model=openai/x"]}
+NEEDED |= {"roles=transformers": ["roles.seeker.model=openai/x", "roles.supporter.model=openai/x"], "roles=self": ["rounds=2"]}
 
 
 @pytest.mark.parametrize("choice", CHOICES)

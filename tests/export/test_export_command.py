@@ -8,7 +8,7 @@ import pytest
 from chats import run_folder
 from huggingface_hub import DatasetCard
 from omegaconf import OmegaConf
-from project import ROOT, option
+from project import ROOT, composed
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl, write_json, write_jsonl
@@ -146,14 +146,13 @@ def test_a_model_is_called_without_the_folders_of_a_machine(name, shown):
 
 def test_the_licence_of_the_base_is_that_of_its_card_or_file(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    gemma, smollm2, tiny = (base_model(option("backbone", name)) for name in ("gemma", "smollm2", "tiny_llama"))
+    gemma, smollm2, tiny = (base_model(composed(f"backbone={name}")) for name in ("gemma", "smollm2", "tiny_llama"))
     assert (gemma.hub_id, gemma.licence) == ("google/gemma-2-9b-it", "gemma")
     assert (smollm2.hub_id, smollm2.licence) == (None, "apache-2.0") and "dequantized" in smollm2.origin
     assert tiny.random and tiny.licence is None
     folder = tmp_path / "model"
     folder.mkdir()
-    local = option("backbone", "gemma")
-    local.path = str(folder)
+    local = composed("backbone=gemma", f"backbone.path={folder}")
     assert base_model(local).licence is None
     (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     assert base_model(local).licence == "mit" and str(tmp_path) not in str(base_model(local))

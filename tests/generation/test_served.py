@@ -308,7 +308,7 @@ def test_a_served_checkpoint_reads_what_it_would_read_here(backbone, tmp_path, m
     def reply(ids) -> str:
         return f"(Share Information) {sum(ids)}"
 
-    def reply_ids(model, prompts, decoding, openings, carried):
+    def reply_ids(model, prompts, *_):
         here.extend(prompts)
         return [tokenizer(reply(ids), add_special_tokens=False)["input_ids"] for ids in prompts]
 
