@@ -22,6 +22,7 @@ from cso_lab.llm.errors import (
     TooManyTokens,
     one_line,
 )
+from cso_lab.llm.in_process import in_process_providers
 from cso_lab.llm.journal import Journal
 from cso_lab.llm.question import Question
 from cso_lab.llm.rate_limiter import MAX_RETRY_AFTER, RateLimiter
@@ -244,7 +245,7 @@ class Client:
         model = {**question.model, "max_tokens": self._max_tokens(question)}
         start = monotonic()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._time_limit(call["model"])):
                 reply = await self._transport.complete(question.role, model, question.messages, seed)
         except Exception as error:
             if isinstance(error, TimeoutError):
@@ -288,6 +289,10 @@ class Client:
         self._with_more_room.discard(question.key)
         self._without_room.discard(question.key)
         return answer
+
+    def _time_limit(self, model: str) -> float | None:
+        """Returns the seconds that a call may take; None for a model in this process, which does not hang and would only begin again."""
+        return None if model.partition("/")[0] in in_process_providers() else self._timeout
 
     def _parsed(self, question: Question, text: ReplyText) -> object:
         """Returns the answer in a reply. Raises ParseError if there is none, or if the reply was cut and cannot be trimmed."""

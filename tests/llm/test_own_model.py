@@ -1,10 +1,12 @@
 """The cell's own model as supporter: what is asked at the same time is answered in one batch."""
 
 import asyncio
+import time
 
 import pytest
 
 from cso_lab.core.errors import UserError
+from cso_lab.llm.client import Client, Question
 from cso_lab.llm.in_process import OWN_MODEL, OWN_SUPPORTER
 from cso_lab.llm.transport import Transport
 
@@ -36,6 +38,24 @@ def test_questions_of_one_moment_are_one_batch_and_replies_go_to_their_own():
     assert [(each.text, each.prompt_tokens, each.completion_tokens, each.cost, each.cut) for each in replies] == [
         (f"{text}!", 3, 7, 0.0, text == "b") for text in "abcde"
     ]
+
+
+def test_a_batch_takes_as_long_as_it_takes():
+    """A limit of time is for servers: with roles=openai roles.on_policy=true it would have every reply of a slow batch generated again."""
+    batches = []
+
+    def reply(conversations, seeds):
+        batches.append(len(conversations))
+        time.sleep(0.3)
+        return [("Go on.", 3, 2, False)] * len(conversations)
+
+    async def run():
+        question = Question("k", "d", "supporter", MODEL, [{"role": "user", "content": "a"}], 7, str)
+        async with Client(max_concurrency=4, timeout=0.1, max_attempts=2, max_backoff=0) as client:
+            return await client.ask(question)
+
+    with OWN_MODEL.serving(reply, batch_size=4):
+        assert asyncio.run(run()) == "Go on." and batches == [1]
 
 
 def test_a_model_that_fails_stops_with_one_line_and_no_reply():
