@@ -17,8 +17,8 @@ from cso_lab.pipeline.stage_cache import is_done
 
 
 class Dataset(Result, Stage):
-    """Leaves preferences/{pairs,sft,kto}.jsonl and statistics.json (Table 5) in a shared folder. Needs the trees of the whole search, or
-    data that is expanded already."""
+    """Leaves preferences/{pairs,sft,kto}.jsonl and statistics.json (Table 5) in a shared folder, and prompts.jsonl there when an algorithm
+    reads it. Needs the trees of the whole search, or data that is expanded already."""
 
     name, version, of_training = "dataset", 1, True
 

@@ -13,6 +13,7 @@ from cso_lab.config.cells import (
     rounds_of,
     start_node,
     start_of,
+    starts_from_previous_round,
     starts_server,
     trains,
 )
@@ -25,9 +26,10 @@ from cso_lab.tracking import TrackedCell
 
 def cell_metadata(cfg: DictConfig) -> dict:
     """Returns the choices that make it this cell; the report groups and names cells by them."""
-    trained, start, label = trains(cfg), start_node(cfg.algorithm), cfg.algorithm.label
-    if several := trained and rounds_of(cfg) > 1:
+    trained, label = trains(cfg), cfg.algorithm.label
+    if trained and rounds_of(cfg) > 1:
         label = f"On-policy {label}" if rounds_of(cfg) == 2 else f"On-policy {label} ({rounds_of(cfg)} rounds)"
+    start = cfg.algorithm if trained and starts_from_previous_round(cfg) else start_node(cfg.algorithm)
     return {
         "backbone": cfg.backbone.name,
         "label": model_label(cfg),
@@ -36,8 +38,8 @@ def cell_metadata(cfg: DictConfig) -> dict:
         "algo_label": label,
         "mode": cfg.finetune_mode.name if trained else None,
         "mode_label": cfg.finetune_mode.label if trained else None,
-        "start_from": algorithm_name(cfg.algorithm if several else start) if several or start is not None else "base",
-        "start_label": algorithm_label(cfg.algorithm if several else start) if several or start is not None else None,
+        "start_from": "base" if start is None else algorithm_name(start),
+        "start_label": None if start is None else algorithm_label(start),
         "decoding": cfg.decoding.name,
         "decoding_label": cfg.decoding.label,
         "seed": cfg.seed if uses_seed(cfg) else None,

@@ -23,7 +23,7 @@ from cso_lab.pipeline.rounds import rounds
 from cso_lab.pipeline.search import Search, check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
-from cso_lab.pipeline.train import is_trained, round_checkpoint
+from cso_lab.pipeline.train import check_judge, is_trained, round_checkpoint
 from cso_lab.reporting.cells import FAILED_FILE
 from cso_lab.tracking import tracker
 
@@ -76,6 +76,7 @@ def run_stages(cell: CellContext) -> None:
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
     if "train" in unfinished:
+        check_judge(cell.cfg)
         check_memory(cell)
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
@@ -95,7 +96,7 @@ def _run_earlier_rounds(cell: CellContext) -> None:
 
 
 def unfinished_stages(cell: CellContext) -> list[str]:
-    """Returns those of train, converse and generate that are requested and not finished. Writes nothing."""
+    """Returns those of train, converse and generate that are requested and not finished. Writes nothing but a dataset's missing prompts."""
     requested = {stage.name for stage in _requested(cell.cfg)}
     unfinished = [name for name in ("train", "converse", "generate") if name in requested]
     if not unfinished or cell.cfg.rerun:

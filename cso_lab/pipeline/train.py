@@ -12,13 +12,14 @@ from cso_lab.config.cells import (
     start_of,
     starts_from_previous_round,
 )
+from cso_lab.config.clients import LIMITS
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import file_digest
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import finished_dataset, rows_folder
-from cso_lab.pipeline.rounds import register_training
+from cso_lab.pipeline.rounds import register_training, rounds
 from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
@@ -78,6 +79,20 @@ def _takes_rows_in_parts(cfg: DictConfig) -> bool:
     return cfg.hardware.processes > 1 or training.per_device_batch_size is not None or not training.share_prefixes
 
 
+def check_judge(cfg: DictConfig) -> None:
+    """Raises UserError if the judge whose scores reward a training cannot be asked: its key is missing, or its model names no provider."""
+    if not asks_judge(cfg):
+        return
+    import cso_lab.roles  # noqa: F401, makes the simulated players known
+    from cso_lab.llm.client import Client
+    from cso_lab.training.rewards.reward_functions import used_rewards
+    from cso_lab.training.rewards.rewards import JudgeScore
+
+    judged = f"{JudgeScore.__module__}.{JudgeScore.__qualname__}"
+    if any(cfg.algorithm.rewards[name]["_target_"] == judged for name in used_rewards(cfg.algorithm)):
+        Client(**{key: cfg.roles[key] for key in LIMITS}).check({"judge": cfg.roles.judge.model})
+
+
 def is_trained(cell: CellContext) -> bool:
     """Returns whether the cell's training is finished, here or in a sibling cell. Raises UserError if there is no dataset to train on."""
     key = _key(cell, cell.cfg, finished_dataset(cell) / "preferences")
@@ -121,6 +136,9 @@ def _training_before(cell: CellContext, cfg: DictConfig, rows: Path) -> tuple[Di
         previous = previous_round(cfg)
         return previous, finished_dataset(cell.with_config(previous)) / "preferences"
     start = start_of(cfg)
+    if start is not None and rounds_of(cfg) > 1:
+        # The same as in the first round: trained on that round's rows.
+        rows = finished_dataset(rounds(cell)[0]) / "preferences"
     return None if start is None else (start, rows)
 
 

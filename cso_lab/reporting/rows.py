@@ -107,7 +107,7 @@ def published_row(cell: Cell) -> str | None:
     """Returns the paper's row of the cell's method ("base", "lora.dpo", ...), whatever its model; None if there is none."""
     if cell.algo == "base":
         return "base" if cell.decoding == "plain" else cell.decoding
-    if cell.start_from != "base" or cell.decoding != "plain":
+    if cell.start_from != "base" or cell.decoding != "plain" or cell.context.get("rounds"):
         return None
     if cell.preferences == "random":
         return "random" if (cell.mode, cell.algo) == ("lora", "dpo") else None

@@ -57,7 +57,7 @@ def test_other_rounds_are_another_cell_with_another_name_and_beside_no_published
     assert names == [
         ("CSO-DPO", "base", None),
         ("On-policy CSO-DPO", "dpo", "CSO-DPO"),
-        ("On-policy CSO-DPO", "dpo", "CSO-DPO"),
+        ("On-policy CSO-DPO", "base", None),
         ("On-policy CSO-DPO (3 rounds)", "dpo", "CSO-DPO"),
         ("On-policy CSO-DPO", "dpo_after_sft", "CSO-DPO after SFT"),
     ]
@@ -114,6 +114,27 @@ def test_a_killed_run_goes_on_and_its_second_search_is_that_of_the_trained_model
     said = {" ".join(call["reply"].split()) for call in replies}
     rejected = [json.loads(row)["rejected"][0]["content"].partition(") ")[2] for row in rows.splitlines()]
     assert rejected and sum(any(text in reply for reply in said) for text in rejected) == len(rejected)
+
+
+@pytest.mark.long
+def test_a_later_round_can_start_from_the_sft_model_of_the_first(tmp_path):
+    """The first round's SFT is not trained again on the rows of the second."""
+    shared = tmp_path / "shared"
+    line = [
+        *TWO,
+        *SMALL,
+        "start=sft",
+        "algorithm.start.training.max_steps=2",
+        "round_start=backbone",
+        "stages=[search,dataset,train]",
+    ]
+    done = run_py(*line, f"shared_dir={shared}", f"hydra.run.dir={tmp_path / 'run'}", timeout=400)
+    assert done.returncode == 0, done.stderr
+    trained = [json.loads(file.read_text(encoding="utf-8")) for file in shared.glob("train/*/training.json")]
+    [sft] = [training for training in trained if "start" not in training]
+    [first] = [training for training in trained if "start" in training]
+    last = json.loads((tmp_path / "run" / "training.json").read_text(encoding="utf-8"))
+    assert first["start"] == last["start"] == sft and "previous_round" not in last
 
 
 def own_calls(shared):

@@ -6,10 +6,11 @@ from omegaconf import OmegaConf
 from project import composed
 from small_search import ABC, REWARD
 
-from cso_lab.core.errors import UserError
+from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages
 from cso_lab.core.strategies import EXTES
+from cso_lab.pipeline.train import check_judge
 from cso_lab.training.rewards.judge import RoleJudge
 from cso_lab.training.rewards.reward_functions import reward_functions, used_rewards
 from cso_lab.training.rewards.rewards import JudgeScore, PreferredStrategy, TreeValue, WellFormed
@@ -85,6 +86,17 @@ def test_a_judge_that_gives_no_scores_leaves_the_reply_without_a_reward(tmp_path
         judge = RoleJudge(OmegaConf.to_container(cfg.roles, resolve=True), EXTES, 0, tmp_path)
         assert judge([rollout(extes_row(), "(Affirmation) You got through it.", EXTES)]) == [None]
     assert "the judge gave no scores for a reply" in capsys.readouterr().err
+
+
+def test_a_judge_that_cannot_be_asked_is_named_before_the_training(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    check_judge(composed("algo=grpo"))
+    check_judge(composed("algo=grpo", "roles=openai", "algorithm.weights.judge=0"))
+    check_judge(composed("algo=dpo", "roles=openai"))
+    with pytest.raises(MissingKey, match="openai/gpt-4o-mini as judge needs OPENAI_API_KEY"):
+        check_judge(composed("algo=grpo", "roles=openai"))
+    with pytest.raises(UserError, match="roles.judge.model=mine: names no provider"):
+        check_judge(composed("algo=grpo", "roles.judge.model=mine"))
 
 
 @pytest.mark.parametrize(
