@@ -10,6 +10,7 @@ from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.records import SEEKER, SUPPORTER, Turn, prompt_messages
 from cso_lab.core.strategies import EXTES
+from cso_lab.llm.budget import BudgetSpent
 from cso_lab.pipeline.train import check_judge
 from cso_lab.training.rewards.judge import RoleJudge
 from cso_lab.training.rewards.reward_functions import reward_functions, used_rewards
@@ -77,6 +78,17 @@ def test_the_functions_have_the_rewards_names_and_the_judge_of_the_roles_answers
     assert [(call["role"], call["dialogue"]) for call in calls] == [("judge", "ann")] * 2
     assert functions["judge"](completions=texts, row=[0, 0]) == first
     assert read_jsonl(tmp_path / "calls.jsonl") == calls
+
+
+def test_processes_share_the_budget_of_the_judge(tmp_path):
+    cfg = composed("algo=grpo", "roles.budget.calls=5")
+    roles = OmegaConf.to_container(cfg.roles, resolve=True)
+    texts = [f"(Affirmation) You got through it {count} times." for count in ("two", "three", "four")]
+    rollouts = [rollout(extes_row(), text, EXTES) for text in texts]
+    assert len(RoleJudge(roles, EXTES, 0, tmp_path / "alone")(rollouts)) == 3
+    with pytest.raises(BudgetSpent, match="roles.budget.calls=2 is spent, which is the share of each of 2 processes"):
+        RoleJudge(roles, EXTES, 0, tmp_path / "0", processes=2)(rollouts)
+    assert len(read_jsonl(tmp_path / "0" / "calls.jsonl")) == 2
 
 
 def test_a_judge_that_gives_no_scores_leaves_the_reply_without_a_reward(tmp_path, capsys):

@@ -16,10 +16,14 @@ _SAMPLE = "reward"
 
 
 class RoleJudge:
-    """The judge of `roles`, the configuration of the role players and their client; its replies are journaled in `folder`."""
+    """The judge of `roles`, the configuration of the role players and their client; its replies are journaled in `folder`.
 
-    def __init__(self, roles: Mapping, strategies: StrategySet, seed: int, folder: Path):
-        self._roles, self._strategies, self._seed, self._folder = roles, strategies, seed, folder
+    Each of several `processes` has a judge and a folder of its own. They share caps and rates evenly.
+    """
+
+    def __init__(self, roles: Mapping, strategies: StrategySet, seed: int, folder: Path, processes: int = 1):
+        self._roles, self._strategies, self._seed, self._folder = _of_one(roles, processes), strategies, seed, folder
+        self._processes = processes
         self._unanswered = 0
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[Scores | None]:
@@ -28,13 +32,20 @@ class RoleJudge:
         Raises ServiceError if the server is down or the account cannot be used, and BudgetSpent if a cap is reached; after either the
         same command goes on, and asks nothing again.
         """
+        from cso_lab.llm.budget import BudgetSpent
         from cso_lab.llm.client import Client
         from cso_lab.llm.journal import Journal
         from cso_lab.roles.role_players import RolePlayers
 
         with Journal(self._folder, {reply.dialogue for reply in rollouts}) as journal:
             client = Client(**{key: self._roles[key] for key in LIMITS}, journal=journal)
-            return asyncio.run(self._ask(RolePlayers(self._roles, client, self._strategies, self._seed), client, rollouts))
+            players = RolePlayers(self._roles, client, self._strategies, self._seed)
+            try:
+                return asyncio.run(self._ask(players, client, rollouts))
+            except BudgetSpent as spent:
+                if self._processes == 1:
+                    raise
+                raise BudgetSpent(f"{spent}, which is the share of each of {self._processes} processes") from None
 
     async def _ask(self, role_players, client, rollouts: Sequence[Rollout]) -> list[Scores | None]:
         from cso_lab.llm.errors import RoleFailure
@@ -55,3 +66,16 @@ class RoleJudge:
         self._unanswered += 1
         if self._unanswered == 1:
             print(f"the judge gave no scores for a reply, which has no reward of it: {failure}", file=sys.stderr)
+
+
+def _of_one(roles: Mapping, processes: int) -> Mapping:
+    """Returns the roles with the limits that one of so many processes has."""
+
+    def share(value: float | None) -> float | None:
+        return None if value is None else value / processes
+
+    caps = {name: share(cap) for name, cap in roles["budget"].items()}
+    if caps["calls"] is not None:
+        caps["calls"] = int(caps["calls"])
+    rates = {name: share(roles[name]) for name in ("requests_per_minute", "tokens_per_minute")}
+    return {**roles, **rates, "budget": caps, "max_concurrency": max(1, roles["max_concurrency"] // processes)}

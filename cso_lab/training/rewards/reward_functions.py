@@ -41,7 +41,7 @@ def reward_functions(cfg: DictConfig, rows: Sequence[dict], strategies: Strategy
     from hydra.utils import instantiate
 
     roles = OmegaConf.to_container(cfg.roles, resolve=True)
-    judge = RoleJudge(roles, strategies, cfg.training.seed, folder)
+    judge = RoleJudge(roles, strategies, cfg.training.seed, folder, cfg.hardware.processes)
     used = used_rewards(cfg.algorithm)
     return [_function(name, instantiate(cfg.algorithm.rewards[name]), judge, rows, strategies) for name in used]
 
