@@ -93,9 +93,9 @@ def backbone_label(backbone: str) -> str:
 def paper_scores(cell: Cell, table: str | None = None) -> Mapping[str, float] | None:
     """Returns the paper's {Q, B, Q_W, R-L} of this very cell, from `table` if it is there; None if the paper has none.
 
-    It has none where another model was loaded under the backbone's name.
+    It has none where another model was loaded under the backbone's name, or the dialogues are not test dialogues.
     """
-    return None if cell.context.get("path") else _published(cell, table)
+    return None if cell.context.get("path") or cell.context.get("measured_on") else _published(cell, table)
 
 
 def withholds_paper(cell: Cell) -> bool:

@@ -122,6 +122,7 @@ def test_llama_stands_beside_the_paper_and_smollm2_does_not(cell):
         ({"preferences": "escpro"}, 34.51),
         ({"start_from": "sft"}, None),
         ({"context": {"rounds": 2}}, None),
+        ({"context": {"measured_on": "validation dialogues"}}, None),
         ({"decoding": "self_refine"}, None),
         ({"preferences": "random", "mode": "full"}, None),
         ({"backbone": "tiny_llama", "family": "llama"}, None),
