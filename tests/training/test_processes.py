@@ -193,6 +193,26 @@ def test_rows_taken_a_few_at_a_time_count_as_rows_taken_at_once(shared, uneven, 
 
 
 @pytest.mark.long
+def test_each_process_of_grpo_writes_its_own_replies_and_asks_the_judge_about_them(shared, tmp_path):
+    from cso_lab.core.files import read_jsonl, write_jsonl
+    from cso_lab.core.records import SEEKER, Turn, prompt_messages
+    from cso_lab.core.strategies import EXTES
+    from cso_lab.training.train import train
+
+    prompt = prompt_messages([Turn(SEEKER, "I feel low today.")], EXTES)  # the same one for both
+    rows = [{"prompt": prompt, "preferred": [EXTES.names[0]], "values": {}, "dialogue": "d"}] * 2
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    line = ["algo=grpo", "algorithm.num_generations=4", "algorithm.max_new_tokens=12", "training.batch_size=8"]
+    line += ["training.max_prompt_length=2000", "training.max_steps=1", "generation.constrain=format"]
+    cfg = config(shared, *line, "hardware=ddp", "hardware.device=cpu", "hardware.processes=2")
+    assert train(cfg, tmp_path, tmp_path / "out")["steps"] == 1
+    [entry] = log(tmp_path / "out")
+    assert all(math.isfinite(entry[key]) for key in ("loss", "reward", "rewards/judge/mean", "kl"))
+    asked = [{call["key"] for call in read_jsonl(tmp_path / "out" / "judge" / name / "calls.jsonl")} for name in "01"]
+    assert all(asked) and not asked[0] & asked[1]
+
+
+@pytest.mark.long
 def test_killed_in_the_middle_two_processes_end_as_if_they_had_not_been(shared, data, tmp_path):
     """Ended by kill -9 of the run alone: its processes end by themselves, and the same command goes on."""
     import torch
