@@ -18,7 +18,7 @@ from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.preflight import check_tracking, preflight
-from cso_lab.pipeline.rounds import rounds, run_earlier_rounds
+from cso_lab.pipeline.rounds import find_supporters, run_earlier_rounds
 from cso_lab.pipeline.search import check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
@@ -50,6 +50,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 def _print_estimates(cell: CellContext) -> None:
     """Print what the stages that ask models would take: generation on a server, or the search; and conversations. Run nothing."""
     cfg = cell.cfg
+    find_supporters(cell)
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
@@ -63,9 +64,10 @@ def run_stages(cell: CellContext) -> None:
     OmegaConf.save(cell.cfg, cell.folder / "config.yaml", resolve=True)
     if cell.cfg.rerun:
         cell.cache.record.keys.clear()
+    find_supporters(cell)
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
-        check_role_players(rounds(cell)[0])  # the supporter of a later round is the cell's own model
+        check_role_players(cell.rounds()[0])  # the supporter of a later round is the cell's own model
     if any(stage.name == "dataset" for stage in stages):
         check_negatives(cell)
     if any(stage.name == "converse" for stage in stages):
@@ -98,12 +100,14 @@ def unfinished_stages(cell: CellContext) -> list[str]:
     return unfinished
 
 
-def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
+def preflight_cells(configurations: Iterable[tuple[DictConfig, Path]]) -> None:
     """Checks all cells (configuration, run folder) of a sweep, before the first one runs, for what would make them fail later."""
-    to_run = [(cfg, folder) for cfg, folder in cells if not cfg.estimate]
-    for cfg, folder in to_run:
-        check_tracking(cfg, folder)
-    preflight([(cfg, folder, unfinished_stages(CellContext(cfg, folder))) for cfg, folder in to_run])
+    cells = [CellContext(cfg, folder) for cfg, folder in configurations if not cfg.estimate]
+    for cell in cells:
+        check_tracking(cell.cfg, cell.folder)
+    for cell in cells:
+        find_supporters(cell)
+    preflight([(cell.cfg, cell.folder, unfinished_stages(cell)) for cell in cells])
 
 
 def _requested(cfg: DictConfig) -> list[Stage]:
