@@ -124,6 +124,15 @@ def test_tokens_of_an_opening_without_a_choice_are_left_out_of_the_loss(shared, 
         assert all(counted[opening:]) and counted[opening - 1] == 0
 
 
+def test_an_opening_chosen_by_likelihood_counts_but_for_what_all_openings_begin_with(shared, data, tmp_path):
+    line = ["generation.constrain=likelihood", "algorithm.max_new_tokens=20", "training.max_prompt_length=2000"]
+    trainer, chat, rows = trainer_of(config(shared, *LINE, *line), data, tmp_path)
+    written = trainer.rollout_func([rows[0]["prompt"]] * 8, trainer)
+    for reply, counted in zip(written["completion_ids"], written["env_mask"], strict=True):
+        assert any(chat.tokenizer.decode(reply).startswith(f"({name})") for name in EXTES.names)
+        assert counted[0] == 0 and all(counted[1:])
+
+
 def test_groups_that_do_not_fit_are_refused_before_any_work():
     for line, message in (
         (["training.batch_size=6"], "is no multiple of algorithm.num_generations=8"),
