@@ -16,7 +16,7 @@ def supporter_identity(cell: CellContext, make: str) -> list:
     if cell.before is None:
         return []
     if cell.supporter is None:
-        raise cell.missing(make, f"round {cell.before.cfg.rounds} has not run")
+        raise cell.missing(make, f"the search and training of round {cell.before.cfg.rounds} have not run")
     from cso_lab.training.machine import resolve_auto
 
     cfg = resolved(resolve_auto(cell.cfg))

@@ -57,6 +57,18 @@ def test_a_training_changes_weights_and_logs_rewards_and_kl(shared, data, tmp_pa
 
 
 @pytest.mark.long
+def test_an_adapter_on_quantized_weights_learns_in_float32(shared, data, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    import torch
+
+    cfg = config(shared, *LINE, "mode=qlora", "generation.constrain=format", "training.max_prompt_length=2000")
+    trainer, _, _ = trainer_of(cfg, data, tmp_path)
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    trainer.train()
+    assert all(weight.any() for name, weight in trainer.model.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_the_loss_is_that_of_the_stock_trainer(shared, data, tmp_path, mode):
     import torch
