@@ -10,9 +10,11 @@ from project import ROOT, composed, run_py
 
 from cso_lab.config.cells import previous_round, start_of
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.metadata import cell_metadata
+from cso_lab.pipeline.run_cell import run_stages
 from cso_lab.pipeline.stages import RESULTS
 
 LINE = ("backbone=tiny_llama", "hardware=cpu", "training.dtype=float32")
@@ -63,6 +65,15 @@ def test_other_rounds_are_another_cell_with_another_name_and_beside_no_published
     ]
     # what has one round alone does not depend on what a second one would start from
     assert cell_name(composed(*LINE, "round_start=backbone")) == cell_name(composed(*LINE))
+
+
+@pytest.mark.parametrize(("stage", "make"), [("dataset", "search"), ("train", "search,dataset")])
+def test_a_stage_alone_names_the_stages_to_run_first(tmp_path, stage, make):
+    cfg = composed(*TWO, f"stages=[{stage}]", f"shared_dir={tmp_path}", "tracking=none")
+    with pytest.raises(
+        UserError, match=rf"^the search and training of round 1 have not run; make them with: python run.py 'stages=\[{make}\]'"
+    ):
+        run_stages(CellContext(cfg, tmp_path / "run"))
 
 
 SMALL = (
