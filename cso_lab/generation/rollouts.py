@@ -17,13 +17,13 @@ _ANY_CONVERSATION = [{"role": "user", "content": "I had a hard week."}]
 class SharedPromptRollouts:
     """Samples the replies of all prompts of a step at once; what prompts have in common is computed once, as in generation.
 
-    With `constrain` other than "none" every reply begins with a strategy. The tokens of such an opening between which the model has no
-    choice are left out of the loss: the constrained model writes them with probability 1. The others are counted with the probability
-    that the model gives them without the constraint.
+    With `constrain` other than "none" every reply begins with a strategy, chosen as in generation: token by token, or as a whole by
+    likelihood. The tokens of such an opening between which there is no choice are left out of the loss: the constrained model writes them
+    with probability 1. The others are counted with the probability that the model gives them without the constraint.
     """
 
     def __init__(self, constrain: str, chat: ChatFormat, strategies: StrategySet):
-        self._chat = chat
+        self._chat, self._by_likelihood = chat, constrain == "likelihood"
         self._openings = strategy_openings(chat, _ANY_CONVERSATION, strategies) if constrain != "none" else []
 
     def __call__(self, prompts: Sequence[str], trainer: "GRPOTrainer") -> dict:
@@ -38,19 +38,22 @@ class SharedPromptRollouts:
         model.eval()  # in training mode recomputed activations would switch off the cache
         try:
             with trainer.accelerator.autocast():
-                replies = reply_ids(model, ids, decoding, self._openings, keep_end=True)
+                replies = reply_ids(model, ids, decoding, self._openings, by_likelihood=self._by_likelihood, keep_end=True)
         finally:
             model.train(training)
         masks = {"env_mask": [[int(not given) for given in self._given(reply)] for reply in replies]} if self._openings else {}
         return {"prompt_ids": ids, "completion_ids": replies, "logprobs": None, **masks}
 
     def _given(self, reply: Sequence[int]) -> list[bool]:
-        """Returns for each token of a reply whether it is the only one with which an opening could go on."""
+        """Returns for each token of a reply whether it is the only one with which an opening could go on.
+
+        By likelihood all openings are weighed with all their tokens, so only what all of them begin with leaves no choice.
+        """
         given = []
         for index in range(len(reply)):
-            begun = [opening for opening in self._openings if opening[:index] == list(reply[:index])]
+            begun = [opening for opening in self._openings if self._by_likelihood or opening[:index] == list(reply[:index])]
             complete = any(list(reply[: len(opening)]) == opening for opening in self._openings if len(opening) <= index)
-            given.append(not complete and len({opening[index] for opening in begun if len(opening) > index}) == 1)
+            given.append(not complete and len({tuple(opening[: index + 1]) for opening in begun}) == 1)
         return given
 
 

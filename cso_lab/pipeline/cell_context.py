@@ -1,11 +1,12 @@
 """The context of one cell: its configuration, run folder and stage cache, and the inputs that several stages read."""
 
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import expanded
+from cso_lab.config.cells import expanded, previous_round
 from cso_lab.core.errors import UserError
 from cso_lab.core.model_files import model_content
 from cso_lab.core.strategies import StrategySet, strategy_set
@@ -14,18 +15,39 @@ from cso_lab.pipeline.stage_cache import StageCache
 from cso_lab.tracking import Tracker
 
 
+@dataclass(frozen=True)
+class Supporter:
+    """The model of the round before as supporter of a search: the key of its training, and its checkpoint once that is there."""
+
+    training_key: str
+    checkpoint: Path | None = None
+
+
 class CellContext:
-    """The argument of the stages of one cell. `in_sweep` says that the cell belongs to a sweep, which reports on all its cells."""
+    """The argument of the stages of one cell. `in_sweep` says that the cell belongs to a sweep, which reports on all its cells.
+
+    `before`: the same cell, folder and cache, as it is in the round before its last one; None in a first round.
+    `supporter`: the supporter of a later round's search; None until the round before is known to have a dataset.
+    """
 
     def __init__(self, cfg: DictConfig, folder: Path, in_sweep: bool = False, tracker: Tracker | None = None):
         self.cfg, self.folder, self.in_sweep = cfg, folder, in_sweep
         self.cache = StageCache(cfg, folder, tracker)
+        self.supporter: Supporter | None = None
+        self.before = self._round_before()
 
-    def with_config(self, cfg: DictConfig) -> "CellContext":
-        """Returns the same cell, folder and cache, with another configuration, such as that of an earlier round."""
-        other = copy(self)
-        other.cfg = cfg
-        return other
+    def _round_before(self) -> "CellContext | None":
+        previous = previous_round(self.cfg)
+        if previous is None:
+            return None
+        before = copy(self)
+        before.cfg = previous
+        before.before = before._round_before()
+        return before
+
+    def rounds(self) -> list["CellContext"]:
+        """Returns the cell as it is in each of its rounds, the first one first and itself last."""
+        return [*(self.before.rounds() if self.before is not None else ()), self]
 
     def dialogues(self) -> tuple:
         """Returns (corpus, training dialogues, test dialogues)."""

@@ -1,18 +1,13 @@
-"""On-policy CSO: the rounds of search and training before the last one, and the model of a round as supporter of the next search."""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+"""On-policy CSO: the rounds of search and training before the last one, each of which makes the supporter of the next search."""
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import expanded, previous_round, trains, trains_here
-from cso_lab.config.result_settings import resolved
+from cso_lab.config.cells import expanded, trains, trains_here
 from cso_lab.core.errors import UserError
-
-if TYPE_CHECKING:
-    from cso_lab.pipeline.cell_context import CellContext
+from cso_lab.pipeline.cell_context import CellContext, Supporter
+from cso_lab.pipeline.dataset import Dataset
+from cso_lab.pipeline.search import Search
+from cso_lab.pipeline.train import round_checkpoint, round_key
 
 
 def check_rounds(cfg: DictConfig) -> None:
@@ -45,56 +40,20 @@ def check_rounds(cfg: DictConfig) -> None:
             )
 
 
-def rounds(cell: "CellContext") -> list["CellContext"]:
-    """Returns the cell as it is in each of its rounds, the first one first and itself last."""
-    previous = previous_round(cell.cfg)
-    return [*(rounds(cell.with_config(previous)) if previous is not None else ()), cell]
+def find_supporters(cell: CellContext) -> None:
+    """Notes in the cell of each later round which training makes its supporter, as far as the rounds before have datasets."""
+    for later in cell.rounds()[1:]:
+        try:
+            later.supporter = Supporter(round_key(later.before))
+        except UserError:  # what the round before leaves is still to come; a stage that needs it says so
+            return
 
 
-# {"key" and "checkpoint": the functions of the train stage for one round}. A search needs the training of the round before, and a training
-# needs the search before it; so the train stage registers them here instead of being imported.
-_training: dict[str, Callable] = {}
-
-
-def register_training(key: "Callable[[CellContext], str]", checkpoint: "Callable[[CellContext], Path]") -> None:
-    """Registers the functions that return the key and the checkpoint of the training of a cell as it is in one of its rounds."""
-    _training.update(key=key, checkpoint=checkpoint)
-
-
-def supporter_identity(cell: "CellContext") -> list:
-    """Returns what identifies the supporter of the cell's search for its key: nothing in a first round; in a later one the training of the
-    model that plays it, and what its replies depend on beside that. Raises UserError if the round before has no dataset."""
-    previous = previous_round(cell.cfg)
-    if previous is None:
-        return []
-    from cso_lab.training.machine import resolve_auto
-
-    cfg = resolved(resolve_auto(cell.cfg))
-    replying = {key: cfg["generation"][key] for key in ("max_prompt_length", "dtype")} | {"device": cfg["hardware"]["device"]}
-    return [_training["key"](cell.with_config(previous)), replying]
-
-
-@contextmanager
-def own_supporter(cell: "CellContext") -> Iterator[None]:
-    """Lets the model of the round before answer as self/supporter within the context; does nothing in a first round."""
-    previous = previous_round(cell.cfg)
-    if previous is None:
-        yield
-        return
-    from cso_lab.generation.local import LocalModel
-    from cso_lab.llm.in_process import OWN_MODEL
-    from cso_lab.training.machine import resolve_auto
-
-    cfg, player = resolve_auto(cell.cfg), cell.cfg.roles.supporter
-    cfg.generation.temperature, cfg.generation.max_new_tokens = player.temperature, player.max_tokens
-    with LocalModel(cfg, _training["checkpoint"](cell.with_config(previous)), cell.strategies, carry=True) as model:
-        model.load()
-
-        def reply(conversations: Sequence, seeds: Sequence[int]) -> list[tuple[str, int, int, bool]]:
-            asked = [cell.strategies.find(messages[-1]["content"].strip("()")) for messages in conversations]
-            replies = model.replies_in([list(messages[:-1]) for messages in conversations], asked, seeds)
-            # One utterance is one line, as in every transcript.
-            return [(" ".join(text.split()), prompt, tokens, cut) for text, cut, prompt, tokens in replies]
-
-        with OWN_MODEL.serving(reply, model.batch_size):
-            yield
+def run_earlier_rounds(cell: CellContext) -> None:
+    """Searches, builds the dataset and trains in every round before the last one; what is finished is not done again."""
+    for later in cell.rounds()[1:]:
+        print(f"round {later.before.cfg.rounds} of {cell.cfg.rounds}")
+        Search().run(later.before)
+        Dataset().run(later.before)
+        checkpoint = round_checkpoint(later.before)
+        later.supporter = Supporter(round_key(later.before), checkpoint)

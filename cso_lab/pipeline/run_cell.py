@@ -6,24 +6,24 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, rounds_of, starts_server, trains_here
+from cso_lab.config.cells import is_api, starts_server, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.conversation_settings import check_players
 from cso_lab.pipeline.converse import has_conversed, print_conversation_estimate
-from cso_lab.pipeline.dataset import Dataset, check_negatives
+from cso_lab.pipeline.dataset import check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
 from cso_lab.pipeline.plan import check_memory, print_training_estimate
 from cso_lab.pipeline.preflight import check_tracking, preflight
-from cso_lab.pipeline.rounds import rounds
-from cso_lab.pipeline.search import Search, check_role_players, print_estimate
+from cso_lab.pipeline.rounds import find_supporters, run_earlier_rounds
+from cso_lab.pipeline.search import check_role_players, print_estimate
 from cso_lab.pipeline.stage import Stage
 from cso_lab.pipeline.stages import STAGES
-from cso_lab.pipeline.train import check_judge, is_trained, round_checkpoint
+from cso_lab.pipeline.train import check_judge, is_trained
 from cso_lab.reporting.cells import FAILED_FILE
 from cso_lab.tracking import tracker
 
@@ -51,6 +51,7 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 def _print_estimates(cell: CellContext) -> None:
     """Print what would be taken: by the search, or generation on a server; by the training; by conversations. Run nothing."""
     cfg = cell.cfg
+    find_supporters(cell)
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
@@ -66,9 +67,10 @@ def run_stages(cell: CellContext) -> None:
     OmegaConf.save(cell.cfg, cell.folder / "config.yaml", resolve=True)
     if cell.cfg.rerun:
         cell.cache.record.keys.clear()
+    find_supporters(cell)
     stages = _requested(cell.cfg)
     if any(stage.name == "search" for stage in stages):
-        check_role_players(rounds(cell)[0])  # the supporter of a later round is the cell's own model
+        check_role_players(cell.rounds()[0])  # the supporter of a later round is the cell's own model
     if any(stage.name == "dataset" for stage in stages):
         check_negatives(cell)
     if any(stage.name == "converse" for stage in stages):
@@ -81,18 +83,9 @@ def run_stages(cell: CellContext) -> None:
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
     if any(stage.name == "search" for stage in stages):
-        _run_earlier_rounds(cell)
+        run_earlier_rounds(cell)
     for stage in stages:
         stage.run(cell)
-
-
-def _run_earlier_rounds(cell: CellContext) -> None:
-    """Searches, builds the dataset and trains in every round before the last one; what is finished is not done again."""
-    for earlier in rounds(cell)[:-1]:
-        print(f"round {rounds_of(earlier.cfg)} of {rounds_of(cell.cfg)}")
-        Search().run(earlier)
-        Dataset().run(earlier)
-        round_checkpoint(earlier)
 
 
 def unfinished_stages(cell: CellContext) -> list[str]:
@@ -113,12 +106,14 @@ def unfinished_stages(cell: CellContext) -> list[str]:
     return unfinished
 
 
-def preflight_cells(cells: Iterable[tuple[DictConfig, Path]]) -> None:
+def preflight_cells(configurations: Iterable[tuple[DictConfig, Path]]) -> None:
     """Checks all cells (configuration, run folder) of a sweep, before the first one runs, for what would make them fail later."""
-    to_run = [(cfg, folder) for cfg, folder in cells if not cfg.estimate]
-    for cfg, folder in to_run:
-        check_tracking(cfg, folder)
-    preflight([(cfg, folder, unfinished_stages(CellContext(cfg, folder))) for cfg, folder in to_run])
+    cells = [CellContext(cfg, folder) for cfg, folder in configurations if not cfg.estimate]
+    for cell in cells:
+        check_tracking(cell.cfg, cell.folder)
+    for cell in cells:
+        find_supporters(cell)
+    preflight([(cell.cfg, cell.folder, unfinished_stages(cell)) for cell in cells])
 
 
 def _requested(cfg: DictConfig) -> list[Stage]:

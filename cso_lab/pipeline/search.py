@@ -6,13 +6,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cso_lab.config.cells import expanded, previous_round, rounds_of
+from cso_lab.config.cells import expanded, rounds_of
 from cso_lab.config.result_settings import Config, plain
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_json
 from cso_lab.llm.in_process import OWN_SUPPORTER
 from cso_lab.pipeline.cell_context import CellContext
-from cso_lab.pipeline.rounds import own_supporter, rounds, supporter_identity
+from cso_lab.pipeline.own_supporter import own_supporter, supporter_identity
 from cso_lab.pipeline.stage import Result, Stage
 from cso_lab.pipeline.stage_cache import is_done
 
@@ -56,16 +56,17 @@ def check_role_players(cell: CellContext) -> None:
         transport.check(role, roles[role].model)
 
 
-def search_folder(cell: CellContext) -> Path:
-    """Returns the folder of the whole search, whichever part `data.shard` names. Raises UserError if an earlier round has not run."""
-    return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest(), *supporter_identity(cell)))
+def search_folder(cell: CellContext, make: str = "search") -> Path:
+    """Returns the folder of the whole search, whichever part `data.shard` names. Raises UserError, which names the stages (`make`) to run,
+    if an earlier round has not run."""
+    return cell.cache.shared_folder("search", Search.key(cell.cfg, cell.data_digest(), *supporter_identity(cell, make)))
 
 
 def tree_files(cell: CellContext, make: str) -> list[Path]:
     """Returns the trees of the whole search. Raises UserError, which names the stages (`make`) to run, if any part is missing."""
     from cso_lab.expansion.shards import union
 
-    files, missing = union(search_folder(cell))
+    files, missing = union(search_folder(cell, make))
     if missing:
         raise cell.missing("search", f"of this search {', '.join(missing)} are missing", parts=missing)
     if not files:
@@ -79,19 +80,19 @@ def print_estimate(cell: CellContext) -> None:
         return
     from cso_lab.expansion.expand import estimate_rest
 
-    for each in rounds(cell):
+    for each in cell.rounds():
         try:
             folder = _part_folder(each, search_folder(each))
         except UserError:  # the round before is still to come, so nothing of this search is there
             folder = Path(each.cfg.shared_dir) / "search" / "to come"
         dialogues, settings = _dialogues_and_settings(each, folder)
-        label = f"round {rounds_of(each.cfg)}: " if rounds_of(cell.cfg) > 1 else ""
+        label = f"round {rounds_of(each.cfg)}: " if cell.before is not None else ""
         print(f"{label}{estimate_rest(dialogues, **settings)}{_in_process(each)}")
 
 
 def _in_process(cell: CellContext) -> str:
-    own = previous_round(cell.cfg) is not None
-    return "; the supporter is the cell's own model, which answers in this process and costs nothing" if own else ""
+    own = "; the supporter is the cell's own model, which answers in this process and costs nothing"
+    return "" if cell.before is None else own
 
 
 def _part_folder(cell: CellContext, whole: Path) -> Path:
@@ -142,7 +143,7 @@ def _dialogues_and_settings(cell: CellContext, folder: Path) -> tuple[list, dict
     cfg = cell.cfg
     _, train, _ = cell.dialogues()
     roles = OmegaConf.to_container(cfg.roles, resolve=True)
-    if previous_round(cfg) is not None:
+    if cell.before is not None:
         roles["supporter"]["model"] = OWN_SUPPORTER
     return seeds(train, cfg.data.seed_dialogues, cfg.data.shard), {
         "mcts": OmegaConf.to_container(cfg.mcts, resolve=True),

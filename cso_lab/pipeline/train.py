@@ -6,7 +6,6 @@ from omegaconf import DictConfig
 
 from cso_lab.config.cells import (
     asks_judge,
-    previous_round,
     rounds_of,
     start_node,
     start_of,
@@ -19,7 +18,6 @@ from cso_lab.core.files import read_json, write_json
 from cso_lab.core.hashing import file_digest
 from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import finished_dataset, rows_folder
-from cso_lab.pipeline.rounds import register_training, rounds
 from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
@@ -114,7 +112,7 @@ def trained_folder(cell: CellContext) -> Path | None:
 def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
     """Returns the key of the checkpoint of `cfg`: the cell's configuration, or that of the training its algorithm starts from."""
     before = _training_before(cell, cfg, rows)
-    start_key = None if before is None else _key(cell, *before)
+    start_key = None if before is None else _key(*before)
     return Train.key(cfg, file_digest(rows / f"{cfg.algorithm.rows}.jsonl"), cell.backbone_digest(), start_key)
 
 
@@ -123,23 +121,23 @@ def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool
     from cso_lab.training.train import train
 
     before = _training_before(cell, cfg, rows)
-    start = None if before is None else _shared_checkpoint(cell, *before)
+    start = None if before is None else _shared_checkpoint(*before)
     earlier = {} if start is None else {_name_before(cfg): read_json(start.with_name("training.json"))}
     write_json(folder / "training.json", train(cfg, rows, folder, start) | earlier)
     return True
 
 
-def _training_before(cell: CellContext, cfg: DictConfig, rows: Path) -> tuple[DictConfig, Path] | None:
-    """Returns the training that that of `cfg` on `rows` starts from, with its rows: that of the round before, or that which the algorithm
-    starts from. None if it starts from the backbone. Raises UserError if the round before has no dataset."""
+def _training_before(cell: CellContext, cfg: DictConfig, rows: Path) -> tuple[CellContext, DictConfig, Path] | None:
+    """Returns the training that that of `cfg` on `rows` starts from, with its cell and rows: that of the round before, or that which the
+    algorithm starts from. None if it starts from the backbone. Raises UserError if the round before has no dataset."""
     if starts_from_previous_round(cfg):
-        previous = previous_round(cfg)
-        return previous, finished_dataset(cell.with_config(previous)) / "preferences"
+        return cell.before, cell.before.cfg, finished_dataset(cell.before) / "preferences"
     start = start_of(cfg)
-    if start is not None and rounds_of(cfg) > 1:
-        # The same as in the first round: trained on that round's rows.
-        rows = finished_dataset(rounds(cell)[0]) / "preferences"
-    return None if start is None else (start, rows)
+    if start is None:
+        return None
+    # A later round starts from the same model as the first one: it was trained on that round's rows.
+    first = cell.rounds()[0]
+    return first, start, rows if first is cell else finished_dataset(first) / "preferences"
 
 
 def _name_before(cfg: DictConfig) -> str:
@@ -170,6 +168,3 @@ def round_checkpoint(cell: CellContext) -> Path:
     Raises UserError if there is no dataset to train on.
     """
     return _shared_checkpoint(cell, cell.cfg, rows_folder(cell))
-
-
-register_training(round_key, round_checkpoint)

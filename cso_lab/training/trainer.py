@@ -57,7 +57,10 @@ def build_trainer(
         from cso_lab.training.online import online_trainer
 
         callbacks = [StepLog(out / LOG), StepManifest(), StepProgress(cfg.algorithm.label)]
-        return online_trainer(cfg, arguments, rows, tokenizer, out, model=model, callbacks=callbacks, **adapter)
+        trainer = online_trainer(cfg, arguments, rows, tokenizer, out, model=model, callbacks=callbacks, **adapter)
+        if is_quantized(cfg):
+            set_dtypes(trainer.model, torch_dtype)
+        return trainer
     rows, sampler = _order_rows(rows, training, arguments)
     layout = Layout(len(rows), training.batch_size, arguments.per_device_train_batch_size, arguments.world_size)
     dataset = Dataset.from_list([{field: row[field] for field in row if field != "dialogue"} for row in rows])

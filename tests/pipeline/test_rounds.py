@@ -10,9 +10,11 @@ from project import ROOT, composed, run_py
 
 from cso_lab.config.cells import previous_round, start_of
 from cso_lab.core.errors import UserError
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.cell_names import cell_name
 from cso_lab.pipeline.check import check
 from cso_lab.pipeline.metadata import cell_metadata
+from cso_lab.pipeline.run_cell import run_stages
 from cso_lab.pipeline.stages import RESULTS
 
 LINE = ("backbone=tiny_llama", "hardware=cpu", "training.dtype=float32")
@@ -65,6 +67,15 @@ def test_other_rounds_are_another_cell_with_another_name_and_beside_no_published
     assert cell_name(composed(*LINE, "round_start=backbone")) == cell_name(composed(*LINE))
 
 
+@pytest.mark.parametrize(("stage", "make"), [("dataset", "search"), ("train", "search,dataset")])
+def test_a_stage_alone_names_the_stages_to_run_first(tmp_path, stage, make):
+    cfg = composed(*TWO, f"stages=[{stage}]", f"shared_dir={tmp_path}", "tracking=none")
+    with pytest.raises(
+        UserError, match=rf"^the search and training of round 1 have not run; make them with: python run.py 'stages=\[{make}\]'"
+    ):
+        run_stages(CellContext(cfg, tmp_path / "run"))
+
+
 SMALL = (
     *("data.seed_dialogues=2", "mcts.min_iterations=2", "mcts.max_iterations=2", "mcts.rollout_rounds=0"),
     *("training.max_steps=2", "training.batch_size=4", "generation.max_turns=8", "generation.max_new_tokens=16"),
@@ -78,7 +89,7 @@ def test_a_killed_run_goes_on_and_its_second_search_is_that_of_the_trained_model
     line = [*TWO, *SMALL, f"shared_dir={shared}", f"hydra.run.dir={tmp_path / 'run'}"]
     estimate = run_py(*line, "estimate=true")
     assert estimate.returncode == 0, estimate.stderr
-    told = estimate.stdout.splitlines()[-2:]
+    told = [text for text in estimate.stdout.splitlines() if text.startswith("round ")]
     assert [text[:8] for text in told] == ["round 1:", "round 2:"] and "costs nothing" in told[1] and "costs" not in told[0]
 
     killed = subprocess.Popen(

@@ -57,6 +57,18 @@ def test_a_training_changes_weights_and_logs_rewards_and_kl(shared, data, tmp_pa
 
 
 @pytest.mark.long
+def test_an_adapter_on_quantized_weights_learns_in_float32(shared, data, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    import torch
+
+    cfg = config(shared, *LINE, "mode=qlora", "generation.constrain=format", "training.max_prompt_length=2000")
+    trainer, _, _ = trainer_of(cfg, data, tmp_path)
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    trainer.train()
+    assert all(weight.any() for name, weight in trainer.model.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_the_loss_is_that_of_the_stock_trainer(shared, data, tmp_path, mode):
     import torch
@@ -122,6 +134,15 @@ def test_tokens_of_an_opening_without_a_choice_are_left_out_of_the_loss(shared, 
         assert counted[0] == 0 and 1 in counted
         opening = next(n for n in range(1, len(reply) + 1) if f"({name})" in chat.tokenizer.decode(reply[:n]))
         assert all(counted[opening:]) and counted[opening - 1] == 0
+
+
+def test_an_opening_chosen_by_likelihood_counts_but_for_what_all_openings_begin_with(shared, data, tmp_path):
+    line = ["generation.constrain=likelihood", "algorithm.max_new_tokens=20", "training.max_prompt_length=2000"]
+    trainer, chat, rows = trainer_of(config(shared, *LINE, *line), data, tmp_path)
+    written = trainer.rollout_func([rows[0]["prompt"]] * 8, trainer)
+    for reply, counted in zip(written["completion_ids"], written["env_mask"], strict=True):
+        assert any(chat.tokenizer.decode(reply).startswith(f"({name})") for name in EXTES.names)
+        assert counted[0] == 0 and all(counted[1:])
 
 
 def test_groups_that_do_not_fit_are_refused_before_any_work():
