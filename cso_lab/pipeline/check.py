@@ -5,7 +5,18 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import asks_judge, expanded, is_api, start_of, starts_server, trains, trains_here, zero_stage
+from cso_lab.config.cells import (
+    asks_judge,
+    expanded,
+    is_api,
+    is_decoupled,
+    parts_of,
+    start_of,
+    starts_server,
+    trains,
+    trains_here,
+    zero_stage,
+)
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -46,7 +57,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     check_rounds(cfg)
     if trains(cfg):
-        _check_token_weights(cfg)
+        for part in parts_of(cfg).values() if is_decoupled(cfg) else [cfg]:
+            _check_token_weights(part)
         _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
@@ -67,6 +79,8 @@ def _check_start(cfg: DictConfig) -> None:
     if start is None:
         return
     name = start.algorithm.name
+    if is_decoupled(start):
+        raise UserError(f"algorithm.start ({name}) is two models, and a training starts from one: give algorithm.start=null")
     if not trains(start):
         raise UserError(f"algorithm.start ({name}) trains nothing: give algorithm.start=null to start from the backbone")
     try:
@@ -164,6 +178,10 @@ def _check_engine(cfg: DictConfig) -> None:
                 raise UserError(f"generation.{key}=null leaves it to a server, and {name} runs in this process: give a number")
         _check_thinking(cfg)
         return
+    if is_decoupled(cfg):
+        raise UserError(
+            f"algo={cfg.algorithm.name} replies with two models in turn, in this process only: leave out generation.engine=server"
+        )
     if generation.client.model is None and not starts_server(cfg):
         key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"
         raise UserError(f"backbone={name} on a server needs the model's name: give {key}")
