@@ -6,11 +6,11 @@ from functools import partial
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config.cells import (
+    GENERATOR,
     asks_judge,
     expanded,
     is_api,
     is_decoupled,
-    parts_of,
     start_of,
     starts_server,
     trains,
@@ -57,8 +57,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError("preferences.dialogues=0 leaves nothing to train on: with no dialogue it is the base model, algo=base")
     check_rounds(cfg)
     if trains(cfg):
-        for part in parts_of(cfg).values() if is_decoupled(cfg) else [cfg]:
-            _check_token_weights(part)
+        _check_token_weights(cfg)
         _check_start(cfg)
     if "train" in cfg.stages and trains_here(cfg):
         _check_shares(cfg)
@@ -69,8 +68,10 @@ def check(cfg: DictConfig) -> None:
 def _check_token_weights(cfg: DictConfig) -> None:
     """Raises UserError if no token of a response counts in its log-probability."""
     keys = ("strategy_weight", "response_weight")
-    if all(cfg.algorithm.get(key) == 0 for key in keys):
-        raise UserError(f"{' and '.join(f'algorithm.{key}' for key in keys)} are both 0: give one of them a value above 0")
+    for node in ("algorithm", f"algorithm.{GENERATOR}"):
+        weights = OmegaConf.select(cfg, node)
+        if weights is not None and all(weights.get(key) == 0 for key in keys):
+            raise UserError(f"{' and '.join(f'{node}.{key}' for key in keys)} are both 0: give one of them a value above 0")
 
 
 def _check_start(cfg: DictConfig) -> None:

@@ -28,6 +28,7 @@ CELLS = {
     "simpo": ("algo=simpo", "mcts=greedy", "mcts/reward=weakest", "toxicity=perspective"),
     "dpo_after_sft": ("algo=dpo_after_sft", "backbone=smollm2", "decoding=with_example", "hardware=slurm"),
     "random preferences": ("algo=ipo", "preferences=random", "mcts/reward=strategy_only", "preferences.dialogues=9"),
+    "dpo_decoupled": ("algo=dpo_decoupled", "start=sft"),
     "grpo": ("algo=grpo_after_sft", "backbone=smollm2"),
     "grpo on expanded data": ("algo=grpo", "data=escpro", "data.path=FILE"),
     "expanded data": ("algo=orpo", "data=escpro", "data.path=FILE"),
