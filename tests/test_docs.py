@@ -227,7 +227,7 @@ def configurations() -> list:
         "conversation/harm=llm",
     )
     others = ("algo=dpo_after_sft", "data=escpro", "data.path=FILE", "preferences=random", "hardware=slurm", "tracking=wandb")
-    variants = (("algo=dpo_sft",), ("algo=dpo_strategy",), ("algo=grpo",))
+    variants = (("algo=dpo_sft",), ("algo=dpo_strategy",), ("algo=dpo_decoupled",), ("algo=grpo",))
     return [jobs_of(*overrides)[0] for overrides in ((), served, others, *variants)]
 
 

@@ -9,6 +9,8 @@ from cso_lab.core.errors import UserError
 
 # A composed configuration, or its resolved nodes as plain dicts.
 Config = Mapping[str, Any]
+# The two trainings of a decoupled algorithm; the second one's model is below the first one's checkpoint, under this name.
+PLANNER, GENERATOR = "planner", "generator"
 
 
 def trains(cfg: Config) -> bool:
@@ -98,6 +100,23 @@ def trains_on(cfg: DictConfig, rows: str) -> bool:
 def asks_judge(cfg: Config) -> bool:
     """Returns whether the training may ask the judge of the roles: it scores replies of the model by rewards."""
     return cfg["algorithm"].get("rewards") is not None
+
+
+def is_decoupled(cfg: Config) -> bool:
+    """Returns whether the cell's algorithm trains two models, of which one chooses the strategy and the other one writes the wording."""
+    return cfg["algorithm"].get(GENERATOR) is not None
+
+
+def parts_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Returns the configurations of the two trainings of a decoupled algorithm, each in the form of a cell's."""
+    planner = OmegaConf.create(OmegaConf.to_container(cfg.algorithm))
+    generator = planner.pop(GENERATOR)
+    parts = {}
+    for part, algorithm in ((PLANNER, planner), (GENERATOR, OmegaConf.merge(planner, generator))):
+        parts[part] = cfg.copy()
+        parts[part].algorithm = algorithm
+        parts[part].algorithm.label = f"{cfg.algorithm.label}: {part}"
+    return parts
 
 
 def algorithm_name(algorithm: Config) -> str:

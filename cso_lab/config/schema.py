@@ -207,6 +207,14 @@ class Hardware(Node):
     flops: Positive | None
 
 
+class Generator(OpenNode):
+    """`algorithm.generator`: what the training of the generator has in place of the planner's keys."""
+
+    rows: Literal["wordings", "pairs"]
+    strategy_weight: ZeroOrMore
+    response_weight: ZeroOrMore
+
+
 class Algorithm(OpenNode):
     """`algorithm`: the keys that every algorithm has; its hyperparameters stand beside them, of which some are checked here."""
 
@@ -219,6 +227,7 @@ class Algorithm(OpenNode):
     sft_weight: ZeroOrMore = 1.0
     strategy_weight: ZeroOrMore = 1.0
     response_weight: ZeroOrMore = 1.0
+    generator: Generator | None = None
 
 
 def _template_variables(values: dict) -> dict:

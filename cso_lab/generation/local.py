@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import GENERATOR, is_decoupled
 from cso_lab.core.errors import UserError
 from cso_lab.core.strategies import StrategySet, format_reply, parse_reply
 from cso_lab.llm.reasoning import ReplyText, strip_reasoning
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from cso_lab.generation.batched_decoding import CarriedContexts, Decoding
+    from cso_lab.generation.planner import Planner
 
 
 class LocalModel:
-    """The backbone, or the model in a checkpoint folder. A context manager; the weights are loaded at the first call."""
+    """The backbone, or the model in a checkpoint folder. A context manager; the weights are loaded at the first call.
+
+    Of a decoupled algorithm it is two models: the planner in the folder writes the opening "(Strategy)", the generator below it the rest.
+    """
 
     def __init__(self, cfg: DictConfig, checkpoint: Path | None, strategies: StrategySet, carry: bool = False):
         """`carry`: conversations that continue those of the call before are not computed from their beginning (`CarriedContexts`)."""
         self._cfg, self._checkpoint, self._strategies = cfg, checkpoint, strategies
+        self._is_decoupled = is_decoupled(cfg)
         self._chat = load_chat_format(cfg)
         self.batch_size: int = cfg.generation.batch_size
         self._carry = carry
@@ -38,7 +44,7 @@ class LocalModel:
         """Frees the model's memory, because all jobs of a sweep share one process."""
         import torch
 
-        for held in ("_model", "_carried"):
+        for held in ("_model", "_carried", "_planner"):
             self.__dict__.pop(held, None)
         gc.collect()
         if torch.cuda.is_available():
@@ -56,7 +62,7 @@ class LocalModel:
 
     def load(self) -> None:
         """Loads the weights now instead of at the first call."""
-        self._model  # noqa: B018
+        self._model, self._planner  # noqa: B018
 
     def __call__(self, conversations: Sequence[Messages], free: bool = False, strategy: str | None = None) -> list[ReplyText]:
         """Returns the replies. Raises UserError if a conversation is too long.
@@ -74,7 +80,11 @@ class LocalModel:
             openings = [openings[self._strategies.names.index(strategy)]]
         prompts = [self._chat.prompt_ids(messages) for messages in fitted]
         by_likelihood = form == "likelihood" and len(openings) > 1
-        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, by_likelihood)
+        forced: Sequence[int] = ()
+        if self._planner is not None and not free and not strategy:
+            openings, forced = self._planner.plan(prompts, self._decoding, openings, by_likelihood)
+            by_likelihood = False
+        replies = reply_ids(self._model, prompts, self._decoding, openings, self._carried, by_likelihood, forced)
         return [self._reply(ids) for ids in replies]
 
     def replies_in(
@@ -120,7 +130,8 @@ class LocalModel:
 
         fitted = self._fitted(messages)
         openings = strategy_openings(self._chat, fitted, self._strategies)
-        (scores,) = opening_log_probabilities(self._model, [self._chat.prompt_ids(fitted)], openings)
+        chooser = self._model if self._planner is None else self._planner.model
+        (scores,) = opening_log_probabilities(chooser, [self._chat.prompt_ids(fitted)], openings)
         return {name: exp(score) for name, score in zip(self._strategies.names, scores, strict=True)}
 
     def _fitted(self, messages: Messages) -> Messages:
@@ -134,7 +145,17 @@ class LocalModel:
 
     @cached_property
     def _model(self) -> "PreTrainedModel":
-        return load_model(self._cfg, self._checkpoint, dtype=self._cfg.generation.dtype)
+        checkpoint = self._checkpoint / GENERATOR if self._is_decoupled else self._checkpoint
+        return load_model(self._cfg, checkpoint, dtype=self._cfg.generation.dtype)
+
+    @cached_property
+    def _planner(self) -> "Planner | None":
+        if not self._is_decoupled:
+            return None
+        from cso_lab.generation.planner import Planner
+
+        model = load_model(self._cfg, self._checkpoint, dtype=self._cfg.generation.dtype)
+        return Planner(model, self._chat.tokenizer, self._carry)
 
     @cached_property
     def _carried(self) -> "CarriedContexts | None":

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
-from cso_lab.config.cells import trains
+from cso_lab.config.cells import is_decoupled, trains
 from cso_lab.config.schema import check_local_generation
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_json
@@ -51,10 +51,15 @@ def run_checkpoint(folder: Path) -> Path:
 def run_model(cfg: DictConfig, folder: Path) -> tuple[DictConfig, Path | None]:
     """Returns (configuration, adapter checkpoint or None), by which the run's local model is loaded.
 
-    After full training the checkpoint is the backbone of the configuration. Raises UserError as `run_checkpoint` does.
+    After full training the checkpoint is the backbone of the configuration. Raises UserError as `run_checkpoint` does, and if the run has
+    two models.
     """
     from cso_lab.training.backbone import is_adapter
 
+    if is_decoupled(cfg):
+        raise UserError(
+            f"{folder}: algo={cfg.algorithm.name} is two models that reply in turn, and only one can be opened here"
+        )
     checkpoint = run_checkpoint(folder) if trains(cfg) else None
     if checkpoint is None or is_adapter(checkpoint):
         return cfg, checkpoint

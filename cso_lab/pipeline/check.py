@@ -5,7 +5,18 @@ from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import asks_judge, expanded, is_api, start_of, starts_server, trains, trains_here, zero_stage
+from cso_lab.config.cells import (
+    GENERATOR,
+    asks_judge,
+    expanded,
+    is_api,
+    is_decoupled,
+    start_of,
+    starts_server,
+    trains,
+    trains_here,
+    zero_stage,
+)
 from cso_lab.config.schema import check_schema, check_training
 from cso_lab.core.errors import UserError, unknown
 from cso_lab.core.strategies import strategy_set
@@ -57,8 +68,10 @@ def check(cfg: DictConfig) -> None:
 def _check_token_weights(cfg: DictConfig) -> None:
     """Raises UserError if no token of a response counts in its log-probability."""
     keys = ("strategy_weight", "response_weight")
-    if all(cfg.algorithm.get(key) == 0 for key in keys):
-        raise UserError(f"{' and '.join(f'algorithm.{key}' for key in keys)} are both 0: give one of them a value above 0")
+    for node in ("algorithm", f"algorithm.{GENERATOR}"):
+        weights = OmegaConf.select(cfg, node)
+        if weights is not None and all(weights.get(key) == 0 for key in keys):
+            raise UserError(f"{' and '.join(f'{node}.{key}' for key in keys)} are both 0: give one of them a value above 0")
 
 
 def _check_start(cfg: DictConfig) -> None:
@@ -67,6 +80,8 @@ def _check_start(cfg: DictConfig) -> None:
     if start is None:
         return
     name = start.algorithm.name
+    if is_decoupled(start):
+        raise UserError(f"algorithm.start ({name}) is two models, and a training starts from one: give algorithm.start=null")
     if not trains(start):
         raise UserError(f"algorithm.start ({name}) trains nothing: give algorithm.start=null to start from the backbone")
     try:
@@ -164,6 +179,10 @@ def _check_engine(cfg: DictConfig) -> None:
                 raise UserError(f"generation.{key}=null leaves it to a server, and {name} runs in this process: give a number")
         _check_thinking(cfg)
         return
+    if is_decoupled(cfg):
+        raise UserError(
+            f"algo={cfg.algorithm.name} replies with two models in turn, in this process only: leave out generation.engine=server"
+        )
     if generation.client.model is None and not starts_server(cfg):
         key = "backbone.model=PROVIDER/NAME" if is_api(cfg) else "generation.client.model=openai/NAME"
         raise UserError(f"backbone={name} on a server needs the model's name: give {key}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import rounds_of, start_of, starts_server, trains, weights_here
+from cso_lab.config.cells import is_decoupled, parts_of, rounds_of, start_of, starts_server, trains, weights_here
 from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
@@ -143,7 +143,7 @@ def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> dict[str, Need]
     """
     model, step = 4 * trained, (12 if cfg.training.optim in ("adamw_torch", "adamw_torch_fused") else 4) * trained
     one = 0 < cfg.training.max_steps <= cfg.training.save_steps
-    final = 0 if (folder / "checkpoint").exists() else model
+    final = 0 if (folder / "checkpoint").exists() else model * (len(parts_of(cfg)) if is_decoupled(cfg) else 1)
     # Cells that differ only in later stages share one training.
     training = digest([stage.settings(resolved(cfg)) for stage in (Search, Dataset, Train)])
     needs = {

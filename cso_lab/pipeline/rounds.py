@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from cso_lab.config.cells import expanded, trains, trains_here
+from cso_lab.config.cells import expanded, is_decoupled, trains, trains_here
 from cso_lab.core.errors import UserError
 from cso_lab.pipeline.cell_context import CellContext, Supporter
 from cso_lab.pipeline.dataset import Dataset
@@ -29,6 +29,7 @@ def check_rounds(cfg: DictConfig) -> None:
         "a model on another's server is not trained here: leave out generation.engine=server": not trains_here(cfg),
         f"data={cfg.data.name} is expanded already, and nothing is searched: give other data": expanded(cfg),
         "each round is searched as a whole: leave out data.shard": cfg.data.shard != "1/1",
+        f"algo={cfg.algorithm.name} trains two models, and a round goes on from one: give algo=dpo": is_decoupled(cfg),
         "its fresh replies would not be those of the model: give preferences=escpro": cfg.preferences.negatives is not None,
     }
     if reason := next((reason for reason, holds in reasons.items() if holds), None):

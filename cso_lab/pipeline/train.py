@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from cso_lab.config.cells import (
     asks_judge,
+    is_decoupled,
     rounds_of,
     start_node,
     start_of,
@@ -22,7 +23,7 @@ from cso_lab.pipeline.stage import Result, Stage
 
 CHECKPOINT = "checkpoint"
 # Files of an interrupted training in the run folder, from which it continues.
-_PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers")
+_PARTIAL = (CHECKPOINT, "steps", "train_log.jsonl", "workers", "parts")
 
 # A version of trainings in which a step's rows are taken in several parts; the others do not depend on how parts are weighed.
 _ROW_WEIGHTS = "row weights 1"
@@ -118,12 +119,14 @@ def _key(cell: CellContext, cfg: DictConfig, rows: Path) -> str:
 
 def _train(cell: CellContext, cfg: DictConfig, rows: Path, folder: Path) -> bool:
     """Trains into `folder` and writes training.json about this training and the one it starts from."""
+    from cso_lab.training.decoupled import train_parts
     from cso_lab.training.train import train
 
     before = _training_before(cell, cfg, rows)
     start = None if before is None else _shared_checkpoint(*before)
     earlier = {} if start is None else {_name_before(cfg): read_json(start.with_name("training.json"))}
-    write_json(folder / "training.json", train(cfg, rows, folder, start) | earlier)
+    summary = (train_parts if is_decoupled(cfg) else train)(cfg, rows, folder, start)
+    write_json(folder / "training.json", summary | earlier)
     return True
 
 

@@ -44,9 +44,18 @@ def training_warnings(runs: Iterable[tuple[str, Path]]) -> list[str]:
             log = read_jsonl(folder / LOG)
         except (OSError, UserError):
             continue
-        if warning := chosen_fell(log):
-            sentences.append(f"{name}: {warning}.")
+        for part, steps in _parts(log).items():
+            if warning := chosen_fell(steps):
+                sentences.append(f"{', '.join(filter(None, (name, part)))}: {warning}.")
     return sentences
+
+
+def _parts(log: Sequence[dict]) -> dict[str | None, list[dict]]:
+    """Returns the steps of each of the trainings of a log; a log of one training names no `part`."""
+    parts: dict[str | None, list[dict]] = {}
+    for entry in log:
+        parts.setdefault(entry.get("part"), []).append(entry)
+    return parts
 
 
 def _values(log: Sequence[dict], key: str) -> list[float]:

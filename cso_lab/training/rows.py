@@ -1,5 +1,6 @@
 """Reads the rows of a preference file and renders them as the strings a model is trained on, within the length limits."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,12 +8,15 @@ from pathlib import Path
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
+from cso_lab.core.strategies import format_reply
 from cso_lab.training.chat_format import USER, ChatFormat, Messages
 
 # The fields of a row that hold a response: a pair has the first two, an SFT or KTO row the last.
 RESPONSES = ("chosen", "rejected", "completion")
 # The file whose rows hold no response: the model writes them in training.
 PROMPTS = "prompts"
+# Rows that have no file of their own: the pairs, with the chosen strategy on both sides.
+PAIRS, WORDINGS = "pairs", "wordings"
 
 
 @dataclass
@@ -32,13 +36,15 @@ class RowCounts:
 
 
 def read_rows(folder: Path, rows: str) -> list[dict]:
-    """Returns the rows of `folder`/`rows`.jsonl.
+    """Returns the rows of `folder`/`rows`.jsonl; for "wordings" the pairs with the chosen strategy on both sides (see `wordings`).
 
     A pair is {prompt, chosen, rejected}, an SFT row {prompt, completion}, a KTO row {prompt, completion, label} with a bool; prompts and
     responses are lists of {role, content}. A row of prompts.jsonl is {prompt, preferred, values}. Other fields are allowed and not used.
 
     Raises UserError if there is no row, or with file and line if a row is not a prompt with its response(s).
     """
+    if rows == WORDINGS:
+        return wordings(read_rows(folder, PAIRS))
     path = Path(folder) / f"{rows}.jsonl"
     records = read_jsonl(path)
     if not records:
@@ -54,6 +60,26 @@ def read_rows(folder: Path, rows: str) -> list[dict]:
                 " message each (in prompts.jsonl, preferred and values)"
             )
     return records
+
+
+def wordings(pairs: Sequence[dict]) -> list[dict]:
+    """Returns the pairs in which both replies have the chosen strategy, each once: a preference among wordings alone.
+
+    A pair whose wordings are the same is left out. Raises UserError if no pair is left, or if pairs do not say their strategies.
+    """
+    rows = {}
+    for pair in pairs:
+        chosen, rejected = (pair.get(f"{side}_strategy") for side in ("chosen", "rejected"))
+        if not chosen or not rejected:
+            raise UserError(f"{PAIRS}.jsonl has a pair without its strategies: make it anew by the dataset stage")
+        wording = pair["rejected"][0]["content"].removeprefix(format_reply(rejected, ""))
+        relabelled = {**pair["rejected"][0], "content": format_reply(chosen, wording)}
+        if relabelled != pair["chosen"][0]:
+            key = json.dumps([pair["prompt"], pair["chosen"], relabelled])
+            rows.setdefault(key, {**pair, "rejected": [relabelled], "rejected_strategy": chosen})
+    if not rows:
+        raise UserError("no pair has two wordings, so that nothing is preferred once both replies have the chosen strategy")
+    return list(rows.values())
 
 
 def fit_rows(

@@ -52,5 +52,5 @@ def test_the_tables_agree_with_table_2_but_for_two_values():
 
 
 def test_a_method_that_the_paper_has_not_has_no_scores_of_it():
-    for row in ("lora.grpo", "full.grpo"):
+    for row in ("lora.grpo", "full.grpo", "lora.dpo_decoupled", "full.dpo_decoupled"):
         assert published_scores("llama", row) is None and published_scores("llama", row, "9") is None

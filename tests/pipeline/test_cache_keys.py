@@ -29,6 +29,7 @@ CELLS = {
     "dpo_after_sft": ("algo=dpo_after_sft", "backbone=smollm2", "decoding=with_example", "hardware=slurm"),
     "random preferences": ("algo=ipo", "preferences=random", "mcts/reward=strategy_only", "preferences.dialogues=9"),
     "grpo": ("algo=grpo", "start=sft", "backbone=smollm2"),
+    "dpo_decoupled": ("algo=dpo_decoupled", "start=sft"),
     "grpo on expanded data": ("algo=grpo", "data=escpro", "data.path=FILE"),
     "expanded data": ("algo=orpo", "data=escpro", "data.path=FILE"),
     "API": ("algo=base", "backbone=gpt_4o"),

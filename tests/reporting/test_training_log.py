@@ -43,3 +43,14 @@ def test_the_report_and_the_terminal_say_it_by_row_and_seed(cell, tmp_path, caps
     assert text.count("preferred replies fell") == 1 and sentence in text
     print_report(folders, tmp_path / "report.md")
     assert "preferred replies fell" in capsys.readouterr().out
+
+
+def test_two_trainings_of_one_log_are_read_apart(cell, tmp_path):
+    folder = cell("decoupled", algo="dpo_decoupled")
+    rising, falling = log((0.0, -4, -4), (0.5, -4, -5)), log((0.0, -40, -40), (-0.3, -44, -60))
+    steps = [{**step, "part": part} for part, part_log in (("planner", rising), ("generator", falling)) for step in part_log]
+    (folder / "train_log.jsonl").write_text("\n".join(map(json.dumps, steps)))
+    text = write_report([folder], tmp_path, "demo").read_text(encoding="utf-8")
+    assert (
+        text.count("preferred replies fell") == 1 and ", generator: the log-probability of the preferred replies fell" in text
+    )
