@@ -17,7 +17,7 @@ from cso_lab.pipeline.dataset import Dataset, check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
-from cso_lab.pipeline.plan import check_memory, print_training_estimate
+from cso_lab.pipeline.plan import print_training_estimate
 from cso_lab.pipeline.preflight import check_tracking, preflight
 from cso_lab.pipeline.rounds import rounds
 from cso_lab.pipeline.search import Search, check_role_players, print_estimate
@@ -75,8 +75,6 @@ def run_stages(cell: CellContext) -> None:
         check_players(cell.cfg)
     if unfinished := unfinished_stages(cell):
         preflight([(cell.cfg, cell.folder, unfinished)])
-    if "train" in unfinished:
-        check_memory(cell)
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
     if any(stage.name == "search" for stage in stages):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import zero_stage
 from cso_lab.training.backbone import resolve_dtype
 from cso_lab.training.token_plan import TokenPlan, has_reference, reads_reference_before
 from cso_lab.training.traced_pass import TracedPass, checkpoints_layers, trace, weights_dtype
@@ -90,12 +91,6 @@ def memory(cfg: DictConfig, traced: TracedPass, tokens: TokenPlan, device: str, 
     if after > backward:
         return Memory(weights, gradients, optimizer, 0, step)
     return Memory(weights, gradients if not full else 0, optimizer, kept, traced.peak - traced.kept)
-
-
-def zero_stage(cfg: DictConfig) -> int:
-    """Returns the stage of ZeRO at which DeepSpeed trains, 0 without DeepSpeed."""
-    deepspeed = cfg.hardware.deepspeed
-    return 0 if deepspeed is None else (deepspeed.get("zero_optimization") or {}).get("stage", 0)
 
 
 def operations(cfg: DictConfig, config: "PretrainedConfig", traced: TracedPass, tokens: TokenPlan, device: str) -> float:

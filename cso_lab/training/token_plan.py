@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import zero_stage
 from cso_lab.training.arguments import batches, unshared_batch
 from cso_lab.training.prefix_forest import TokenCount, build_prefix_trees
 from cso_lab.training.rows import RESPONSES, fit_rows
@@ -88,8 +89,7 @@ def has_reference(cfg: DictConfig) -> bool:
 
 def reads_reference_before(cfg: DictConfig) -> bool:
     """Returns whether the reference model's log-probabilities are computed once, before the first step."""
-    zero3 = (cfg.hardware.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3
-    return has_reference(cfg) and cfg.algorithm.arguments.precompute_ref_log_probs and not zero3
+    return has_reference(cfg) and cfg.algorithm.arguments.precompute_ref_log_probs and zero_stage(cfg) != 3
 
 
 def _reference_readings(cfg: DictConfig, epochs: float) -> float:
