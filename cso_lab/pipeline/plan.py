@@ -19,6 +19,8 @@ from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import finished_dataset
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from cso_lab.training.chat_format import ChatFormat
     from cso_lab.training.estimate import TrainingEstimate
     from cso_lab.training.token_plan import TokenPlan
@@ -37,19 +39,16 @@ _SMALL_TREE = 512
 
 def print_training_estimate(cell: CellContext) -> None:
     """Prints memory, tokens and time of the cell's trainings, and runs nothing."""
-    from cso_lab.training.hub import offline_unless_reachable
-
     if rounds_of(cell.cfg) > 1:
         print(f"train: not estimated for rounds={rounds_of(cell.cfg)}; with rounds=1, that of the first round is")
         return
     trainings = _trainings(cell.cfg)
-    with offline_unless_reachable():
-        for cfg in trainings:
-            label = f"train {cfg.algorithm.name}" if len(trainings) > 1 else "train"
-            if _writes_its_rows(cfg):
-                print(f"{label}: not estimated for algo={cfg.algorithm.name}, which trains on replies that it writes itself")
-            else:
-                _print(label, cfg, Planner(cell.with_config(cfg)))
+    for cfg in trainings:
+        label = f"train {cfg.algorithm.name}" if len(trainings) > 1 else "train"
+        if _writes_its_rows(cfg):
+            print(f"{label}: not estimated for algo={cfg.algorithm.name}, which trains on replies that it writes itself")
+        else:
+            _print(label, cfg, Planner(cell.with_config(cfg)))
 
 
 def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
@@ -65,11 +64,56 @@ def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
         f"  {tokens.rows:,} rows, {tokens.steps:,} steps, about {tokens.computed:,} tokens computed for {tokens.as_rows:,} as rows;"
         f" the largest pass has {tokens.at_once:,}, its largest tree {tokens.tree:,}"
     )
-    if cfg.hardware.flops is not None:
-        hours = estimate.operations / cfg.hardware.flops / cfg.hardware.processes / 3600
-        print(f"  about {hours:,.2f} hours at hardware.flops={cfg.hardware.flops:g}")
+    if speed := _speed(cfg):
+        flops, source = speed
+        print(f"  about {estimate.operations / flops / cfg.hardware.processes / 3600:,.2f} hours at {source}")
     for note in planner.notes:
         print(f"  {note}")
+
+
+def print_local_generation_estimate(cell: CellContext) -> None:
+    """Prints what generating the cell's replies in this process would take of tokens, memory and time, and runs nothing."""
+    from cso_lab.generation.estimate import plan_generation
+
+    cfg, notes = cell.cfg, []
+    train, test = cell.measured_dialogues()
+    chat = chat_or_stand_in(cfg, notes)
+    plan = plan_generation(cfg, test, cell.strategies, train, model_config(cfg), chat, _generation_bytes(cfg))
+    print(
+        f"generate: {plan.turns:,} turns, about {plan.computed:,} prompt tokens computed for {plan.as_rows:,} as rows, at most"
+        f" {plan.new:,} new ones"
+    )
+    print(
+        f"  memory: weights {_gb(plan.weights)} + keys and values of at most {cfg.generation.batch_size} turns at once"
+        f" {_gb(plan.cache)}, if every reply has generation.max_new_tokens={cfg.generation.max_new_tokens}"
+    )
+    if speed := _speed(cfg):
+        flops, source = speed
+        print(f"  at least {plan.operations / flops / 3600:,.2f} hours at {source}; token by token a GPU does not reach it")
+    for note in notes:
+        print(f"  {note}")
+
+
+def _speed(cfg: DictConfig) -> tuple[float, str] | None:
+    """Returns (operations a second of a device, where the number is from); None if it is not given and there is no GPU."""
+    from cso_lab.training.machine import device, matrix_product_speed
+
+    if cfg.hardware.flops is not None:
+        return cfg.hardware.flops, f"hardware.flops={cfg.hardware.flops:g}"
+    if device(cfg) == "cpu":
+        return None
+    name, flops = matrix_product_speed()
+    return flops, f"the {flops:.3g} operations a second that a product of bfloat16 matrices reached on this {name}"
+
+
+def _generation_bytes(cfg: DictConfig) -> int:
+    """Returns the bytes of a weight while replies are generated."""
+    from cso_lab.training.machine import dtype
+
+    planned, name = planned_device(cfg), cfg.generation.dtype
+    if name == "auto" and planned == "cuda":
+        return 2
+    return 2 if dtype(name, planned) == "bfloat16" else 4
 
 
 def check_memory(cell: CellContext, parameters: int, trained: int) -> None:
@@ -229,17 +273,11 @@ class Planner:
     """
 
     def __init__(self, cell: CellContext):
-        from cso_lab.training.backbone import prepare_backbone, quiet_libraries
-        from cso_lab.training.shapes import published_config
+        from cso_lab.training.backbone import quiet_libraries
 
         quiet_libraries()
         self.notes: list[str] = []
-        path = str(cell.cfg.backbone.path)
-        self.config = published_config(path)
-        if self.config is None:
-            from transformers import AutoConfig
-
-            self.config = AutoConfig.from_pretrained(prepare_backbone(cell.cfg))
+        self.config = model_config(cell.cfg)
         self.chat = chat_or_stand_in(cell.cfg, self.notes)
         self._rows = self._read_rows(cell)
         self._plans: dict[tuple, TokenPlan] = {}
@@ -270,6 +308,16 @@ class Planner:
                 " dispreferred replies to each of their turns"
             )
             return assumed_rows(dialogues, cell.strategies)[name]
+
+
+def model_config(cfg: DictConfig) -> "PretrainedConfig":
+    """Returns the configuration of the backbone, that of a backbone of the paper without the hub."""
+    from transformers import AutoConfig
+
+    from cso_lab.training.backbone import prepare_backbone
+    from cso_lab.training.shapes import published_config
+
+    return published_config(str(cfg.backbone.path)) or AutoConfig.from_pretrained(prepare_backbone(cfg))
 
 
 def chat_or_stand_in(cfg: DictConfig, notes: list[str]) -> "ChatFormat":
@@ -316,4 +364,4 @@ def assumed_rows(dialogues: list[Dialogue], strategies: StrategySet) -> dict[str
 
 
 def _gb(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB"
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

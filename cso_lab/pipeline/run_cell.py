@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, rounds_of, starts_server, trains_here
+from cso_lab.config.cells import generates_here, is_api, rounds_of, starts_server, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
@@ -17,7 +17,7 @@ from cso_lab.pipeline.dataset import Dataset, check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
-from cso_lab.pipeline.plan import print_training_estimate
+from cso_lab.pipeline.plan import print_local_generation_estimate, print_training_estimate
 from cso_lab.pipeline.preflight import check_tracking, preflight
 from cso_lab.pipeline.rounds import rounds
 from cso_lab.pipeline.search import Search, check_role_players, print_estimate
@@ -49,13 +49,19 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 
 
 def _print_estimates(cell: CellContext) -> None:
-    """Print what would be taken: by the search, or generation on a server; by the training; by conversations. Run nothing."""
+    """Print what would be taken: by the search, or generation on a server; by the training; by generation in this process; by
+    conversations. Run nothing."""
+    from cso_lab.training.hub import offline_unless_reachable
+
     cfg = cell.cfg
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
-    if "train" in cfg.stages and trains_here(cfg):
-        print_training_estimate(cell)
+    with offline_unless_reachable(cfg.backbone.path):
+        if "train" in cfg.stages and trains_here(cfg):
+            print_training_estimate(cell)
+        if "generate" in cfg.stages and generates_here(cfg) and cfg.conversation.reference is None:
+            print_local_generation_estimate(cell)
     if "converse" in cfg.stages:
         print_conversation_estimate(cell)
 

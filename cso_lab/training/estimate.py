@@ -111,18 +111,22 @@ def operations(cfg: DictConfig, config: "PretrainedConfig", traced: TracedPass, 
     return a_token * (tokens.learnt * (passes + again) + reference) + head * (passes + 1)
 
 
-def _weights(cfg: DictConfig, traced: TracedPass, dtype: torch.dtype) -> int:
-    """Returns the bytes of the backbone's weights and an adapter's."""
-    size = weights_dtype(cfg, dtype).itemsize
-    if cfg.finetune_mode.peft is None:
-        return traced.parameters * size
-    adapter = traced.trained * (dtype.itemsize if zero_stage(cfg) else torch.float32.itemsize)
+def backbone_bytes(cfg: DictConfig, parameters: int, linear: int, itemsize: int) -> int:
+    """Returns the bytes of the backbone's weights of `itemsize` bytes each, of which the `linear` ones may be quantized."""
     quantization = cfg.finetune_mode.get("quantization")
     if not quantization:
-        return traced.parameters * size + adapter
+        return parameters * itemsize
     constant = _DOUBLE_CONSTANT if quantization.get("bnb_4bit_use_double_quant") else _CONSTANT
-    quantized = traced.linear * (_NF4 + constant) if quantization.get("load_in_4bit") else traced.linear
-    return round(quantized) + (traced.parameters - traced.linear) * size + adapter
+    quantized = linear * (_NF4 + constant) if quantization.get("load_in_4bit") else linear
+    return round(quantized) + (parameters - linear) * itemsize
+
+
+def _weights(cfg: DictConfig, traced: TracedPass, dtype: torch.dtype) -> int:
+    """Returns the bytes of the backbone's weights and an adapter's."""
+    backbone = backbone_bytes(cfg, traced.parameters, traced.linear, weights_dtype(cfg, dtype).itemsize)
+    if cfg.finetune_mode.peft is None:
+        return backbone
+    return backbone + traced.trained * (dtype.itemsize if zero_stage(cfg) else torch.float32.itemsize)
 
 
 def _kept(cfg: DictConfig, traced: TracedPass, tokens: TokenPlan, dtype: torch.dtype, checkpointed: bool) -> int:

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 # Seconds that the hub may take to answer, the look-up of its name included.
@@ -11,11 +12,14 @@ _PATIENCE = 4
 
 
 @contextmanager
-def offline_unless_reachable() -> Iterator[None]:
-    """Within it, what is in the hub's cache is used alone, as with HF_HUB_OFFLINE=1, if the hub does not answer within seconds."""
+def offline_unless_reachable(path: str | None) -> Iterator[None]:
+    """Within it, the hub's cache on this machine is used alone, as with HF_HUB_OFFLINE=1, if the hub does not answer within seconds.
+
+    Nothing is asked where `backbone.path` is a folder or null, which need no hub.
+    """
     from huggingface_hub import constants
 
-    if constants.is_offline_mode() or _answers(constants.ENDPOINT):
+    if path is None or Path(path).is_dir() or constants.is_offline_mode() or _answers(constants.ENDPOINT):
         yield
         return
     print(f"the hub {constants.ENDPOINT} cannot be reached: only its cache on this machine is used", file=sys.stderr)
