@@ -119,11 +119,12 @@ def _generation_bytes(cfg: DictConfig) -> int:
 def check_memory(cell: CellContext, parameters: int, trained: int) -> None:
     """Raises UserError if a training of the cell cannot fit its device, with what would fit.
 
-    `parameters` are the backbone's, `trained` those that are trained. Where they fit by far, no estimate is made; where none can be made,
-    stderr says so.
+    `parameters` are the backbone's, `trained` those that are trained. Where they fit by far and `hardware.memory` is not given, no
+    estimate is made; where none can be made, stderr says so.
     """
     available = _available(cell.cfg)
-    if _GENEROUS * (_WEIGHT_BYTES * parameters + _TRAINED_BYTES * trained) < _SHARE * available:
+    by_far = _GENEROUS * (_WEIGHT_BYTES * parameters + _TRAINED_BYTES * trained) < _SHARE * available
+    if by_far and cell.cfg.hardware.memory is None:
         return
     for cfg in _trainings(cell.cfg):
         if _writes_its_rows(cfg):

@@ -26,7 +26,7 @@ from experiments.benchmarks.steps import ALGOS, config, give_back_memory, write_
 
 CASES = ("lora", "lora/checkpointed", "full", "full/checkpointed")
 _ROWS, _STEPS = 4, 2
-# Seconds between two looks at the memory at least; counting what malloc has given out stops all else, and takes a tenth of the time at most.
+# Seconds between two looks at the memory, at least, and the share of the time that they take at most: malloc waits for them.
 _INTERVAL, _SHARE = 0.005, 1 / 10
 
 
