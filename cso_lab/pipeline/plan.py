@@ -59,6 +59,7 @@ def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
         f"  memory of each of {cfg.hardware.processes} processes: {_gb(memory.total)} = weights {_gb(memory.weights)}"
         f" + gradients {_gb(memory.gradients)} + optimizer {_gb(memory.optimizer)} + activations {_gb(memory.activations)}"
         f" + working memory {_gb(memory.working)} (the output layer's chunk: {_gb(estimate.head)})"
+        + (f" + libraries {_gb(memory.libraries)}" if memory.libraries else "")
     )
     print(
         f"  {tokens.rows:,} rows, {tokens.steps:,} steps, about {tokens.computed:,} tokens computed for {tokens.as_rows:,} as rows;"
@@ -175,11 +176,11 @@ def _available(cfg: DictConfig) -> float:
 
 def alternatives(cfg: DictConfig, device: str) -> Iterator[tuple[str, DictConfig]]:
     """Yields settings that take less memory, as they are typed, with the configuration: the least change first."""
+    saved: dict[str, object] = {}
     words, saving = [], cfg
-    for least in _savings(cfg):
-        typed, values = zip(*least, strict=True)
-        words = [*words, *(f"{key}={_typed(value)}" for key, value in least)]
-        saving = _changed(saving, dict(least))
+    for values in _savings(cfg):
+        saved |= values
+        words, saving = [f"{key}={_typed(value)}" for key, value in saved.items()], _changed(cfg, saved)
         yield " ".join(words), saving
     for mode in _smaller_modes(cfg, device):
         node = OmegaConf.load(CONF / "mode" / "lora.yaml")
@@ -203,17 +204,17 @@ def alternatives(cfg: DictConfig, device: str) -> Iterator[tuple[str, DictConfig
         )
 
 
-def _savings(cfg: DictConfig) -> Iterator[list[tuple[str, object]]]:
+def _savings(cfg: DictConfig) -> Iterator[dict[str, object]]:
     """Yields settings that trade time for memory, to be taken one after the other."""
     training = cfg.training
     if training.gradient_checkpointing is not True:
-        yield [("training.gradient_checkpointing", True)]
+        yield {"training.gradient_checkpointing": True}
     if not training.share_prefixes:
         return
     if training.max_activation_tokens > training.tokens_per_tree:
-        yield [("training.max_activation_tokens", training.tokens_per_tree)]
+        yield {"training.max_activation_tokens": training.tokens_per_tree}
     if training.tokens_per_tree > _SMALL_TREE:
-        yield [("training.tokens_per_tree", _SMALL_TREE), ("training.max_activation_tokens", _SMALL_TREE)]
+        yield {"training.tokens_per_tree": _SMALL_TREE, "training.max_activation_tokens": _SMALL_TREE}
 
 
 def _smaller_modes(cfg: DictConfig, device: str) -> Iterator[str]:

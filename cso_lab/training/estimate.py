@@ -20,6 +20,9 @@ _NF4, _CONSTANT, _DOUBLE_CONSTANT = 1 / 2, 4 / 64, 1 / 64 + 4 / (64 * 256)
 # Bytes a trained parameter of the states of an optimizer; of one that is not named, AdamW's two moments.
 _OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 _ADAMW_STATES = 8
+# Bytes that libraries hold of a training on CPUs by its second step, beside tensors: code that oneDNN compiled for shapes, its buffers, and
+# what is imported late. 60 to 90 MB were measured.
+_LIBRARIES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Memory:
     activations: int
     # beyond that: the output layer's chunk, or a layer's intermediate values, or what the optimizer's step takes
     working: int
+    # of libraries, beside tensors; on GPUs the driver's own is not counted
+    libraries: int = 0
 
     @property
     def total(self) -> int:
@@ -87,10 +92,11 @@ def memory(cfg: DictConfig, traced: TracedPass, tokens: TokenPlan, device: str, 
     # After the backward pass there are all gradients, and no activations; PyTorch's AdamW makes temporary values of all of them at once on
     # GPUs and of one weight after the other on CPUs.
     step = traced.trained * torch.float32.itemsize // optimizer_share if device != "cpu" else traced.output * full * 4
+    libraries = _LIBRARIES if device == "cpu" else 0
     after = gradients + step
     if after > backward:
-        return Memory(weights, gradients, optimizer, 0, step)
-    return Memory(weights, gradients if not full else 0, optimizer, kept, traced.peak - traced.kept)
+        return Memory(weights, gradients, optimizer, 0, step, libraries)
+    return Memory(weights, gradients if not full else 0, optimizer, kept, traced.peak - traced.kept, libraries)
 
 
 def operations(cfg: DictConfig, config: "PretrainedConfig", traced: TracedPass, tokens: TokenPlan, device: str) -> float:

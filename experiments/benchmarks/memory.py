@@ -53,13 +53,13 @@ def compare(case: str, algo: str, data: Path, overrides: Sequence[str]) -> Case:
     return Case(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def write_step_rows(folder: Path, algo: str) -> None:
+def write_step_rows(folder: Path, algo: str, rows_a_step: int = _ROWS) -> None:
     """Writes as many rows as the steps of a case take."""
     rows = {"sft": "sft", "kto": "kto"}.get(algo, "pairs")
     write_rows(folder, 2)
     file = folder / f"{rows}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(lines[: _ROWS * _STEPS]), encoding="utf-8")
+    file.write_text("".join(lines[: rows_a_step * _STEPS]), encoding="utf-8")
 
 
 def _apart(data: Path, overrides: Sequence[str]) -> Case:
