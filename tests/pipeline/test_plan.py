@@ -23,6 +23,7 @@ def check(shared, folder, *line, parameters=0):
 
 
 def advised(shared, folder, *line):
+    """Returns what the refusal of a training advises."""
     with pytest.raises(UserError, match="would fit") as caught:
         check(shared, folder, *line)
     assert "\n" not in str(caught.value)
@@ -30,13 +31,19 @@ def advised(shared, folder, *line):
 
 
 @pytest.mark.long
-def test_the_least_change_that_fits_is_advised(shared, tmp_path):
-    check(shared, tmp_path, "mode=full", "hardware.memory=1")
-    inputs_alone = advised(shared, tmp_path, "mode=full", "training.max_activation_tokens=1536", "hardware.memory=0.2")
-    assert inputs_alone == "training.gradient_checkpointing=true would fit"
-    smaller = advised(shared, tmp_path, "mode=lora", "hardware.memory=0.12")
-    assert smaller.startswith("training.gradient_checkpointing=true training.max_activation_tokens=")
-    assert advised(shared, tmp_path, "mode=lora", "hardware.memory=0.001").startswith("no setting tried here would fit")
+def test_the_first_setting_that_fits_is_advised(shared, tmp_path):
+    from cso_lab.pipeline.cell_context import CellContext
+    from cso_lab.pipeline.plan import Planner, alternatives
+
+    cfg = composed(*TINY, f"shared_dir={shared}", "mode=full")
+    planner = Planner(CellContext(cfg, tmp_path))
+    needed = [(words, planner.estimate(other, "cpu").memory.total) for words, other in alternatives(cfg, "cpu")]
+    as_it_is, least = planner.estimate(cfg, "cpu").memory.total, min(total for _, total in needed)
+    assert least < as_it_is / 1.15
+    first = next(words for words, total in needed if total <= least)
+    check(shared, tmp_path, "mode=full", f"hardware.memory={as_it_is / 1e9}")
+    assert advised(shared, tmp_path, "mode=full", f"hardware.memory={least / 1e9 + 1e-6}") == f"{first} would fit"
+    assert advised(shared, tmp_path, "mode=full", "hardware.memory=0.001").startswith("no setting tried here would fit")
 
 
 def test_a_training_that_fits_by_far_is_not_estimated_and_one_that_cannot_be_is_not_refused(
