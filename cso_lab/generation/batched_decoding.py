@@ -85,15 +85,32 @@ def _grids(
 ) -> "Iterator[tuple[list[int], _ReplyGrid]]":
     """Yields grids of prompts whose contexts are computed, each with the indices of its prompts."""
     contexts, members = _contexts([prompt[:-1] for prompt in prompts])
-    # Contexts with about as many prompts each go into one grid (context, prompt), so that few of its cells are empty.
-    size_of = [(len(rows) - 1).bit_length() for rows in members]
     if carried is not None:
         carried.advance(model, contexts)
-    for size in sorted(set(size_of)):
-        chosen = [i for i, context_size in enumerate(size_of) if context_size == size]
+    for chosen in _alike(members):
         states = carried.rows(chosen) if carried is not None else _context_states(model, [contexts[i] for i in chosen])
         grid = _ReplyGrid(model, states, [[prompts[row] for row in members[i]] for i in chosen], decoding)
         yield [row for i in chosen for row in members[i]], grid
+
+
+def _alike(members: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Yields the indices of contexts with about as many prompts each, which go into one grid: so few of its cells are empty."""
+    size_of = [(len(rows) - 1).bit_length() for rows in members]
+    for size in sorted(set(size_of)):
+        yield [i for i, context_size in enumerate(size_of) if context_size == size]
+
+
+def planned_tokens(prompts: Sequence[Ids], max_new_tokens: int) -> tuple[int, int]:
+    """Returns (prompt tokens that `reply_ids` computes, tokens that its largest cache holds at most), found without a model."""
+    contexts, members = _contexts([prompt[:-1] for prompt in prompts])
+    computed, held = len(prompts), 0  # each prompt's last token is computed with its reply
+    for chosen in _alike(members):
+        alike = [contexts[i] for i in chosen]
+        trees = build_prefix_trees(alike, _TOKENS_PER_PASS, torch.device("cpu"))
+        computed += sum(len(tree) for _, tree, _ in trees)
+        columns = max(len(members[i]) for i in chosen)
+        held = max(held, len(chosen) * (max(map(len, alike)) + columns * max_new_tokens))
+    return computed, held
 
 
 class _ReplyGrid:

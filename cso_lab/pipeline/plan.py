@@ -1,12 +1,16 @@
 """What a cell's training would take, shown by `estimate=true`, and compared with the device's memory before any stage runs."""
 
 import os
+import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from cso_lab.config import CONF
+from cso_lab.config.cells import rounds_of, start_of, zero_stage
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import read_jsonl
 from cso_lab.core.records import Dialogue, prompt_messages, supporter_message
@@ -17,6 +21,7 @@ from cso_lab.pipeline.dataset import finished_dataset
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from cso_lab.training.chat_format import ChatFormat
     from cso_lab.training.estimate import TrainingEstimate
     from cso_lab.training.token_plan import TokenPlan
 
@@ -24,138 +29,313 @@ if TYPE_CHECKING:
 _NEGATIVES = 3
 # An estimate may be too high by this factor, and a run is not refused for that.
 _ALLOWANCE = 1.15
+# No estimate is made where a training fits by far: so many times the bytes of weights, gradients and optimizer states are less than this
+# share of the memory.
+_GENEROUS, _SHARE = 2, 1 / 4
+_WEIGHT_BYTES, _TRAINED_BYTES = 4, 16
+# The least tokens a tree that are advised.
+_SMALL_TREE = 512
 
 
 def print_training_estimate(cell: CellContext) -> None:
-    """Prints memory, tokens and time of the cell's training, and runs nothing."""
-    cfg = cell.cfg
-    config, tokens, notes = _inputs(cell)
-    estimate = _estimate(cfg, config, tokens)
+    """Prints memory, tokens and time of the cell's trainings, and runs nothing."""
+    if rounds_of(cell.cfg) > 1:
+        print(f"train: not estimated for rounds={rounds_of(cell.cfg)}; with rounds=1, that of the first round is")
+        return
+    trainings = _trainings(cell.cfg)
+    for cfg in trainings:
+        label = f"train {cfg.algorithm.name}" if len(trainings) > 1 else "train"
+        if _writes_its_rows(cfg):
+            print(f"{label}: not estimated for algo={cfg.algorithm.name}, which trains on replies that it writes itself")
+        else:
+            _print(label, cfg, Planner(cell.with_config(cfg)))
+
+
+def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
+    estimate, tokens = planner.estimate(cfg, planned_device(cfg)), planner.tokens(cfg)
     memory = estimate.memory
-    print(f"train: {estimate.parameters:,} parameters, {estimate.trained:,} of them or of their adapter trained")
+    print(f"{label}: {estimate.parameters:,} parameters, {estimate.trained:,} of them or of their adapter trained")
     print(
         f"  memory of each of {cfg.hardware.processes} processes: {_gb(memory.total)} = weights {_gb(memory.weights)}"
         f" + gradients {_gb(memory.gradients)} + optimizer {_gb(memory.optimizer)} + activations {_gb(memory.activations)}"
         f" + working memory {_gb(memory.working)} (the output layer's chunk: {_gb(estimate.head)})"
+        + (f" + libraries {_gb(memory.libraries)}" if memory.libraries else "")
     )
     print(
         f"  {tokens.rows:,} rows, {tokens.steps:,} steps, about {tokens.computed:,} tokens computed for {tokens.as_rows:,} as rows;"
         f" the largest pass has {tokens.at_once:,}, its largest tree {tokens.tree:,}"
     )
-    if cfg.hardware.flops is not None:
-        hours = estimate.operations / cfg.hardware.flops / cfg.hardware.processes / 3600
-        print(f"  about {hours:,.2f} hours at hardware.flops={cfg.hardware.flops:g}")
+    if speed := _speed(cfg):
+        flops, source = speed
+        print(f"  about {estimate.operations / flops / cfg.hardware.processes / 3600:,.2f} hours at {source}")
+    for note in planner.notes:
+        print(f"  {note}")
+
+
+def print_local_generation_estimate(cell: CellContext) -> None:
+    """Prints what generating the cell's replies in this process would take of tokens, memory and time, and runs nothing."""
+    from cso_lab.generation.estimate import plan_generation
+
+    cfg, notes = cell.cfg, []
+    train, test = cell.measured_dialogues()
+    chat = chat_or_stand_in(cfg, notes)
+    plan = plan_generation(cfg, test, cell.strategies, train, model_config(cfg), chat, _generation_bytes(cfg))
+    print(
+        f"generate: {plan.turns:,} turns, about {plan.computed:,} prompt tokens computed for {plan.as_rows:,} as rows, at most"
+        f" {plan.new:,} new ones"
+    )
+    print(
+        f"  memory: weights {_gb(plan.weights)} + keys and values of at most {cfg.generation.batch_size} turns at once"
+        f" {_gb(plan.cache)}, if every reply has generation.max_new_tokens={cfg.generation.max_new_tokens}"
+    )
+    if speed := _speed(cfg):
+        flops, source = speed
+        print(f"  at least {plan.operations / flops / 3600:,.2f} hours at {source}; token by token a GPU does not reach it")
     for note in notes:
         print(f"  {note}")
 
 
-def check_memory(cell: CellContext) -> None:
-    """Raises UserError if the cell's training cannot fit its device, with what would fit.
+def _speed(cfg: DictConfig) -> tuple[float, str] | None:
+    """Returns (operations a second of a device, where the number is from); None if it is not given and there is no GPU."""
+    from cso_lab.training.machine import device, matrix_product_speed
 
-    It is looked at where `hardware.memory` is given or there is a GPU. Where model or data cannot be read yet, nothing is said.
+    if cfg.hardware.flops is not None:
+        return cfg.hardware.flops, f"hardware.flops={cfg.hardware.flops:g}"
+    if device(cfg) == "cpu":
+        return None
+    name, flops = matrix_product_speed()
+    return flops, f"the {flops:.3g} operations a second that a product of bfloat16 matrices reached on this {name}"
+
+
+def _generation_bytes(cfg: DictConfig) -> int:
+    """Returns the bytes of a weight while replies are generated."""
+    from cso_lab.training.machine import dtype
+
+    planned, name = planned_device(cfg), cfg.generation.dtype
+    if name == "auto" and planned == "cuda":
+        return 2
+    return 2 if dtype(name, planned) == "bfloat16" else 4
+
+
+def check_memory(cell: CellContext, parameters: int, trained: int) -> None:
+    """Raises UserError if a training of the cell cannot fit its device, with what would fit.
+
+    `parameters` are the backbone's, `trained` those that are trained. Where they fit by far and `hardware.memory` is not given, no
+    estimate is made; where none can be made, stderr says so.
     """
     available = _available(cell.cfg)
-    if available is None:
+    by_far = _GENEROUS * (_WEIGHT_BYTES * parameters + _TRAINED_BYTES * trained) < _SHARE * available
+    if by_far and cell.cfg.hardware.memory is None:
         return
-    try:
-        config, tokens, _ = _inputs(cell)
-    except (UserError, OSError):
-        return
-    needed = _estimate(cell.cfg, config, tokens).memory.total
+    for cfg in _trainings(cell.cfg):
+        if _writes_its_rows(cfg):
+            continue
+        try:
+            problem = _problem(cell.with_config(cfg), available)
+        except Exception as error:  # what cannot be estimated may still be trained
+            print(f"memory of the training not estimated: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
+        if problem:
+            raise UserError(problem)
+
+
+def _problem(cell: CellContext, available: float) -> str | None:
+    """Returns why the training of the cell's configuration does not fit `available` bytes, and what would; None if it fits."""
+    from cso_lab.training.machine import device
+
+    planner, cfg, kind = Planner(cell), cell.cfg, device(cell.cfg)
+    needed = planner.estimate(cfg, kind).memory.total
     if needed <= available * _ALLOWANCE:
-        return
-    fitting = (words for words, cfg in _alternatives(cell.cfg) if _estimate(cfg, config, tokens).memory.total <= available)
+        return None
+    fitting = (words for words, other in alternatives(cfg, kind) if planner.estimate(other, kind).memory.total <= available)
     advice = next(fitting, None)
     advice = f"{advice} would fit" if advice else "no setting tried here would fit: take a smaller backbone"
-    raise UserError(f"the training needs about {_gb(needed)} of a device, which has {_gb(available)}: {advice}")
+    given = f"hardware.memory={cfg.hardware.memory:g}" if cfg.hardware.memory is not None else f"this {_DEVICES[kind]}"
+    return (
+        f"algo={cfg.algorithm.name} mode={cfg.finetune_mode.name}: the training needs about {_gb(needed)} a process, and {given} has"
+        f" {_gb(available)}: {advice}"
+    )
 
 
-def _available(cfg: DictConfig) -> float | None:
-    """Returns the bytes of a device; None if they are not given and there is no GPU."""
+_DEVICES = {"cpu": "machine", "cuda": "GPU"}
+
+
+def _available(cfg: DictConfig) -> float:
+    """Returns the bytes of memory of a device: of a process that trains."""
     from cso_lab.training.machine import device
 
     if cfg.hardware.memory is not None:
         return cfg.hardware.memory * 1e9
     if device(cfg) == "cpu":
-        return None
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return machine / (cfg.hardware.processes // cfg.hardware.nodes)
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory
 
 
-def _alternatives(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+def alternatives(cfg: DictConfig, device: str) -> Iterator[tuple[str, DictConfig]]:
     """Yields settings that take less memory, as they are typed, with the configuration: the least change first."""
+    saved: dict[str, object] = {}
+    words, saving = [], cfg
+    for values in _savings(cfg):
+        saved |= values
+        words, saving = [f"{key}={_typed(value)}" for key, value in saved.items()], _changed(cfg, saved)
+        yield " ".join(words), saving
+    for mode in _smaller_modes(cfg, device):
+        node = OmegaConf.load(CONF / "mode" / "lora.yaml")
+        if mode == "qlora":
+            node = OmegaConf.merge(node, OmegaConf.load(CONF / "mode" / "qlora.yaml"))
+        values = {f"finetune_mode.{key}": node[key] for key in ("name", "peft", "quantization") if key in node}
+        yield f"mode={mode}", _changed(cfg, values)
+        yield " ".join([f"mode={mode}", *words]), _changed(saving, values)
+    if device == "cpu" and cfg.hardware.memory is None:
+        return  # all processes are in the memory of this machine
+    for stage, offload, processes in _shared_out(cfg):
+        values = {
+            "hardware.deepspeed": {"zero_optimization": {"stage": stage}},
+            "hardware.processes": processes,
+            "hardware.offload": offload,
+        }
+        offloading = ["hardware.offload=true"] if offload else []
+        yield (
+            " ".join([f"hardware=zero{stage} hardware.processes={processes}", *offloading, *words]),
+            _changed(saving, values),
+        )
 
-    def changed(base: DictConfig, **values: object) -> DictConfig:
-        copy = base.copy()
-        for key, value in values.items():
-            OmegaConf.update(copy, key.replace("__", "."), value)
-        return copy
 
-    saving = changed(cfg, training__gradient_checkpointing=True)
-    words = "training.gradient_checkpointing=true"
-    yield words, saving
-    one_tree = changed(saving, training__max_activation_tokens=cfg.training.tokens_per_tree)
-    words += f" training.max_activation_tokens={cfg.training.tokens_per_tree}"
-    yield words, one_tree
+def _savings(cfg: DictConfig) -> Iterator[dict[str, object]]:
+    """Yields settings that trade time for memory, to be taken one after the other."""
+    training = cfg.training
+    if training.gradient_checkpointing is not True:
+        yield {"training.gradient_checkpointing": True}
+    if not training.share_prefixes:
+        return
+    if training.max_activation_tokens > training.tokens_per_tree:
+        yield {"training.max_activation_tokens": training.tokens_per_tree}
+    if training.tokens_per_tree > _SMALL_TREE:
+        yield {"training.tokens_per_tree": _SMALL_TREE, "training.max_activation_tokens": _SMALL_TREE}
+
+
+def _smaller_modes(cfg: DictConfig, device: str) -> Iterator[str]:
+    quantized = cfg.finetune_mode.get("quantization") is not None
     if cfg.finetune_mode.peft is None:
-        lora = OmegaConf.load(CONF / "mode" / "lora.yaml").peft
-        yield f"mode=lora {words}", changed(one_tree, finetune_mode__peft=lora)
-    for stage in (2, 3):
-        zero = {"zero_optimization": {"stage": stage}}
-        for processes in (2, 4, 8, 16):
-            if cfg.training.batch_size % processes == 0:
-                yield (
-                    f"hardware=zero{stage} hardware.processes={processes} {words}",
-                    changed(one_tree, hardware__deepspeed=zero, hardware__processes=processes),
-                )
+        yield "lora"
+    if not quantized and zero_stage(cfg) != 3 and (device == "cuda" or find_spec("bitsandbytes")):
+        yield "qlora"
 
 
-def _estimate(cfg: DictConfig, config: "PretrainedConfig", tokens: "TokenPlan") -> "TrainingEstimate":
-    from cso_lab.training.estimate import estimate_training
+def _shared_out(cfg: DictConfig) -> Iterator[tuple[int, bool, int]]:
+    """Yields (stage of ZeRO, whether optimizer states are offloaded, processes) that share out what the training holds."""
+    full = cfg.finetune_mode.peft is None
+    stages = (2,) if cfg.finetune_mode.get("quantization") is not None else (2, 3)
+    for offload in (False, True) if full else (False,):
+        for stage in stages:
+            for processes in (2, 4, 8, 16):
+                if processes >= cfg.hardware.processes and cfg.training.batch_size % processes == 0:
+                    yield stage, offload, processes
+
+
+def _changed(cfg: DictConfig, values: dict[str, object]) -> DictConfig:
+    cfg = deepcopy(cfg)
+    OmegaConf.set_struct(cfg, False)
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, merge=False)
+    return cfg
+
+
+def _typed(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _trainings(cfg: DictConfig) -> list[DictConfig]:
+    """Returns the configurations of the cell's training and, before it, of those that it starts from."""
+    start = start_of(cfg)
+    return [*([] if start is None else _trainings(start)), cfg]
+
+
+def _writes_its_rows(cfg: DictConfig) -> bool:
+    from cso_lab.training.rows import PROMPTS
+
+    return cfg.algorithm.rows == PROMPTS
+
+
+def planned_device(cfg: DictConfig) -> str:
+    """Returns the device that an estimate is for: the paper's backbones are planned for GPUs, also on a machine without one."""
     from cso_lab.training.machine import device
     from cso_lab.training.shapes import published_config
 
-    # The paper's backbones are planned for GPUs, also on a machine without one.
-    planned = "cuda" if cfg.hardware.device != "cpu" and published_config(str(cfg.backbone.path)) else device(cfg)
-    return estimate_training(cfg, config, tokens, planned)
+    return "cuda" if cfg.hardware.device != "cpu" and published_config(str(cfg.backbone.path)) else device(cfg)
 
 
-def _inputs(cell: CellContext) -> tuple["PretrainedConfig", "TokenPlan", list[str]]:
-    """Returns the model's configuration, the training's tokens, and what is assumed. Raises UserError if a model cannot be read."""
+class Planner:
+    """Estimates the training of a cell's configuration, also with other settings of training, mode and hardware.
+
+    `notes` say what is assumed. Raises UserError if model or data cannot be read.
+    """
+
+    def __init__(self, cell: CellContext):
+        from cso_lab.training.backbone import quiet_libraries
+
+        quiet_libraries()
+        self.notes: list[str] = []
+        self.config = model_config(cell.cfg)
+        self.chat = chat_or_stand_in(cell.cfg, self.notes)
+        self._rows = self._read_rows(cell)
+        self._plans: dict[tuple, TokenPlan] = {}
+
+    def tokens(self, cfg: DictConfig) -> "TokenPlan":
+        """Returns the tokens of `cfg`'s training."""
+        from cso_lab.training.token_plan import plan_tokens
+
+        key = (cfg.training.tokens_per_tree, cfg.hardware.processes)
+        if key not in self._plans:
+            self._plans[key] = plan_tokens(cfg, self._rows, self.chat)
+        return self._plans[key]
+
+    def estimate(self, cfg: DictConfig, device: str) -> "TrainingEstimate":
+        """Returns what `cfg`'s training takes on the device."""
+        from cso_lab.training.estimate import estimate_training
+
+        return estimate_training(cfg, self.config, self.tokens(cfg), device)
+
+    def _read_rows(self, cell: CellContext) -> list[dict]:
+        name = cell.cfg.algorithm.rows
+        try:
+            return read_jsonl(finished_dataset(cell) / "preferences" / f"{name}.jsonl")
+        except UserError:
+            dialogues = cell.searched_dialogues() or cell.dialogues()[1]
+            self.notes.append(
+                f"there is no dataset yet: rows are assumed from {len(dialogues):,} dialogues of the corpus, with {_NEGATIVES}"
+                " dispreferred replies to each of their turns"
+            )
+            return assumed_rows(dialogues, cell.strategies)[name]
+
+
+def model_config(cfg: DictConfig) -> "PretrainedConfig":
+    """Returns the configuration of the backbone, that of a backbone of the paper without the hub."""
     from transformers import AutoConfig
 
-    from cso_lab.training.backbone import load_chat_format, prepare_backbone, quiet_libraries
+    from cso_lab.training.backbone import prepare_backbone
     from cso_lab.training.shapes import published_config
-    from cso_lab.training.token_plan import plan_tokens
 
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    quiet_libraries()
-    cfg, notes = cell.cfg, []
-    config = published_config(str(cfg.backbone.path))
-    if config is None:
-        config = AutoConfig.from_pretrained(prepare_backbone(cfg))
+    return published_config(str(cfg.backbone.path)) or AutoConfig.from_pretrained(prepare_backbone(cfg))
+
+
+def chat_or_stand_in(cfg: DictConfig, notes: list[str]) -> "ChatFormat":
+    """Returns the backbone's chat format, or for a backbone of the paper that cannot be read here SmolLM2's, which `notes` then say."""
+    from cso_lab.training.backbone import load_chat_format
+    from cso_lab.training.shapes import published_config
+
     try:
-        chat = load_chat_format(cfg)
+        return load_chat_format(cfg)
     except UserError:
         if published_config(str(cfg.backbone.path)) is None:
             raise
-        smollm2 = OmegaConf.load(CONF / "backbone" / "smollm2.yaml")
-        stand_in = OmegaConf.create(
-            {"backbone": {"name": smollm2.name, "path": None, "gguf": smollm2.gguf}, "shared_dir": cfg.shared_dir}
-        )
-        chat = load_chat_format(stand_in)
-        notes.append("tokens are those of SmolLM2's tokenizer, since the backbone's own cannot be read here")
-    try:
-        rows = read_jsonl(finished_dataset(cell) / "preferences" / f"{cfg.algorithm.rows}.jsonl")
-    except UserError:
-        dialogues = cell.searched_dialogues() or cell.dialogues()[1]
-        rows = assumed_rows(dialogues, cell.strategies)[cfg.algorithm.rows]
-        notes.append(
-            f"there is no dataset yet: rows are assumed from {len(dialogues):,} dialogues of the corpus, with {_NEGATIVES} dispreferred"
-            " replies to each of their turns"
-        )
-    return config, plan_tokens(cfg, rows, chat), notes
+    smollm2 = OmegaConf.load(CONF / "backbone" / "smollm2.yaml")
+    backbone = {"name": smollm2.name, "path": None, "gguf": smollm2.gguf}
+    notes.append("tokens are those of SmolLM2's tokenizer, since the backbone's own cannot be read here")
+    return load_chat_format(OmegaConf.create({"backbone": backbone, "shared_dir": cfg.shared_dir}))
 
 
 def assumed_rows(dialogues: list[Dialogue], strategies: StrategySet) -> dict[str, list[dict]]:
@@ -186,4 +366,4 @@ def assumed_rows(dialogues: list[Dialogue], strategies: StrategySet) -> dict[str
 
 
 def _gb(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB"
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

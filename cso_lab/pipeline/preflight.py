@@ -1,7 +1,7 @@
 """Checks before the first stage, so that no run fails after a paid search for a reason that was known before it.
 
-They check that the configured GPUs exist, that the weights are available, that libraries accept the settings passed to them, and that the
-disks have room. They download no weights. Each distinct check runs once a process.
+They check that the configured GPUs exist, that the weights are available, that libraries accept the settings passed to them, that a
+training fits its device's memory, and that the disks have room. They download no weights. Each distinct check runs once a process.
 """
 
 import shutil
@@ -15,9 +15,11 @@ from cso_lab.config.result_settings import resolved
 from cso_lab.core.errors import UserError
 from cso_lab.core.hashing import digest
 from cso_lab.evaluation.text_metrics import check_bertscore
+from cso_lab.pipeline.cell_context import CellContext
 from cso_lab.pipeline.dataset import Dataset
 from cso_lab.pipeline.disk import Need, check_room
 from cso_lab.pipeline.metadata import tracked_cell
+from cso_lab.pipeline.plan import check_memory
 from cso_lab.pipeline.search import Search
 from cso_lab.pipeline.train import Train
 
@@ -132,6 +134,8 @@ def _check_model(cfg: DictConfig, folder: Path, train: bool) -> dict[str, Need]:
     values = [_values(cfg, node) for node in ("finetune_mode", "algorithm", "training", "hardware")]
     trained = _once("adapter", [backbone, values[0]], lambda: adapter_parameters(cfg, model))
     _once("training", [backbone, values], lambda: bool(check_training(cfg, model)))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    _once("memory", [_training(cfg), values], lambda: bool(check_memory(CellContext(cfg, folder), parameters, trained)))
     return needs | _checkpoints(cfg, folder, trained)
 
 
@@ -144,14 +148,18 @@ def _checkpoints(cfg: DictConfig, folder: Path, trained: int) -> dict[str, Need]
     model, step = 4 * trained, (12 if cfg.training.optim in ("adamw_torch", "adamw_torch_fused") else 4) * trained
     one = 0 < cfg.training.max_steps <= cfg.training.save_steps
     final = 0 if (folder / "checkpoint").exists() else model * (len(parts_of(cfg)) if is_decoupled(cfg) else 1)
-    # Cells that differ only in later stages share one training.
-    training = digest([stage.settings(resolved(cfg)) for stage in (Search, Dataset, Train)])
+    training = _training(cfg)
     needs = {
         f"checkpoint {training}": Need("checkpoints", folder, final, temporary=step, max_temporary=step if one else 3 * step)
     }
     if start_of(cfg) is not None or rounds_of(cfg) > 1:
         needs[f"start {training}"] = Need("the model to start from", Path(cfg.shared_dir), model)
     return needs
+
+
+def _training(cfg: DictConfig) -> str:
+    """Returns the identity of the cell's training; cells that differ only in later stages share one."""
+    return digest([stage.settings(resolved(cfg)) for stage in (Search, Dataset, Train)])
 
 
 def _hub_cache() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from cso_lab.config.cells import is_api, starts_server, trains_here
+from cso_lab.config.cells import generates_here, is_api, starts_server, trains_here
 from cso_lab.core.errors import MissingKey, UserError
 from cso_lab.core.files import write_json
 from cso_lab.pipeline.cell_context import CellContext
@@ -17,7 +17,7 @@ from cso_lab.pipeline.dataset import check_negatives
 from cso_lab.pipeline.generate import is_generated, print_generation_estimate
 from cso_lab.pipeline.inspect import toxicity_scorer
 from cso_lab.pipeline.metadata import tracked_cell
-from cso_lab.pipeline.plan import check_memory, print_training_estimate
+from cso_lab.pipeline.plan import print_local_generation_estimate, print_training_estimate
 from cso_lab.pipeline.preflight import check_tracking, preflight
 from cso_lab.pipeline.rounds import find_supporters, run_earlier_rounds
 from cso_lab.pipeline.search import check_role_players, print_estimate
@@ -49,14 +49,20 @@ def run_cell(cfg: DictConfig, folder: Path, in_sweep: bool) -> None:
 
 
 def _print_estimates(cell: CellContext) -> None:
-    """Print what would be taken: by the search, or generation on a server; by the training; by conversations. Run nothing."""
+    """Print what would be taken: by the search, or generation on a server; by the training; by generation in this process; by
+    conversations. Run nothing."""
+    from cso_lab.training.hub import offline_unless_reachable
+
     cfg = cell.cfg
     find_supporters(cell)
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
-    if "train" in cfg.stages and trains_here(cfg):
-        print_training_estimate(cell)
+    with offline_unless_reachable(cfg.backbone.path):
+        if "train" in cfg.stages and trains_here(cfg):
+            print_training_estimate(cell)
+        if "generate" in cfg.stages and generates_here(cfg) and cfg.conversation.reference is None:
+            print_local_generation_estimate(cell)
     if "converse" in cfg.stages:
         print_conversation_estimate(cell)
 
@@ -79,7 +85,6 @@ def run_stages(cell: CellContext) -> None:
         preflight([(cell.cfg, cell.folder, unfinished)])
     if "train" in unfinished:
         check_judge(cell.cfg)
-        check_memory(cell)
     if any(stage.name == "inspect" for stage in stages) and (scorer := toxicity_scorer(cell)):
         scorer.check()  # before a search that takes hours, not after it
     if any(stage.name == "search" for stage in stages):

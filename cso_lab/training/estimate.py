@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import zero_stage
 from cso_lab.training.backbone import resolve_dtype
 from cso_lab.training.token_plan import TokenPlan, has_reference, reads_reference_before
 from cso_lab.training.traced_pass import TracedPass, checkpoints_layers, trace, weights_dtype
@@ -19,6 +20,9 @@ _NF4, _CONSTANT, _DOUBLE_CONSTANT = 1 / 2, 4 / 64, 1 / 64 + 4 / (64 * 256)
 # Bytes a trained parameter of the states of an optimizer; of one that is not named, AdamW's two moments.
 _OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 _ADAMW_STATES = 8
+# Bytes that libraries hold of a training on CPUs by its second step, beside tensors: code that oneDNN compiled for shapes, its buffers, and
+# what is imported late. 60 to 90 MB were measured.
+_LIBRARIES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Memory:
     activations: int
     # beyond that: the output layer's chunk, or a layer's intermediate values, or what the optimizer's step takes
     working: int
+    # of libraries, beside tensors; on GPUs the driver's own is not counted
+    libraries: int = 0
 
     @property
     def total(self) -> int:
@@ -86,16 +92,11 @@ def memory(cfg: DictConfig, traced: TracedPass, tokens: TokenPlan, device: str, 
     # After the backward pass there are all gradients, and no activations; PyTorch's AdamW makes temporary values of all of them at once on
     # GPUs and of one weight after the other on CPUs.
     step = traced.trained * torch.float32.itemsize // optimizer_share if device != "cpu" else traced.output * full * 4
+    libraries = _LIBRARIES if device == "cpu" else 0
     after = gradients + step
     if after > backward:
-        return Memory(weights, gradients, optimizer, 0, step)
-    return Memory(weights, gradients if not full else 0, optimizer, kept, traced.peak - traced.kept)
-
-
-def zero_stage(cfg: DictConfig) -> int:
-    """Returns the stage of ZeRO at which DeepSpeed trains, 0 without DeepSpeed."""
-    deepspeed = cfg.hardware.deepspeed
-    return 0 if deepspeed is None else (deepspeed.get("zero_optimization") or {}).get("stage", 0)
+        return Memory(weights, gradients, optimizer, 0, step, libraries)
+    return Memory(weights, gradients if not full else 0, optimizer, kept, traced.peak - traced.kept, libraries)
 
 
 def operations(cfg: DictConfig, config: "PretrainedConfig", traced: TracedPass, tokens: TokenPlan, device: str) -> float:
@@ -116,18 +117,22 @@ def operations(cfg: DictConfig, config: "PretrainedConfig", traced: TracedPass, 
     return a_token * (tokens.learnt * (passes + again) + reference) + head * (passes + 1)
 
 
-def _weights(cfg: DictConfig, traced: TracedPass, dtype: torch.dtype) -> int:
-    """Returns the bytes of the backbone's weights and an adapter's."""
-    size = weights_dtype(cfg, dtype).itemsize
-    if cfg.finetune_mode.peft is None:
-        return traced.parameters * size
-    adapter = traced.trained * (dtype.itemsize if zero_stage(cfg) else torch.float32.itemsize)
+def backbone_bytes(cfg: DictConfig, parameters: int, linear: int, itemsize: int) -> int:
+    """Returns the bytes of the backbone's weights of `itemsize` bytes each, of which the `linear` ones may be quantized."""
     quantization = cfg.finetune_mode.get("quantization")
     if not quantization:
-        return traced.parameters * size + adapter
+        return parameters * itemsize
     constant = _DOUBLE_CONSTANT if quantization.get("bnb_4bit_use_double_quant") else _CONSTANT
-    quantized = traced.linear * (_NF4 + constant) if quantization.get("load_in_4bit") else traced.linear
-    return round(quantized) + (traced.parameters - traced.linear) * size + adapter
+    quantized = linear * (_NF4 + constant) if quantization.get("load_in_4bit") else linear
+    return round(quantized) + (parameters - linear) * itemsize
+
+
+def _weights(cfg: DictConfig, traced: TracedPass, dtype: torch.dtype) -> int:
+    """Returns the bytes of the backbone's weights and an adapter's."""
+    backbone = backbone_bytes(cfg, traced.parameters, traced.linear, weights_dtype(cfg, dtype).itemsize)
+    if cfg.finetune_mode.peft is None:
+        return backbone
+    return backbone + traced.trained * (dtype.itemsize if zero_stage(cfg) else torch.float32.itemsize)
 
 
 def _kept(cfg: DictConfig, traced: TracedPass, tokens: TokenPlan, dtype: torch.dtype, checkpointed: bool) -> int:

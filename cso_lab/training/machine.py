@@ -31,6 +31,23 @@ def dtype(name: str, device: str) -> str:
     return str(backbone.resolve_dtype(name, device)).removeprefix("torch.")
 
 
+def matrix_product_speed() -> tuple[str, float]:
+    """Returns (name of the first GPU, operations a second that products of bfloat16 matrices reach on it), measured for a moment."""
+    import time
+
+    import torch
+
+    matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    products, operations = 20, 2 * 8192**3
+    for number in range(products + 3):
+        if number == 3:  # the first ones choose kernels
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+        matrix @ matrix
+    torch.cuda.synchronize()
+    return torch.cuda.get_device_name(0), products * operations / (time.perf_counter() - began)
+
+
 def resolve_auto(cfg: DictConfig) -> DictConfig:
     """Returns a copy of `cfg` in which the device and all number types have the values that "auto" means on this machine."""
     cfg = cfg.copy()

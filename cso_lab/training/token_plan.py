@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig
 
+from cso_lab.config.cells import zero_stage
 from cso_lab.training.arguments import batches, unshared_batch
 from cso_lab.training.prefix_forest import TokenCount, build_prefix_trees
 from cso_lab.training.rows import RESPONSES, fit_rows
@@ -24,7 +25,7 @@ SAMPLED_ROWS = 512
 
 @dataclass(frozen=True)
 class TokenPlan:
-    """The tokens of a training, those of its reference model included.
+    """The tokens of a training, those of its reference model and of KTO's KL term included.
 
     `computed` are the distinct ones, `as_rows` those that TRL would compute for the same rows, padded; of the computed ones, `learnt` are
     read with a backward pass, and `scored` of them are asked for by the output layer. `largest` are the texts of the largest forward
@@ -54,6 +55,7 @@ def plan_tokens(cfg: DictConfig, rows: Sequence[dict], chat: "ChatFormat") -> To
     steps = training.max_steps if training.max_steps > 0 else ceil(training.num_train_epochs * an_epoch)
     passes = _passes(cfg, fitted)
     read = TokenCount(sum(field in fitted[0] for field in RESPONSES), unshared_batch(training))
+    mismatched = TokenCount(1, unshared_batch(training))
     scored, most, at_once, largest = 0, 0, 0, []
     for part in passes:
         texts = _texts(part, chat)
@@ -61,6 +63,9 @@ def plan_tokens(cfg: DictConfig, rows: Sequence[dict], chat: "ChatFormat") -> To
         tokens = sum(len(tree) for tree, _ in trees)
         read.add(_mask(texts), tokens)
         scored += sum(len(text.ids) - text.prompt for text in _distinct(texts))
+        if _has_kl_term(cfg):
+            others = _mismatched(part, chat)
+            mismatched.add(_mask(others), sum(len(tree) for tree, _ in _trees(others, training)))
         if tokens > at_once:
             at_once = tokens
             tree, members = max(trees, key=lambda pair: len(pair[0]))
@@ -71,9 +76,9 @@ def plan_tokens(cfg: DictConfig, rows: Sequence[dict], chat: "ChatFormat") -> To
     return TokenPlan(
         rows=used,
         steps=steps,
-        computed=round(read.computed * (learnt + reference)),
+        computed=round((read.computed + mismatched.computed) * (learnt + reference)),
         learnt=round(read.computed * learnt),
-        as_rows=round(read.as_rows * (learnt + reference)),
+        as_rows=round((read.as_rows + mismatched.as_rows) * (learnt + reference)),
         scored=round(scored * learnt),
         at_once=at_once,
         tree=most,
@@ -88,8 +93,7 @@ def has_reference(cfg: DictConfig) -> bool:
 
 def reads_reference_before(cfg: DictConfig) -> bool:
     """Returns whether the reference model's log-probabilities are computed once, before the first step."""
-    zero3 = (cfg.hardware.deepspeed or {}).get("zero_optimization", {}).get("stage") == 3
-    return has_reference(cfg) and cfg.algorithm.arguments.precompute_ref_log_probs and not zero3
+    return has_reference(cfg) and cfg.algorithm.arguments.precompute_ref_log_probs and zero_stage(cfg) != 3
 
 
 def _reference_readings(cfg: DictConfig, epochs: float) -> float:
@@ -134,6 +138,18 @@ def _texts(rows: Sequence[dict], chat: "ChatFormat") -> list[Text]:
         for field in fields
         for row, prompt in zip(rows, prompts, strict=True)
     ]
+
+
+def _has_kl_term(cfg: DictConfig) -> bool:
+    """Returns whether prompts are also read with the responses of other rows, without a backward pass, as for KTO's KL term."""
+    return cfg.algorithm.rows == "kto" and cfg.algorithm.arguments.get("loss_type", "kto") == "kto"
+
+
+def _mismatched(rows: Sequence[dict], chat: "ChatFormat") -> list[Text]:
+    """Returns each prompt with the response of the row before."""
+    return _texts(
+        [{**row, "completion": other["completion"]} for row, other in zip(rows, [rows[-1], *rows], strict=False)], chat
+    )
 
 
 def _trees(texts: Sequence[Text], training: DictConfig):

@@ -253,3 +253,13 @@ def test_what_cannot_be_generated_is_said_in_one_line(shared, tmp_path):
         generate(config(shared, "tiny_llama", "generation.max_prompt_length=20"), [dialogue("a", 1)], EXTES, None, tmp_path)
     with pytest.raises(UserError, match="no checkpoint in"):
         generate(config(shared, "tiny_llama"), [dialogue("a", 1)], EXTES, tmp_path / "nothing", tmp_path)
+
+
+def test_planned_tokens_count_a_history_once_and_every_reply_s_own_tokens():
+    from cso_lab.generation.batched_decoding import planned_tokens
+
+    history = list(range(10))
+    # One context of nine tokens, in which both prompts are, and of each prompt its last token.
+    assert planned_tokens([history[:4], history], 5) == (9 + 2, 9 + 2 * 5)
+    # Another one shares four of its seven tokens with it; it has one prompt, and is decoded by itself.
+    assert planned_tokens([history[:4], history, [*history[:4], 90, 91, 92, 93]], 5) == (9 + 7 + 3, 9 + 2 * 5)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from project import composed
+from trainings import config
 
 from cso_lab.training.estimate import memory
 from cso_lab.training.token_plan import TokenPlan
@@ -45,3 +46,21 @@ def test_zero_shares_out_optimizer_gradients_and_at_stage_3_weights():
     two = parts(FULL, "hardware=zero2", *line, dtype=torch.bfloat16, device="cuda")
     three = parts(FULL, "hardware=zero3", *line, "algo=sft", dtype=torch.bfloat16, device="cuda")
     assert (two[0], two[2]) == (2000, 3000) and (three[0], three[2]) == (500, 3000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("algo", ["sft", "dpo", "kto"])
+def test_the_planned_tokens_are_those_that_a_training_counts(shared, uneven, tmp_path, algo):
+    from cso_lab.core.files import read_jsonl
+    from cso_lab.training.backbone import load_chat_format
+    from cso_lab.training.token_plan import plan_tokens
+    from cso_lab.training.train import train
+
+    cfg = config(
+        shared, f"algo={algo}", "training.max_steps=-1", "training.num_train_epochs=1", "training.max_prompt_length=2000"
+    )
+    plan = plan_tokens(cfg, read_jsonl(uneven / f"{cfg.algorithm.rows}.jsonl"), load_chat_format(cfg))
+    summary = train(cfg, uneven, tmp_path)
+    assert (plan.rows, plan.steps) == (summary["rows"]["used"], summary["steps"])
+    assert plan.computed == pytest.approx(summary["tokens_computed"], rel=0.05)
+    assert plan.as_rows == pytest.approx(summary["tokens_as_rows"], rel=0.05)
