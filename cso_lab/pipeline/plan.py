@@ -54,11 +54,13 @@ def print_training_estimate(cell: CellContext) -> None:
 def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
     estimate, tokens = planner.estimate(cfg, planned_device(cfg)), planner.tokens(cfg)
     memory = estimate.memory
+    # It takes most either while the backward pass begins or, with no activations, in the optimizer's step.
+    working = f"the output layer's chunk: {_gb(estimate.head)}" if memory.activations else "of the optimizer's step"
     print(f"{label}: {estimate.parameters:,} parameters, {estimate.trained:,} of them or of their adapter trained")
     print(
         f"  memory of each of {cfg.hardware.processes} processes: {_gb(memory.total)} = weights {_gb(memory.weights)}"
         f" + gradients {_gb(memory.gradients)} + optimizer {_gb(memory.optimizer)} + activations {_gb(memory.activations)}"
-        f" + working memory {_gb(memory.working)} (the output layer's chunk: {_gb(estimate.head)})"
+        f" + working memory {_gb(memory.working)} ({working})"
         + (f" + libraries {_gb(memory.libraries)}" if memory.libraries else "")
     )
     print(
@@ -123,20 +125,24 @@ def check_memory(cell: CellContext, parameters: int, trained: int) -> None:
     `parameters` are the backbone's, `trained` those that are trained. Where they fit by far and `hardware.memory` is not given, no
     estimate is made; where none can be made, stderr says so.
     """
+    try:
+        problem = _first_problem(cell, parameters, trained)
+    except Exception as error:  # what cannot be estimated may still be trained
+        print(f"memory of the training not estimated: {type(error).__name__}: {error}", file=sys.stderr)
+        return
+    if problem:
+        raise UserError(problem)
+
+
+def _first_problem(cell: CellContext, parameters: int, trained: int) -> str | None:
+    """Returns why a training of the cell does not fit, and what would; None if all fit."""
     available = _available(cell.cfg)
     by_far = _GENEROUS * (_WEIGHT_BYTES * parameters + _TRAINED_BYTES * trained) < _SHARE * available
     if by_far and cell.cfg.hardware.memory is None:
-        return
-    for cfg in _trainings(cell.cfg):
-        if _writes_its_rows(cfg):
-            continue
-        try:
-            problem = _problem(cell.with_config(cfg), available)
-        except Exception as error:  # what cannot be estimated may still be trained
-            print(f"memory of the training not estimated: {type(error).__name__}: {error}", file=sys.stderr)
-            continue
-        if problem:
-            raise UserError(problem)
+        return None
+    estimated = [cfg for cfg in _trainings(cell.cfg) if not _writes_its_rows(cfg)]
+    problems = (_problem(cell.with_config(cfg), available) for cfg in estimated)
+    return next(filter(None, problems), None)
 
 
 def _problem(cell: CellContext, available: float) -> str | None:
