@@ -68,7 +68,10 @@ class Train(Result, Stage):
         key = _key(cell, cell.cfg, rows)
         if cell.cache.find_own("train", key, CHECKPOINT) or cell.cache.take_from_sibling("train", key, CHECKPOINT):
             return
-        with cell.cache.compute_own("train", key, _PARTIAL):
+        from cso_lab.training.online import JUDGE
+
+        # With `rerun` a judge is asked anew; a run that was killed while it asked goes on.
+        with cell.cache.compute_own("train", key, _PARTIAL, discard=(JUDGE,) if cell.cfg.rerun else ()):
             _train(cell, cell.cfg, rows, cell.folder)
 
 

@@ -131,16 +131,12 @@ def test_a_killed_run_goes_on_and_its_second_search_is_that_of_the_trained_model
 def test_a_later_round_can_start_from_the_sft_model_of_the_first(tmp_path):
     """The first round's SFT is not trained again on the rows of the second."""
     shared = tmp_path / "shared"
-    line = [
-        *TWO,
-        *SMALL,
-        "start=sft",
-        "algorithm.start.training.max_steps=2",
-        "round_start=backbone",
-        "stages=[search,dataset,train]",
-    ]
+    line = [*TWO, *SMALL, "start=sft", "algorithm.start.training.max_steps=2", "round_start=backbone"]
+    line += ["mcts.min_iterations=6", "mcts.max_iterations=6", "preferences.theta=0", "preferences.min_end_visits=1"]
+    line += ["stages=[search,dataset,train]"]
     done = run_py(*line, f"shared_dir={shared}", f"hydra.run.dir={tmp_path / 'run'}", timeout=400)
     assert done.returncode == 0, done.stderr
+    assert len({file.read_bytes() for file in shared.glob("dataset/*/preferences/sft.jsonl")}) == 2
     trained = [json.loads(file.read_text(encoding="utf-8")) for file in shared.glob("train/*/training.json")]
     [sft] = [training for training in trained if "start" not in training]
     [first] = [training for training in trained if "start" in training]
