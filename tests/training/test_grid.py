@@ -13,7 +13,7 @@ from trainings import ALGOS, ARCHITECTURES, config
 QUICK = ("sft", "kto", "orpo")
 CELLS = [
     pytest.param(backbone, mode, algo, marks=() if mode == "lora" and algo in QUICK else pytest.mark.long)
-    for backbone, (mode, algo) in zip(cycle(ARCHITECTURES), product(("lora", "full"), ALGOS), strict=False)
+    for backbone, (algo, mode) in zip(cycle(ARCHITECTURES), product(ALGOS, ("lora", "full")), strict=False)
 ]
 
 
