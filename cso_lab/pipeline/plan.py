@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cso_lab.training.chat_format import ChatFormat
     from cso_lab.training.estimate import TrainingEstimate
     from cso_lab.training.token_plan import TokenPlan
+    from cso_lab.training.traced_pass import TracedPass
 
 # Dispreferred replies a turn that are assumed where no dataset exists; the paper's ESC-Pro has 2.6.
 _NEGATIVES = 3
@@ -69,7 +70,7 @@ def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
     )
     if speed := _speed(cfg):
         flops, source = speed
-        print(f"  about {estimate.operations / flops / cfg.hardware.processes / 3600:,.2f} hours at {source}")
+        print(f"  about {_time(estimate.operations / flops / cfg.hardware.processes)} at {source}")
     for note in planner.notes:
         print(f"  {note}")
 
@@ -92,7 +93,7 @@ def print_local_generation_estimate(cell: CellContext) -> None:
     )
     if speed := _speed(cfg):
         flops, source = speed
-        print(f"  at least {plan.operations / flops / 3600:,.2f} hours at {source}; token by token a GPU does not reach it")
+        print(f"  at least {_time(plan.operations / flops)} at {source}; token by token a GPU does not reach it")
     for note in notes:
         print(f"  {note}")
 
@@ -288,13 +289,14 @@ class Planner:
         self.config = model_config(cell.cfg)
         self.chat = chat_or_stand_in(cell.cfg, self.notes)
         self._rows = self._read_rows(cell)
-        self._plans: dict[tuple, TokenPlan] = {}
+        self._plans: dict[int, TokenPlan] = {}
+        self._traces: dict[tuple, TracedPass] = {}
 
     def tokens(self, cfg: DictConfig) -> "TokenPlan":
-        """Returns the tokens of `cfg`'s training."""
+        """Returns the tokens of `cfg`'s training; with more processes than the cell's, as if a process still took as many."""
         from cso_lab.training.token_plan import plan_tokens
 
-        key = (cfg.training.tokens_per_tree, cfg.hardware.processes)
+        key = cfg.training.tokens_per_tree
         if key not in self._plans:
             self._plans[key] = plan_tokens(cfg, self._rows, self.chat)
         return self._plans[key]
@@ -303,7 +305,7 @@ class Planner:
         """Returns what `cfg`'s training takes on the device."""
         from cso_lab.training.estimate import estimate_training
 
-        return estimate_training(cfg, self.config, self.tokens(cfg), device)
+        return estimate_training(cfg, self.config, self.tokens(cfg), device, self._traces)
 
     def _read_rows(self, cell: CellContext) -> list[dict]:
         name = cell.cfg.algorithm.rows
@@ -369,6 +371,10 @@ def assumed_rows(dialogues: list[Dialogue], strategies: StrategySet) -> dict[str
                 }
             )
     return {"pairs": pairs, "sft": sft, "kto": kto_rows(pairs)}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
 
 
 def _gb(count: float) -> str:

@@ -58,10 +58,25 @@ class TrainingEstimate:
     operations: float
 
 
-def estimate_training(cfg: DictConfig, config: "PretrainedConfig", tokens: TokenPlan, device: str) -> TrainingEstimate:
-    """Returns what `cfg`'s training takes on a device ("cpu" or "cuda") for the model with this configuration."""
+def estimate_training(
+    cfg: DictConfig, config: "PretrainedConfig", tokens: TokenPlan, device: str, traces: dict[tuple, TracedPass] | None = None
+) -> TrainingEstimate:
+    """Returns what `cfg`'s training takes on a device ("cpu" or "cuda") for the model with this configuration.
+
+    `traces` keeps passes for other settings of the same cell, since many change none.
+    """
     dtype = resolve_dtype(cfg.training.dtype, device) if device == "cpu" else _gpu_dtype(cfg)
-    traced = trace(cfg, config, tokens.largest, device, dtype)
+    traces, training = {} if traces is None else traces, cfg.training
+    key = (
+        cfg.finetune_mode.peft is None,
+        cfg.hardware.deepspeed is None,
+        training.gradient_checkpointing,
+        training.tokens_per_tree,
+        training.max_activation_tokens,
+    )
+    if key not in traces:
+        traces[key] = trace(cfg, config, tokens.largest, device, dtype)
+    traced = traces[key]
     return TrainingEstimate(
         parameters=traced.parameters,
         trained=traced.trained,

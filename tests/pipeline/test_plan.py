@@ -97,5 +97,5 @@ def test_the_paper_s_backbones_are_estimated_where_no_hub_is(tmp_path, monkeypat
     done = run_py("estimate=true", *line, f"shared_dir={tmp_path}/shared", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
     assert "the hub http://127.0.0.1:9 cannot be reached" in done.stderr
-    assert "train: 8,030,261,248 parameters" in done.stdout and "hours at hardware.flops=4e+14" in done.stdout
+    assert "train: 8,030,261,248 parameters" in done.stdout and "at hardware.flops=4e+14" in done.stdout
     assert "memory of each of 8 processes" in done.stdout and "generate: 215 turns" in done.stdout
