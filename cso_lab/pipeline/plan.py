@@ -49,7 +49,7 @@ def print_training_estimate(cell: CellContext) -> None:
         if _writes_its_rows(cfg):
             print(f"{label}: not estimated for algo={cfg.algorithm.name}, which trains on replies that it writes itself")
         else:
-            _print(label, cfg, Planner(cell.with_config(cfg)))
+            _print(label, cfg, Planner(CellContext(cfg, cell.folder)))
 
 
 def _print(label: str, cfg: DictConfig, planner: "Planner") -> None:
@@ -142,7 +142,7 @@ def _first_problem(cell: CellContext, parameters: int, trained: int) -> str | No
     if by_far and cell.cfg.hardware.memory is None:
         return None
     estimated = [cfg for cfg in _trainings(cell.cfg) if not _writes_its_rows(cfg)]
-    problems = (_problem(cell.with_config(cfg), available) for cfg in estimated)
+    problems = (_problem(CellContext(cfg, cell.folder), available) for cfg in estimated)
     return next(filter(None, problems), None)
 
 
