@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # A process a core, each with one thread.
 TESTING = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help setup demo test test-long lint format clean
+.PHONY: help setup demo test test-long test-qlora lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,14 @@ test: setup ## The quick tests and the style check
 
 test-long: setup ## The tests that take longer
 	$(TESTING) -m long
+
+# Beside the other packages: among them, every training would import it.
+.venv/qlora: constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ "$$(grep '^bitsandbytes==' constraints.txt)"
+	touch $@
+
+test-qlora: setup .venv/qlora ## The tests of mode=qlora, with bitsandbytes, which the others do without
+	PYTHONPATH=.venv/qlora $(TESTING) -m long -k "qlora or quantized" tests/training tests/export
 
 lint: setup ## Check style
 	$(BIN)/ruff check .
