@@ -58,7 +58,7 @@ def _print_estimates(cell: CellContext) -> None:
     if cfg.conversation.reference is None:
         served = cfg.generation.engine == "server" and not starts_server(cfg) and "generate" in cfg.stages
         (print_generation_estimate if served else print_estimate)(cell)
-    with offline_unless_reachable(cfg.backbone.path):
+    with offline_unless_reachable(cfg.backbone.get("path")):
         if "train" in cfg.stages and trains_here(cfg):
             print_training_estimate(cell)
         if "generate" in cfg.stages and generates_here(cfg) and cfg.conversation.reference is None:

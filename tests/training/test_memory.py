@@ -16,34 +16,38 @@ from transformers import PreTrainedModel, TrainerCallback
 VOCABULARY = 40000
 
 
+def _alive() -> list:
+    """The models and parameters that are alive."""
+    gc.collect()
+    return [item for item in gc.get_objects() if isinstance(item, PreTrainedModel | torch.nn.Parameter)]
+
+
 class _LiveModels(TrainerCallback):
-    """Counts the models alive during the steps, and their parameters."""
+    """Counts the models alive during the steps, and their parameters, beside those that other tests left alive before it was made."""
 
     def __init__(self):
         self.models, self.parameters = set(), set()
+        self.before = _alive()  # kept, so that no new one takes the identity of one of them
 
     def on_substep_end(self, args, state, control, **kwargs):
         self.on_step_end(args, state, control)
 
     def on_step_end(self, args, state, control, **kwargs):
-        gc.collect()
-        objects = [item for item in gc.get_objects() if isinstance(item, PreTrainedModel | torch.nn.Parameter)]
-        tops = [item for item in objects if type(item).__name__.endswith("ForCausalLM")]
-        self.models.add(len(tops))
-        self.parameters.add(sum(item.numel() for item in objects if isinstance(item, torch.nn.Parameter)))
+        known = {id(item) for item in self.before}
+        new = [item for item in _alive() if id(item) not in known]
+        self.models.add(sum(type(item).__name__.endswith("ForCausalLM") for item in new))
+        self.parameters.add(sum(item.numel() for item in new if isinstance(item, torch.nn.Parameter)))
 
 
 def live_models(cfg, data, out):
-    """Returns ({numbers of models}, {numbers of parameters}) alive in the steps of a training, beside what was alive before."""
-    gc.collect()
-    before = sum(item.numel() for item in gc.get_objects() if isinstance(item, torch.nn.Parameter))
-    trainer, *_ = trainer_of(cfg, data, out)
+    """Returns ({numbers of models}, {numbers of parameters beside the model's own}) alive in the steps of a training."""
     count = _LiveModels()
+    trainer, *_ = trainer_of(cfg, data, out)
     trainer.add_callback(count)
     trainer.train()
     model = trainer.accelerator.unwrap_model(trainer.model)
     own = sum(weight.numel() for weight in model.parameters())
-    return count.models, {number - before - own for number in count.parameters}
+    return count.models, {number - own for number in count.parameters}
 
 
 @pytest.mark.long
@@ -81,8 +85,8 @@ def test_an_adapter_that_starts_from_sft_has_no_second_model_either(shared, data
     chat = load_chat_format(cfg)
     rows, _ = fit_rows(read_rows(data, "pairs"), chat, 2000, 512, None, 0)
     arguments = trainer_arguments(cfg, *batches(cfg), tmp_path / "steps")
-    trainer = build_trainer(cfg, arguments, rows, chat.tokenizer, tmp_path, tmp_path / "sft" / "checkpoint")
     count = _LiveModels()
+    trainer = build_trainer(cfg, arguments, rows, chat.tokenizer, tmp_path, tmp_path / "sft" / "checkpoint")
     trainer.add_callback(count)
     trainer.train()
     assert count.models == {1}
