@@ -33,6 +33,7 @@ def test_random_batches_of_half_a_pass_are_not_the_first_dialogues(shared, data,
     assert drawn[0] != drawn[1] or drawn[0] != first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_reference_log_probabilities_taken_before_change_nothing(shared, data, tmp_path, mode):
     from cso_lab.training.train import train

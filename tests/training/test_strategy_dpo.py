@@ -69,10 +69,8 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("mode", "precomputed"),
-    [("lora", True), *(pytest.param(mode, False, marks=pytest.mark.long) for mode in ("lora", "full"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "precomputed"), [("lora", True), ("full", False)])
 def test_with_both_weights_1_it_is_dpo_bit_for_bit(shared, data, tmp_path, mode, precomputed):
     from safetensors.torch import load_file
 
