@@ -64,3 +64,14 @@ def train_in_two_processes(cfgs, data, folder):
         name: tuple(json.loads((folder / name / f"summary-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
         for name in cfgs
     }
+
+
+def fill_adapter(model):
+    """Gives a new adapter random weights: it begins as nothing, and half of its gradients with it."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)

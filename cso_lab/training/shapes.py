@@ -5,6 +5,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+# What the Qwen2.5 models have in common.
+_QWEN_2_5 = {
+    "model_type": "qwen2",
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "tie_word_embeddings": False,
+}
 # {hub id: values of its configuration}; what is not named has the family's default.
 _SHAPES = {
     "meta-llama/Llama-3.1-8B-Instruct": {
@@ -30,34 +41,20 @@ _SHAPES = {
         "tie_word_embeddings": False,
     },
     "Qwen/Qwen2.5-7B-Instruct": {
-        "model_type": "qwen2",
-        "vocab_size": 152064,
+        **_QWEN_2_5,
         "hidden_size": 3584,
         "intermediate_size": 18944,
         "num_hidden_layers": 28,
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "tie_word_embeddings": False,
     },
     "Qwen/Qwen2.5-32B-Instruct": {
-        "model_type": "qwen2",
-        "vocab_size": 152064,
+        **_QWEN_2_5,
         "hidden_size": 5120,
         "intermediate_size": 27648,
         "num_hidden_layers": 64,
         "num_attention_heads": 40,
         "num_key_value_heads": 8,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "tie_word_embeddings": False,
     },
     "google/gemma-2-9b-it": {
         "model_type": "gemma2",

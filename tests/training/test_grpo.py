@@ -5,7 +5,7 @@ import math
 
 import pytest
 from project import composed
-from trainings import config
+from trainings import config, fill_adapter
 
 from cso_lab.core.errors import UserError
 from cso_lab.core.files import write_jsonl
@@ -78,11 +78,7 @@ def test_the_loss_is_that_of_the_stock_trainer(shared, data, tmp_path, mode):
         line = [f"mode={mode}", f"training.share_prefixes={share}", "training.per_device_batch_size=8"]
         cfg = config(shared, *LINE, *line, "training.max_prompt_length=2000", "algorithm.weights.judge=0")
         trainer, _, _ = trainer_of(cfg, data, tmp_path / share)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():  # an adapter begins as nothing, and half of its gradients with it
-            for name, weight in trainer.model.named_parameters():
-                if "lora_B" in name:
-                    weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
+        fill_adapter(trainer.model)
         trainer.model.train()
         [batch] = list(trainer.get_train_dataloader())[:1]
         if "inputs" not in found:

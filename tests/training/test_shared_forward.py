@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from trainings import ALGOS, ARCHITECTURES, config
+from trainings import ALGOS, ARCHITECTURES, config, fill_adapter
 
 MODES = ("lora", "full")
 # The form of a tree's mask, and what makes a step one of whole trees, or of cut ones that are recomputed one by one as well.
@@ -34,11 +34,7 @@ def before_training(cfg, data, out):
     chat = ChatFormat(load_tokenizer(cfg))
     rows, _ = fit_rows(read_rows(data, cfg.algorithm.rows), chat, 2000, 500, None, 0)
     trainer = build_trainer(cfg, trainer_arguments(cfg, *batches(cfg), out), rows, chat.tokenizer, out, None)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # an adapter begins as nothing, and half of its gradients with it
-        for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
+    fill_adapter(trainer.model)
     trainer.model.train()
     [batch] = list(trainer.get_train_dataloader())[:1]
     return trainer, batch
