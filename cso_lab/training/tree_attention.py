@@ -40,7 +40,7 @@ class Block:
     first: int
     last: int
     keys: torch.Tensor  # (keys,), indices
-    attends: torch.Tensor  # (1, 1, last - first, keys), bool
+    mask: torch.Tensor  # (1, 1, query heads of one key head x (last - first), keys), added to the scores
 
 
 def ancestors(end: torch.Tensor, depth: torch.Tensor, window: int | None = None) -> torch.Tensor:
@@ -111,7 +111,7 @@ def tree_mask(
     if used == "blocks":
         # The mask is not used, but if there were none the model would build its own.
         unused = _by_kind(config, len(end), lambda window: torch.ones(1, 1, 1, 1, dtype=torch.bool))
-        return {"attention_mask": unused, "tree_blocks": _blocks(ancestors(end, depth))}
+        return {"attention_mask": unused, "tree_blocks": _blocks(ancestors(end, depth), config, dtype)}
     return {"attention_mask": dense_mask(lambda window: ancestors(end, depth, window)[None, None], config, dtype, len(end))}
 
 
@@ -146,13 +146,24 @@ def dense_mask(
             " eager, or training.share_prefixes=false"
         )
 
-    def additive(window: int | None) -> torch.Tensor:
-        # SDPA would convert a bool mask to the same in every layer, and keep each of them for the backward pass. Eager attention adds it.
-        mask = attends(window)
-        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        return mask.repeat(1, 1, _group(config), 1) if implementation == _PACKED else mask
+    def mask_of(window: int | None) -> torch.Tensor:
+        mask = _additive(attends(window), dtype)
+        return _packed_mask(mask, config) if implementation == _PACKED else mask
 
-    return _by_kind(config, positions, additive)
+    return _by_kind(config, positions, mask_of)
+
+
+def _additive(attends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns a bool mask as numbers to add to scores.
+
+    SDPA would convert a bool mask to the same in every layer, and keep each of them for the backward pass. Eager attention adds it.
+    """
+    return torch.zeros(attends.shape, dtype=dtype, device=attends.device).masked_fill(~attends, torch.finfo(dtype).min)
+
+
+def _packed_mask(mask: torch.Tensor, config: "PretrainedConfig") -> torch.Tensor:
+    """Returns a mask (..., queries, keys) as `_packed` takes it: repeated for the query heads of one key head."""
+    return mask.repeat(1, 1, _group(config), 1)
 
 
 def _group(config: "PretrainedConfig") -> int:
@@ -188,13 +199,14 @@ def _by_kind(config: "PretrainedConfig", positions: int | None, mask_of: Callabl
     return {kind: masks[window] for kind, window in windows.items()}
 
 
-def _blocks(attends: torch.Tensor) -> list[Block]:
-    """Returns the blocks of a (query, key) bool mask."""
+def _blocks(attends: torch.Tensor, config: "PretrainedConfig", dtype: torch.dtype) -> list[Block]:
+    """Returns the blocks of a (query, key) bool mask, for a model of this configuration and type."""
     blocks = []
     for first in range(0, len(attends), _BLOCK):
         rows = attends[first : first + _BLOCK]
         keys = rows.any(0).nonzero().squeeze(1)
-        blocks.append(Block(first, first + len(rows), keys, rows[:, keys][None, None]))
+        mask = _packed_mask(_additive(rows[:, keys][None, None], dtype), config)
+        blocks.append(Block(first, first + len(rows), keys, mask))
     return blocks
 
 
@@ -209,7 +221,7 @@ def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_b
             query[:, :, block.first : block.last],
             key.index_select(2, block.keys),
             value.index_select(2, block.keys),
-            block.attends,
+            block.mask,
             scaling,
         )
         for block in tree_blocks
@@ -220,13 +232,14 @@ def _packed_sdpa(module, query, key, value, attention_mask, scaling=None, tree_b
 def _packed(query, key, value, mask, scaling):
     """Returns the attention of queries (batch, heads, queries, width).
 
-    The query heads of one key head are packed into one head with more queries, so that keys and values are not repeated.
+    The query heads of one key head are packed into one head with more queries, so that keys and values are not repeated. The mask of
+    a tree is repeated for them already (see `_packed_mask`).
     """
     batch, heads, queries, width = query.shape
     group = heads // key.shape[1]
     if group > 1:
         query = query.reshape(batch, key.shape[1], group * queries, width)
-        if mask.shape[2] == queries:  # not yet repeated for all layers
+        if mask.shape[2] == queries:  # a mask that the model built itself
             mask = mask.repeat(1, 1, group, 1)
     output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     return output.reshape(batch, heads, queries, width)

@@ -1,7 +1,7 @@
 """Which cells a sweep consists of, and that two of them never share a folder."""
 
 import pytest
-from project import jobs_of, sweep_config, without_hydra
+from project import ROOT, jobs_of, sweep_config, without_hydra
 
 from cso_lab.config.sweeps import expand, plan
 from cso_lab.pipeline.check import check
@@ -69,6 +69,27 @@ def test_figure_4_varies_the_dialogues_of_cso_alone():
     assert sorted(cells("+figure='4'"), key=str) == expected(THREE, (100, 200, 300, 400, None))
     line = ("backbone=tiny_llama", *HERE, "preferences.dialogues=3,6")
     assert sorted(cells("+figure='4'", *line), key=str) == expected(["tiny_llama"], (3, 6))
+
+
+@pytest.mark.long
+def test_the_methods_are_beside_each_other_with_three_seeds():
+    jobs = jobs_of("+table=methods")
+    algorithms = (*ALGORITHMS, "grpo", "dpo_decoupled")
+    expected = [("base", 0, 1)] + [(algo, seed, 1) for algo in algorithms for seed in range(3)]
+    expected += [("dpo", seed, 2) for seed in range(3)]
+    assert sorted((job.algorithm.name, job.seed, job.rounds) for job in jobs) == sorted(expected)
+    for job in jobs:
+        check(without_hydra(job))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("study", sorted(file.stem for file in (ROOT / "experiments" / "study").glob("*.yaml")))
+def test_the_study_chooses_on_held_out_dialogues_and_looks_at_the_test_dialogues_at_its_end(study):
+    jobs = jobs_of(f"+study={study}")
+    assert {job.generation.dialogues for job in jobs} == {"test" if study == "final" else "validation"}
+    assert {(job.data.validation_share, job.generation.constrain == "none") for job in jobs} == {(0.3, False)}
+    for job in jobs:
+        check(without_hydra(job))
 
 
 def test_a_backbone_on_the_line_takes_the_place_of_all_and_every_cell_comes_once():
