@@ -35,7 +35,7 @@ test: setup ## The quick tests and the style check
 	$(TESTING) -m "not long"
 
 test-long: setup ## The tests that take longer
-	$(TESTING) -m long
+	$(TESTING) -m long --durations 40
 
 # Beside the other packages: among them, every training would import it.
 .venv/qlora: constraints.txt

@@ -1,8 +1,8 @@
 """Run folders of tiny models, and the chat in a process of its own."""
 
-import subprocess
 import sys
 
+import forking
 from omegaconf import OmegaConf
 from project import ROOT
 from trainings import config
@@ -41,4 +41,4 @@ def command(*arguments):
 
 def chat(*arguments, said=""):
     """Runs a conversation whose input is `said`, and returns the finished process."""
-    return subprocess.run(command(*arguments), input=said, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return forking.run(command(*arguments), 300, said, cwd=ROOT)

@@ -9,6 +9,7 @@ from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
+import forking
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -79,6 +80,5 @@ def without_hydra(job: DictConfig) -> DictConfig:
 
 
 def run_py(*arguments: str, timeout: float = 120, **settings) -> subprocess.CompletedProcess:
-    """Runs `python run.py ARGUMENTS` in the root of the project; `settings` are passed to subprocess.run."""
-    command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **{"cwd": ROOT, **settings})
+    """Runs `python run.py ARGUMENTS` in the root of the project; `settings` are passed to Popen."""
+    return forking.run([sys.executable, str(ROOT / "run.py"), *arguments], timeout, **{"cwd": ROOT, **settings})

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from urllib.parse import urlsplit
 
+import forking
 import pytest
 from browser import Visit, chromium, contrast
 from chats import command, run_folder
@@ -28,7 +29,7 @@ def browser():
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     run = run_folder(folder / "base", folder / "shared", "algo=base")
-    process = subprocess.Popen(
+    process = forking.Popen(
         command(run, "--web", "--port", "0"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     said = next((line for line in process.stdout if " at http://127.0.0.1:" in line), None)

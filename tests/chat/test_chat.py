@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 
+import forking
 import pytest
 from chats import chat, command, run_folder, trained
 from omegaconf import OmegaConf
@@ -87,7 +88,7 @@ def test_a_message_that_is_too_long_is_no_part_of_the_conversation(base):
 
 @pytest.mark.long
 def test_ctrl_c_leaves_cleanly(base):
-    process = subprocess.Popen(
+    process = forking.Popen(
         command(base), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     seen = iter(process.stdout.readline, "")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import forking
 import pytest
 from fakes import FakeOpenAI, Reply
 from project import ROOT, composed, jobs_of, run_py, without_hydra
@@ -95,7 +96,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_conversations(tmp_path):
     run(tmp_path / "whole")
     assert metrics(tmp_path / "whole")["cell"]["reference"] is None
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, f"shared_dir={tmp_path}/shared", f"hydra.run.dir={tmp_path}/cut"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forking.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rounds = tmp_path / "cut" / ".conversations.jsonl.partial"
     while process.poll() is None and not (rounds.exists() and rounds.stat().st_size):
         time.sleep(0.02)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import pytest
 from project import composed
 from reporting.trees import hand_made, write_search
@@ -99,9 +100,7 @@ SMALL = ("data.seed_dialogues=3", "mcts.min_iterations=1", "mcts.max_iterations=
 
 def run(folder: Path, shared: Path, *line: str) -> subprocess.CompletedProcess:
     dirs = (f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep", f"shared_dir={shared}")
-    return subprocess.run(
-        [sys.executable, "run.py", *line, *SMALL, *dirs], cwd=ROOT, capture_output=True, text=True, timeout=400
-    )
+    return forking.run([sys.executable, "run.py", *line, *SMALL, *dirs], 400, cwd=ROOT)
 
 
 def left(folder: Path, stage: str) -> Path:

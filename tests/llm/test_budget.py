@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forking
 import pytest
 from fakes import FakeOpenAI, Reply
 from llm.test_client import ask, client
@@ -190,7 +191,7 @@ def command(folder: Path, api_base: str, *arguments: str) -> list[str]:
 
 
 def run(*line: str) -> subprocess.CompletedProcess:
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return forking.run(list(line), 120, cwd=ROOT)
 
 
 @pytest.mark.long
@@ -215,7 +216,7 @@ def test_an_interrupted_command_says_so_in_a_line_and_goes_on(tmp_path):
     with answering() as server:
         answer = server.replies[0]
         server.replies = [lambda body: (time.sleep(0.05), answer(body))[1]]
-        process = subprocess.Popen(
+        process = forking.Popen(
             command(tmp_path, server.api_base), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         while len(server.requests) < 15:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import forking
 import pytest
 from project import ROOT, composed, run_py
 
@@ -92,7 +93,7 @@ def test_a_killed_run_goes_on_and_its_second_search_is_that_of_the_trained_model
     told = [text for text in estimate.stdout.splitlines() if text.startswith("round ")]
     assert [text[:8] for text in told] == ["round 1:", "round 2:"] and "costs nothing" in told[1] and "costs" not in told[0]
 
-    killed = subprocess.Popen(
+    killed = forking.Popen(
         [sys.executable, str(ROOT / "run.py"), *line], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:

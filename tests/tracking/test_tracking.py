@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forking
 import pytest
 from conversations import PLAN, VALIDATE, written
 from omegaconf import OmegaConf
@@ -277,7 +278,7 @@ def test_a_failed_cells_run_is_finished_with_exit_code_1_and_its_reason(tmp_path
 def test_a_run_is_finished_on_ctrl_c(tmp_path):
     line = [*SEARCH, "data.seed_dialogues=80", "mcts.min_iterations=60", "mcts.max_iterations=60", "tracking=wandb"]
     command = [sys.executable, "run.py", *line, f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared"]
-    process = subprocess.Popen(
+    process = forking.Popen(
         command, cwd=ROOT, env=keyless(tmp_path / "home"), start_new_session=True, stdout=subprocess.DEVNULL
     )
     try:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import forking
 import pytest
 from omegaconf import OmegaConf
 from project import ROOT, composed, run_py
@@ -156,7 +157,7 @@ SMALL = (
 def test_a_killed_run_goes_on_with_the_generator(tmp_path):
     line, run = [*SMALL, f"shared_dir={tmp_path / 'shared'}", f"hydra.run.dir={tmp_path / 'run'}"], tmp_path / "run"
     parts = run / "parts"
-    killed = subprocess.Popen(
+    killed = forking.Popen(
         [sys.executable, str(ROOT / "run.py"), *line], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:

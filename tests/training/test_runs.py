@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import forking
 import pytest
 from project import ROOT
 from trainings import config
@@ -180,7 +181,7 @@ def test_a_training_killed_outright_ends_as_if_it_had_not_been(algo, mode, share
 
     def start(out):
         command = [sys.executable, "-c", _RUN, str(tmp_path / "config.yaml"), str(data), str(tmp_path / out)]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+        return forking.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
 
     assert start("whole").wait(timeout=300) == 0
     killed = start("killed")
