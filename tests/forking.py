@@ -1,8 +1,8 @@
 """Python processes for tests that need not import the large packages again: a server imports them once and forks.
 
 Importing them takes longer than most runs that tests start. What comes out is a process like any other, a child of the test's, with an exit
-code, signals, pipes and a group of its own, and it imports the project's own modules itself. Only under pytest-xdist: a server pays off after
-a few processes, and a test that is run alone starts plain ones.
+code, signals, pipes and a group of its own, and it imports the project's own modules itself. Only under pytest-xdist: a server pays off
+after a few processes, and a test that is run alone starts plain ones.
 """
 
 import ctypes
@@ -32,7 +32,8 @@ _PACKAGES = (
     ),
     *("transformers.models.auto.modeling_auto", "trl.trainer.sft_trainer", "trl.trainer.dpo_trainer"),
 )
-# What none of them reads when it is imported, and KMP_, which scikit-learn sets. A process that differs in anything else from the server starts anew.
+# What none of them reads when it is imported, and KMP_, which scikit-learn sets. A process that differs from the server in anything else
+# starts anew.
 _MAY_DIFFER = ("HOME", "PYTHONPATH", "PYTEST_", "OPENAI_", "WANDB_", "HYDRA_", "HF_TOKEN", "KMP_")
 # As the project sets them, where they are not set, before it imports these packages.
 _SET = {
