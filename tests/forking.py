@@ -47,13 +47,12 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 
 
 class Popen(subprocess.Popen):
-    """subprocess.Popen for a command [sys.executable, FILE or -m MODULE or -c CODE, ARGUMENT...]."""
+    """subprocess.Popen that forks for a command [sys.executable, FILE or -m MODULE or -c CODE, ARGUMENT...]."""
 
     def _execute_child(self, *values):
-        given = dict(zip(list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:], values, strict=True))
-        if "PYTEST_XDIST_WORKER" not in os.environ or os.path.exists("/dev/nvidiactl"):  # CUDA does not survive a fork
+        given = dict(zip(inspect.signature(super()._execute_child).parameters, values, strict=True))
+        if not _forkable(given):
             return super()._execute_child(*values)
-        assert given["args"][0] == sys.executable and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
         streams = [(given["p2cread"], 0), (given["c2pwrite"], 1), (given["errwrite"], 2)]
         request = {
             "arguments": list(map(str, given["args"][1:])),
@@ -72,6 +71,15 @@ class Popen(subprocess.Popen):
             ctypes.CDLL(None).prctl(_SUBREAPER, 0)
         self._child_created = True
         self._close_pipe_fds(*(given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")))
+
+
+def _forkable(given: dict) -> bool:
+    """Returns whether a process can be forked, of Popen's arguments for it."""
+    command = given["args"]
+    of_python = isinstance(command, list) and command[0] == sys.executable and str(command[1]).endswith((".py", "-m", "-c"))
+    special = given["preexec_fn"] or given["pass_fds"] or given["shell"] or given["umask"] != -1
+    # CUDA does not survive a fork.
+    return "PYTEST_XDIST_WORKER" in os.environ and of_python and not special and not os.path.exists("/dev/nvidiactl")
 
 
 def run(command: list, timeout: float | None = None, said: str = "", **settings) -> subprocess.CompletedProcess:
