@@ -32,9 +32,10 @@ _PACKAGES = (
     ),
     *("transformers.models.auto.modeling_auto", "trl.trainer.sft_trainer", "trl.trainer.dpo_trainer"),
 )
-# What none of them reads when it is imported, and KMP_, which scikit-learn sets. A process that differs from the server in anything else
-# starts anew.
-_MAY_DIFFER = ("HOME", "PYTHONPATH", "PYTEST_", "OPENAI_", "WANDB_", "HYDRA_", "HF_TOKEN", "KMP_")
+# What none of them reads when it is imported, and what libraries set in the test's own process. A process that differs from the server in
+# anything else starts anew.
+_MAY_DIFFER = ("HOME", "PYTHONPATH", "PYTEST_", "OPENAI_", "WANDB_", "HYDRA_", "HF_TOKEN")
+_BY_LIBRARIES = ("KMP_", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR")
 # As the project sets them, where they are not set, before it imports these packages.
 _SET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -140,7 +141,7 @@ def _become(request: dict) -> None:
     os.chdir(request["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     differing = dict((_SET | environment).items() ^ (_SET | _ENVIRONMENT).items())
-    unlike = [name for name in differing if not name.startswith(_MAY_DIFFER)]
+    unlike = [name for name in differing if not name.startswith(_MAY_DIFFER + _BY_LIBRARIES)]
     before, paths = (list(filter(None, of.get("PYTHONPATH", "").split(os.pathsep))) for of in (_ENVIRONMENT, environment))
     names = {file.stem for path in set(paths) - set(before) if os.path.isdir(path) for file in Path(path).iterdir()}
     if unlike or names & {"sitecustomize", *sys.modules}:
