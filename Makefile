@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # Fewer threads than cores make small models slower; more make everything slower.
-export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(CORES)
 # OpenMP threads that wait a little before they sleep: neither starved beside other work nor slow to wake.
 export GOMP_SPINCOUNT ?= 10000
 export TOKENIZERS_PARALLELISM = false
@@ -34,8 +35,9 @@ test: setup ## The quick tests and the style check
 	$(BIN)/ruff format --check .
 	$(TESTING) -m "not long"
 
+# One process more than cores: many of these tests wait for a server or another process.
 test-long: setup ## The tests that take longer
-	$(TESTING) -m long --durations 40
+	$(TESTING) --numprocesses $$(($(CORES) + 1)) -m long --durations 40
 
 # Beside the other packages: among them, every training would import it.
 .venv/qlora: constraints.txt
