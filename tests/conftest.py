@@ -2,9 +2,7 @@
 
 import json
 import signal
-import subprocess
 
-import forking
 import pytest
 
 # A shell's background job and the processes it starts ignore Ctrl-C. Processes that tests start must not.
@@ -21,9 +19,3 @@ def raw_file(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture
-def forked(monkeypatch):
-    """Python processes that the tested code itself starts are forked, too."""
-    monkeypatch.setattr(subprocess, "Popen", forking.Popen)

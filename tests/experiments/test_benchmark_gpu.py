@@ -109,7 +109,7 @@ def test_a_process_that_breaks_off_is_named_and_the_next_job_gets_one_of_its_own
 
 
 @pytest.mark.long
-def test_the_benchmark_runs_on_the_cpu(forked, capfd):
+def test_the_benchmark_runs_on_the_cpu(capfd):
     small = [
         "--layers",
         "2",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import forking
 import pytest
 from project import ROOT
 from trainings import config, train_in_two_processes
@@ -40,7 +39,7 @@ def start(cfg, data, out):
         "train(OmegaConf.load(cfg), Path(data), Path(out))"
     )
     command = [sys.executable, "-c", code, str(out.with_suffix(".yaml")), str(data), str(out)]
-    return forking.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def workers_of(out):
