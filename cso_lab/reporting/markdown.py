@@ -176,9 +176,28 @@ def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
     return Table("Differences", ["Row", "less", *(HEADERS[metric] for metric in METRICS), "n"], rows)
 
 
+def difference_lines(comparisons: Sequence[PairedComparison]) -> list[str]:
+    """Returns a line for each comparison with a trained row, of Q and B, and what the brackets mean."""
+    lines = [
+        f"{one.row.full_method} less {one.baseline.full_method} ({one.row.tuning or one.row.model}): "
+        + ", ".join(f"{metric} {_plain_difference(one.differences[metric])}" for metric in ("Q", "B"))
+        for one in comparisons
+        if one.baseline.cells[0].algo != "base"
+    ]
+    return (
+        [*lines, "[95% interval of a paired bootstrap over test turns]: the difference may be chance where it holds 0."]
+        if lines
+        else []
+    )
+
+
+def _plain_difference(difference: Difference) -> str:
+    return f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
+
+
 def difference_text(difference: Difference) -> str:
     """Returns a difference with its interval, in bold where that leaves 0 out."""
-    text = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
+    text = _plain_difference(difference)
     return f"**{text}**" if difference.significant else text
 
 

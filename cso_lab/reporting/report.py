@@ -11,7 +11,7 @@ from cso_lab.reporting.cells import INSPECTION_FILE, Cell, MissingCell, load_cel
 from cso_lab.reporting.conversations import load_conversations, without_conversations
 from cso_lab.reporting.data_scaling import write_volume_figure
 from cso_lab.reporting.dataset_tables import MARKDOWN_FILE
-from cso_lab.reporting.markdown import legend, markdown, notices, remarks
+from cso_lab.reporting.markdown import difference_lines, legend, markdown, notices, remarks
 from cso_lab.reporting.results_table import ResultsTable
 from cso_lab.reporting.rows import table_rows
 from cso_lab.reporting.significance import compare_rows
@@ -71,7 +71,7 @@ def write_report(
 def print_report(
     cells_or_folders: Iterable[Cell | MissingCell | Path], path: Path, title: str = "", table: str | None = None, console=None
 ) -> None:
-    """Prints the main table, what failed or is missing, and `path`, where the report is.
+    """Prints the main table, the differences to SFT, what failed or is missing, and `path`, where the report is.
 
     `console` is a rich Console to print on instead of standard output.
     """
@@ -86,6 +86,8 @@ def print_report(
             title = ": ".join(filter(None, [title, *models]))
         console.print(results.text(title, model_column=not one_model).grid())
         console.print(escape(legend(results.rows, table)), highlight=False, soft_wrap=True)
+        for line in difference_lines(compare_rows(results.rows)):
+            console.print(escape(line), highlight=False, soft_wrap=True)
     if text := results.text_metrics():
         console.print(text.grid())
     for remark in remarks(cells, results.rows, table):

@@ -9,6 +9,8 @@ from cso_lab.reporting.rows import Row
 
 # How replies were made and on what data; rows that differ in these are not compared.
 _SAME = ("data", "path", "constrain", "max_new_tokens", "testset", "measured_on", "served")
+# What the keys of the training that a row starts from begin with.
+_START = "algorithm.start."
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,15 @@ class PairedComparison:
 
 
 def compare_rows(rows: Sequence[Row]) -> list[PairedComparison]:
-    """Returns each row compared with the untrained model and, of a preference-trained row, with SFT in the same mode.
+    """Returns each row compared with the untrained model, with SFT in the same mode, and with a longer SFT.
 
-    Rows are compared where they are of the same model, were generated in the same way, and share test turns.
+    That SFT is the one the row's training starts from, if there is one; the longer SFT starts from the same model as the row. Rows are
+    compared where they are of the same model, were generated in the same way, and share test turns.
     """
     bootstrap = PairedBootstrap()
     comparisons = []
     for row in rows:
-        for is_baseline in (_is_base, _is_sft):
+        for is_baseline in (_is_base, _is_sft, _is_longer_sft):
             baseline = _closest(row, [other for other in rows if is_baseline(row.cells[0], other.cells[0])])
             if baseline is None or baseline is row or not all(cell.turns for cell in (*row.cells, *baseline.cells)):
                 continue
@@ -44,6 +47,14 @@ def _is_base(cell: Cell, other: Cell) -> bool:
 
 
 def _is_sft(cell: Cell, other: Cell) -> bool:
+    return _is_any_sft(cell, other) and other.start_from == "base"
+
+
+def _is_longer_sft(cell: Cell, other: Cell) -> bool:
+    return _is_any_sft(cell, other) and other.start_from == cell.start_from != "base"
+
+
+def _is_any_sft(cell: Cell, other: Cell) -> bool:
     return _comparable(cell, other) and other.algo == "sft" and (cell.mode, cell.decoding) == (other.mode, other.decoding)
 
 
@@ -53,6 +64,15 @@ def _comparable(cell: Cell, other: Cell) -> bool:
 
 
 def _closest(row: Row, candidates: Sequence[Row]) -> Row | None:
-    """Returns the candidate that shares most of the values given on the command line with `row`; None without candidates."""
-    typed = set(row.cells[0].varied.items())
-    return max(candidates, key=lambda other: len(typed & set(other.cells[0].varied.items())), default=None)
+    """Returns the candidate that shares most of the values given on the command line with `row`; None without candidates.
+
+    Of a candidate that may be what the row's training starts from, these are the values of the row's start.
+    """
+    cell = row.cells[0]
+
+    def shared(other: Row) -> int:
+        is_start = other.cells[0].start_from != cell.start_from
+        given = {name.removeprefix(_START): value for name, value in cell.varied.items() if name.startswith(_START) == is_start}
+        return len(given.items() & other.cells[0].varied.items())
+
+    return max(candidates, key=shared, default=None)

@@ -4,10 +4,11 @@ import csv
 import io
 
 import pytest
+from rich.console import Console
 
 from cso_lab.reporting.cells import read_cells
 from cso_lab.reporting.comparison import BETTER, WITHIN, WORSE, api_models_not_run, verdict
-from cso_lab.reporting.report import write_report
+from cso_lab.reporting.report import print_report, write_report
 from cso_lab.reporting.results_table import ResultsTable
 from cso_lab.reporting.rows import table_rows
 from cso_lab.reporting.significance import compare_rows
@@ -135,3 +136,28 @@ def test_rows_are_set_against_the_untrained_model_and_sft_of_their_mode(cell, tm
     section = write_report(folders, tmp_path, "demo").read_text(encoding="utf-8").split("## Differences")[1]
     line = next(line for line in section.splitlines() if "CSO-DPO" in line and "LoRA, SFT" in line)
     assert "| **+100.00 [+100.00, +100.00]** |" in line and "| +0.00 [+0.00, +0.00] |" in line
+
+
+def test_a_row_that_starts_from_sft_is_set_against_that_sft_and_as_many_more_steps_of_it(cell, tmp_path):
+    start, steps = {"algorithm.start.training.max_steps": "60"}, {"training.max_steps": "20"}
+    after = {"start_from": "sft", "start_label": "SFT", "varied": start | steps}
+    folders = [
+        cell("base", algo="base", per_turn=turns([1, 0] * 10)),
+        # Its steps are those of the row, but not those of the row's start.
+        cell("short", algo="sft", variant="a", varied=steps, per_turn=turns([1, 0] * 10)),
+        cell("sft", algo="sft", variant="b", varied={"training.max_steps": "60"}, per_turn=turns([1, 0] * 10)),
+        cell("longer", algo="sft", per_turn=turns([0, 0] * 10), **after),
+        cell("dpo", per_turn=turns([0, 1] * 10), **after),
+    ]
+    found = compare_rows(rows_of(*folders))
+    assert [one.baseline.cells[0].folder.name for one in found if one.row.cells[0].folder.name == "dpo"] == [
+        "base",
+        "sft",
+        "longer",
+    ]
+    assert [one.baseline.cells[0].folder.name for one in found if one.row.cells[0].folder.name == "longer"] == ["base", "sft"]
+    screen = io.StringIO()
+    print_report(folders, tmp_path / "report.md", console=Console(file=screen))
+    said = screen.getvalue()
+    assert "CSO-DPO after SFT less SFT [training.max_steps=60] (LoRA): Q +100.00 [+100.00, +100.00], B " in said
+    assert said.count("CSO-DPO after SFT less SFT") == 2 and "less base" not in said and "it holds 0" in said
