@@ -27,7 +27,7 @@ def compare_rows(rows: Sequence[Row]) -> list[PairedComparison]:
     """Returns each row compared with the untrained model, with SFT in the same mode, and with a longer SFT.
 
     That SFT is the one the row's training starts from, if there is one; the longer SFT starts from the same model as the row. Rows are
-    compared where they are of the same model, were generated in the same way, and share test turns.
+    compared where they are of the same model, were generated in the same way, and share test turns; of the seeds, those that both have.
     """
     bootstrap = PairedBootstrap()
     comparisons = []
@@ -36,10 +36,20 @@ def compare_rows(rows: Sequence[Row]) -> list[PairedComparison]:
             baseline = _closest(row, [other for other in rows if is_baseline(row.cells[0], other.cells[0])])
             if baseline is None or baseline is row or not all(cell.turns for cell in (*row.cells, *baseline.cells)):
                 continue
-            differences, n = bootstrap.differences([c.turns for c in row.cells], [c.turns for c in baseline.cells])
+            differences, n = bootstrap.differences(*_turns_of_common_seeds(row, baseline))
             if n:
                 comparisons.append(PairedComparison(row, baseline, differences, n))
     return comparisons
+
+
+def _turns_of_common_seeds(row: Row, baseline: Row) -> tuple[list, list]:
+    """Returns the turns of each row's cells, without the seeds that one row lacks; of all cells if they have no seed in common.
+
+    Seeds differ by more than methods do. The untrained model has no seed.
+    """
+    common = {cell.seed for cell in row.cells} & {cell.seed for cell in baseline.cells}
+    kept = ([cell.turns for cell in each.cells if not common or cell.seed in common] for each in (row, baseline))
+    return tuple(kept)
 
 
 def _is_base(cell: Cell, other: Cell) -> bool:

@@ -161,3 +161,15 @@ def test_a_row_that_starts_from_sft_is_set_against_that_sft_and_as_many_more_ste
     said = screen.getvalue()
     assert "CSO-DPO after SFT less SFT [training.max_steps=60] (LoRA): Q +100.00 [+100.00, +100.00], B " in said
     assert said.count("CSO-DPO after SFT less SFT") == 2 and "less base" not in said and "it holds 0" in said
+
+
+def test_rows_are_compared_over_the_seeds_that_both_have(cell):
+    right, wrong = [0, 1] * 10, [1, 0] * 10
+    folders = [
+        cell("base", algo="base", seed=None, per_turn=turns(wrong)),
+        *(cell(f"sft{seed}", algo="sft", seed=seed, per_turn=turns(said)) for seed, said in enumerate((right, wrong, wrong))),
+        *(cell(f"dpo{seed}", seed=seed, per_turn=turns(right)) for seed in (0, 7)),
+    ]
+    found = {(one.row.method, one.baseline.method): one.differences["Q"].value for one in compare_rows(rows_of(*folders))}
+    assert found["CSO-DPO", "SFT"] == 0 and found["CSO-DPO", "base"] == 100
+    assert found["SFT", "base"] == pytest.approx(100 / 3)
