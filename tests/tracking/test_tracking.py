@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import forking
 import pytest
 from conversations import PLAN, VALIDATE, written
 from omegaconf import OmegaConf
-from project import ROOT, composed, run_py
+from project import ROOT, composed
 from reporting.conversation_runs import NOTICE, write_conversations
 from reporting.run_folders import NAMES, write_run
 from reporting.run_folders import dialogues_of as dialogues
@@ -29,8 +28,10 @@ SECRET = "sk-recognisable-0123456789abcdef"
 SEARCH = ["stages=[search]", "data.seed_dialogues=2", "mcts.min_iterations=3", "mcts.max_iterations=3"]
 
 
-def tracking_run(home, *line, **settings):
-    return run_py(*line, env=keyless(home, **settings.pop("env", {})), timeout=300, **settings)
+def tracking_run(home, *line, cwd=ROOT, env=None):
+    # Not forked: wandb makes a folder when it is imported, and the first process that ends removes it.
+    command = [sys.executable, str(ROOT / "run.py"), *line]
+    return subprocess.run(command, cwd=cwd, env=keyless(home, **env or {}), capture_output=True, text=True, timeout=300)
 
 
 def wandb_tracker(folder, **changes):
@@ -278,7 +279,7 @@ def test_a_failed_cells_run_is_finished_with_exit_code_1_and_its_reason(tmp_path
 def test_a_run_is_finished_on_ctrl_c(tmp_path):
     line = [*SEARCH, "data.seed_dialogues=80", "mcts.min_iterations=60", "mcts.max_iterations=60", "tracking=wandb"]
     command = [sys.executable, "run.py", *line, f"hydra.run.dir={tmp_path}/run", f"shared_dir={tmp_path}/shared"]
-    process = forking.Popen(
+    process = subprocess.Popen(
         command, cwd=ROOT, env=keyless(tmp_path / "home"), start_new_session=True, stdout=subprocess.DEVNULL
     )
     try:
