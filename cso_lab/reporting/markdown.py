@@ -179,16 +179,14 @@ def _difference_table(comparisons: Sequence[PairedComparison]) -> Table:
 def difference_lines(comparisons: Sequence[PairedComparison]) -> list[str]:
     """Returns a line for each comparison with a trained row, of Q and B, and what the brackets mean."""
     lines = [
-        f"{one.row.full_method} less {one.baseline.full_method} ({one.row.tuning or one.row.model}): "
+        f"{one.row.name} less {one.baseline.full_method}: "
         + ", ".join(f"{metric} {_plain_difference(one.differences[metric])}" for metric in ("Q", "B"))
         for one in comparisons
         if one.baseline.cells[0].algo != "base"
     ]
-    return (
-        [*lines, "[95% interval of a paired bootstrap over test turns]: the difference may be chance where it holds 0."]
-        if lines
-        else []
-    )
+    if lines:
+        lines.append("[95% interval of a paired bootstrap over test turns]: the difference may be chance where it holds 0.")
+    return lines
 
 
 def _plain_difference(difference: Difference) -> str:

@@ -159,7 +159,10 @@ def test_a_row_that_starts_from_sft_is_set_against_that_sft_and_as_many_more_ste
     screen = io.StringIO()
     print_report(folders, tmp_path / "report.md", console=Console(file=screen))
     said = screen.getvalue()
-    assert "CSO-DPO after SFT less SFT [training.max_steps=60] (LoRA): Q +100.00 [+100.00, +100.00], B " in said
+    assert (
+        "SmolLM2-135M-Instruct, LoRA, CSO-DPO after SFT less SFT [training.max_steps=60]: Q +100.00 [+100.00, +100.00], B "
+        in said
+    )
     assert said.count("CSO-DPO after SFT less SFT") == 2 and "less base" not in said and "it holds 0" in said
 
 
